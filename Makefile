@@ -1,0 +1,199 @@
+# gatewayd: build, test and run. Plain GNU make; `make help` lists the targets.
+# It is read before any package is there, so what it asks of tools may come back empty: targets that
+# install packages go on in a make of their own, which asks again.
+
+VERSION := 0.1.0
+BUILD   ?= build
+PREFIX  ?= /usr/local
+CC      ?= cc
+LUAJIT  ?= luajit
+PKG     := pkg-config
+JOBS    ?= $(shell nproc 2>/dev/null || echo 1)
+# For a make of our own: as many jobs as there are cores, unless the caller said.
+PARALLEL = --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS))
+
+# Debian's packages. LuaJIT comes as OpenResty's branch, or as the plain one.
+DEB_BUILD := gcc libc6-dev make pkg-config libev-dev libyaml-dev node-llhttp lua-cjson \
+             libluajit2-5.1-dev+luajit2,libluajit-5.1-dev+luajit
+DEB_TRY   := curl
+DEB_LINT  := lua-check clang-format
+DEB_TEST  := lua-busted luarocks universal-ctags procps
+DEB_WEB   := chromium chromium-driver
+
+# llhttp: the library where pkg-config knows one, else the C sources that node-llhttp brings.
+ifeq ($(shell $(PKG) --exists libllhttp 2>/dev/null && echo yes),yes)
+LLHTTP_CFLAGS := $(shell $(PKG) --cflags libllhttp)
+LLHTTP_LIBS   := $(shell $(PKG) --libs libllhttp)
+LLHTTP_C      :=
+else
+LLHTTP_SRC    := $(firstword $(wildcard /usr/share/llhttp /usr/share/nodejs/llhttp/build/c))
+LLHTTP_CFLAGS := -isystem /usr/share/include/llhttp -DLLHTTP_STRICT_MODE=1
+LLHTTP_LIBS   :=
+LLHTTP_C      := llhttp api http
+endif
+LUA_CFLAGS := $(shell $(PKG) --cflags luajit 2>/dev/null)
+LUA_LIBS   := $(shell $(PKG) --libs luajit 2>/dev/null)
+
+OPTIMIZE ?= -O2 -g
+HARDEN   ?= -fstack-protector-strong -D_FORTIFY_SOURCE=2 -fstack-clash-protection
+WARN     := -Wall -Wextra -Wshadow -Wmissing-prototypes $(WERROR)
+CPPFLAGS += -Iruntime -D_GNU_SOURCE -DGW_VERSION='"$(VERSION)"' \
+            $(subst -I,-isystem ,$(LUA_CFLAGS)) $(LLHTTP_CFLAGS)
+CFLAGS   += -std=gnu11 $(OPTIMIZE) $(HARDEN) $(WARN) $(SANITIZE)
+LDFLAGS  += -Wl,-z,relro,-z,now $(SANITIZE)
+LIBS     := $(LUA_LIBS) -lev -lyaml -lpthread -lm -ldl $(LLHTTP_LIBS)
+
+FLOORS   := base net http sse gateway script config
+CORE_C   := $(sort $(wildcard $(FLOORS:%=runtime/%/*.c)))
+MAIN_C   := $(wildcard runtime/*.c)
+OBJ      := $(CORE_C:%.c=$(BUILD)/obj/%.o) $(MAIN_C:%.c=$(BUILD)/obj/%.o) \
+            $(LLHTTP_C:%=$(BUILD)/obj/llhttp/%.o)
+PIC      := $(CORE_C:%.c=$(BUILD)/pic/%.o) $(LLHTTP_C:%=$(BUILD)/pic/llhttp/%.o)
+SERVER_C := $(wildcard test-servers/*_server.c)
+SERVERS  := $(SERVER_C:test-servers/%.c=$(BUILD)/%)
+COMMON   := $(filter-out $(SERVER_C),$(wildcard test-servers/*.c))
+TEST_SO  := $(BUILD)/libgatewayd-test.so
+ALL_C    := $(wildcard runtime/*.[ch] runtime/*/*.[ch] test-servers/*.[ch] bench/*.[ch])
+
+.PHONY: all help deps run build debug test test-only check sanitize lint format clean install rock
+.PHONY: programs test-programs compiler FORCE
+
+all: build
+
+help:
+	@echo "make run       install what is missing, build, start the demo and say what to try"
+	@echo "make test      install what is missing, build, run all tests; TEST=path runs some"
+	@echo "make build     build/gatewayd and the test servers"
+	@echo "make debug     the same in build-debug, with checks and without optimising"
+	@echo "make check     lint, tests, and the tests again on a build with sanitizers"
+	@echo "make lint      warnings as errors, luacheck, clang-format"
+	@echo "make format    apply clang-format"
+	@echo "make deps      install the packages for all of this, where they are missing"
+	@echo "make install   into PREFIX ($(PREFIX)), below DESTDIR"
+	@echo "make rock      install as a rock, from this tree"
+	@echo "make clean     remove what was built"
+
+deps:
+	@.ci/deps $(DEB_BUILD) $(DEB_TRY) $(DEB_LINT) $(DEB_TEST) $(DEB_WEB)
+
+run:
+	@.ci/deps $(DEB_BUILD) $(DEB_TRY)
+	@$(MAKE) $(PARALLEL) programs
+	@test-servers/demo.sh $(BUILD)
+
+build:
+	@$(MAKE) $(PARALLEL) programs
+
+debug:
+	@$(MAKE) $(PARALLEL) BUILD=build-debug OPTIMIZE="-O0 -g3 -DGW_DEBUG" HARDEN= programs
+
+test: deps
+	@$(MAKE) $(PARALLEL) programs test-programs
+	@$(MAKE) --no-print-directory test-only
+
+# The tests as they are, on what is built. A sanitizer's library has to come before everything else
+# in the interpreter that loads our C code.
+SUPPRESS := suppressions=$(CURDIR)/spec/support
+TEST_ENV := GATEWAYD_BUILD=$(BUILD) \
+    $(if $(SANITIZE),LD_PRELOAD=$(shell $(CC) -print-file-name=libasan.so) \
+    ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:exitcode=99 \
+    LSAN_OPTIONS=$(SUPPRESS)/lsan.supp:print_suppressions=0 \
+    UBSAN_OPTIONS=print_stacktrace=1)
+test-only:
+	@env $(TEST_ENV) $(LUAJIT) spec/support/busted.lua $(BUSTED_FLAGS) $(TEST)
+
+check:
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory sanitize
+
+# Where the build itself is the subject (packaging, the browser's page, house rules) once is enough.
+SANITIZED := BUILD=build-asan OPTIMIZE="-O1 -g -DGW_DEBUG" HARDEN= \
+    SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
+sanitize:
+	@.ci/deps $(DEB_BUILD) $(DEB_TEST)
+	@$(MAKE) $(PARALLEL) $(SANITIZED) programs test-programs
+	@$(MAKE) --no-print-directory $(SANITIZED) test-only BUSTED_FLAGS="--exclude-tags=once"
+
+lint:
+	@.ci/deps $(DEB_BUILD) $(DEB_LINT)
+	@$(MAKE) $(PARALLEL) BUILD=build-lint WERROR=-Werror programs
+	luacheck -q --no-color .
+	@clang-format --dry-run -Werror $(ALL_C)
+
+format:
+	clang-format -i $(ALL_C)
+
+programs: compiler $(if $(MAIN_C),$(BUILD)/gatewayd) $(SERVERS)
+
+test-programs: compiler $(TEST_SO)
+
+compiler:
+	@[ -n "$(LUA_LIBS)" ] || { echo "no LuaJIT found by $(PKG): run 'make deps' first" >&2; false; }
+
+$(BUILD)/gatewayd: $(OBJ)
+	$(CC) -pie -rdynamic $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+
+# The floors as a shared object: specs call the C code through LuaJIT's FFI.
+$(TEST_SO): $(PIC)
+	$(CC) -shared $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+
+$(BUILD)/obj/runtime/%.o: runtime/%.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -fPIE -MMD -MP -c -o $@ $<
+
+$(BUILD)/pic/runtime/%.o: runtime/%.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -fPIC -MMD -MP -c -o $@ $<
+
+$(BUILD)/obj/llhttp/%.o: $(LLHTTP_SRC)/%.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(CC) $(LLHTTP_CFLAGS) $(OPTIMIZE) $(HARDEN) $(SANITIZE) -w -fPIE -c -o $@ $<
+
+$(BUILD)/pic/llhttp/%.o: $(LLHTTP_SRC)/%.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(CC) $(LLHTTP_CFLAGS) $(OPTIMIZE) $(HARDEN) $(SANITIZE) -w -fPIC -c -o $@ $<
+
+$(SERVERS): $(BUILD)/%: test-servers/%.c $(COMMON) $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(CC) -D_GNU_SOURCE $(CFLAGS) -pie -fPIE $(LDFLAGS) -MMD -MP -o $@ $< $(COMMON) -lev -lm
+
+# Objects are made again when the flags change, and those that know where things get installed when
+# that changes. A stamp holds each, and is out of date only when it holds something else.
+FLAGS     := $(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS)
+SHARE     := $(PREFIX)/share/gatewayd
+SHARE_C   := $(shell grep -ls GW_SHARE runtime/*.c runtime/*/*.c)
+SHARE_OBJ := $(SHARE_C:%.c=$(BUILD)/obj/%.o) $(SHARE_C:%.c=$(BUILD)/pic/%.o)
+$(SHARE_OBJ): CPPFLAGS += -DGW_SHARE='"$(SHARE)"'
+$(SHARE_OBJ): $(BUILD)/share
+
+stamp = $(shell mkdir -p $(BUILD))$(file >$@,$(1))
+ifneq ($(strip $(FLAGS)),$(strip $(file <$(BUILD)/flags)))
+$(BUILD)/flags: FORCE
+endif
+ifneq ($(SHARE),$(strip $(file <$(BUILD)/share)))
+$(BUILD)/share: FORCE
+endif
+$(BUILD)/flags:
+	@:$(call stamp,$(FLAGS))
+$(BUILD)/share:
+	@:$(call stamp,$(SHARE))
+
+# LUADIR: where a rock keeps its Lua modules; then the library goes there as well.
+TO := $(DESTDIR)$(PREFIX)
+install:
+	@$(MAKE) $(PARALLEL) $(BUILD)/gatewayd
+	install -d $(TO)/bin $(TO)/share/gatewayd
+	install -m 755 $(BUILD)/gatewayd $(TO)/bin/
+	cp -R lua plugins conf $(TO)/share/gatewayd/
+	$(if $(LUADIR),cp -R lua/. $(LUADIR)/)
+
+ROCK_FLAGS ?= --local --deps-mode=none
+rock:
+	luarocks --lua-version=5.1 make $(ROCK_FLAGS) \
+	    LUA_INCDIR=$(shell $(PKG) --variable=includedir luajit) gatewayd-scm-1.rockspec
+
+clean:
+	rm -rf build build-*
+
+-include $(OBJ:.o=.d) $(PIC:.o=.d) $(SERVERS:=.d)
