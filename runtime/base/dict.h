@@ -1,0 +1,37 @@
+/* A dictionary in shared memory: all workers see the same entries. Sharded, each shard behind a
+ * robust lock; entries have a ttl; bounded in bytes, the least recently used entry goes first.
+ * Groups are name spaces with a bound of their own on the number of entries. */
+#ifndef GW_BASE_DICT_H
+#define GW_BASE_DICT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "base/shm.h"
+#include "base/slice.h"
+
+struct gw_dict;
+
+enum {
+    GW_DICT_KEY_MAX = 512,   /* longer keys are hashed by the caller or refused */
+    GW_DICT_VALUE_MAX = 4096,
+    GW_DICT_GROUP_MAX = 128
+};
+
+/* Lays a dictionary of about `bytes` bytes into the mapping; NULL when it does not fit. */
+struct gw_dict *gw_dict_new(struct gw_shm *shm, size_t bytes);
+
+/* Copies the value to out (at most cap bytes) and returns its length; -1 when there is none or it
+ * has run out. slide_ms > 0 renews its ttl. now_ms: CLOCK_MONOTONIC, the same in all processes. */
+int gw_dict_get(struct gw_dict *dict, struct gw_slice group, struct gw_slice key, char *out,
+                size_t cap, uint64_t now_ms, uint64_t slide_ms);
+/* Stores a copy. ttl_ms 0: until it is pushed out. max_entries 0: no bound of its own for the
+ * group; else the group's least recently used entry goes when there would be more. False when
+ * key or value is too long or the dictionary can't hold it. */
+bool gw_dict_set(struct gw_dict *dict, struct gw_slice group, struct gw_slice key,
+                 struct gw_slice value, uint64_t now_ms, uint64_t ttl_ms, uint64_t max_entries);
+/* True when there was one. */
+bool gw_dict_delete(struct gw_dict *dict, struct gw_slice group, struct gw_slice key);
+/* Entries in the whole dictionary, or of one group when group.len > 0. */
+uint64_t gw_dict_count(struct gw_dict *dict, struct gw_slice group);
+
+#endif

@@ -1,0 +1,31 @@
+/* Objects of one size, in blocks that go back to the system when they are empty.
+ * For things that live as long as a stream: malloc would keep the peak of a storm for ever. */
+#ifndef GW_BASE_SLAB_H
+#define GW_BASE_SLAB_H
+
+#include <stddef.h>
+#include "base/list.h"
+
+struct gw_slab {
+    size_t size;            /* bytes per object, rounded up */
+    size_t block_size;      /* bytes per block, a power of two */
+    struct gw_list partial; /* blocks with room */
+    struct gw_list full;
+    size_t objects, blocks; /* handed out; mapped, the empty ones included */
+    size_t spare;           /* empty blocks kept back */
+};
+
+/* size: bytes of one object, at most 16 KiB. The slab must not move afterwards. */
+void gw_slab_init(struct gw_slab *slab, size_t size);
+/* All objects must have been freed. */
+void gw_slab_fini(struct gw_slab *slab);
+/* Zeroed memory, aligned for any type; aborts when the system has none. */
+void *gw_slab_alloc(struct gw_slab *slab);
+/* The same, not zeroed. */
+void *gw_slab_alloc_raw(struct gw_slab *slab);
+/* obj comes from the same slab; NULL is harmless. */
+void gw_slab_free(struct gw_slab *slab, void *obj);
+/* Gives the empty blocks that were kept back to the system. */
+void gw_slab_trim(struct gw_slab *slab);
+
+#endif
