@@ -25,6 +25,8 @@ struct gw_shm_lock {
 void gw_shm_lock_init(struct gw_shm_lock *lock);
 /* Returns true when the former owner died inside: the caller repairs what the lock guards. */
 bool gw_shm_lock_take(struct gw_shm_lock *lock) __attribute__((warn_unused_result));
+/* Without waiting: false when somebody else holds it; else *broken as gw_shm_lock_take returns. */
+bool gw_shm_lock_try(struct gw_shm_lock *lock, bool *broken) __attribute__((warn_unused_result));
 void gw_shm_lock_give(struct gw_shm_lock *lock);
 
 #endif
