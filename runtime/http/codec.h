@@ -1,0 +1,67 @@
+/* What stands between a connection and its streams: http1 now, http2 later. */
+#ifndef GW_HTTP_CODEC_H
+#define GW_HTTP_CODEC_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "http/stream.h"
+#include "net/conn.h"
+
+struct gw_codec;
+
+struct gw_http_limits {
+    size_t max_header_bytes; /* a whole head, start line included */
+    unsigned max_headers;
+    uint64_t max_body_bytes; /* requests; 0 = no limit */
+    uint64_t head_ms;        /* a whole head, from its first byte; 0 = no limit */
+    uint64_t idle_ms;        /* between requests of a connection; 0 = no limit */
+    uint64_t body_ms;        /* no progress in a request's body (server side); 0 = no limit */
+    uint64_t linger_ms;      /* how long a refused connection is drained */
+};
+
+/* What the owner of connections hears from a codec. */
+struct gw_codec_host {
+    /* Server side: the head of a request has begun to be handled. The callee sets stream->events and
+     * stream->owner; on_head follows at once. False: refuse (the codec answers 503 and closes). */
+    bool (*on_stream)(struct gw_codec *codec, struct gw_stream *stream);
+    /* Server side: a request that can't be served (parse error, limits, time): the callee may answer
+     * with its own error document: fields and body are filled by it; status is gw_err_status(why).
+     * The codec sends it and closes in stages. NULL: an empty body is sent. */
+    void (*on_refused)(struct gw_codec *codec, enum gw_err why, struct gw_head *head,
+                       struct gw_buf *body);
+    /* Client side: no stream is open, the last exchange was complete, and the connection may be used
+     * again. */
+    void (*on_idle)(struct gw_codec *codec);
+    /* The connection is closed (or closes in stages by itself); codec->conn is NULL and the codec is
+     * freed after this turn. Called from the loop, or from inside close and drain. */
+    void (*on_gone)(struct gw_codec *codec);
+};
+
+struct gw_codec_ops {
+    const char *name;
+    /* Client side: one more stream on this connection; NULL when it can't take one. */
+    struct gw_stream *(*open)(struct gw_codec *codec, const struct gw_stream_events *events,
+                              void *owner);
+    /* No new streams after those that are open (server: Connection: close); closes an idle
+     * connection at once. */
+    void (*drain)(struct gw_codec *codec);
+    /* Closes everything at once; open streams get on_close(why). on_gone follows. */
+    void (*close)(struct gw_codec *codec, enum gw_err why);
+    unsigned (*streams)(const struct gw_codec *codec);
+};
+
+struct gw_codec {
+    uint32_t magic;
+    const struct gw_codec_ops *ops;
+    const struct gw_codec_host *host;
+    void *owner;         /* who made it: worker, or pool entry */
+    void *listener;      /* server side: which listener it came by; opaque here */
+    struct gw_conn *conn;
+    const struct gw_http_limits *limits; /* outlives the codec */
+    struct gw_list node; /* in its owner's list */
+    uint64_t idle_since_ms;
+};
+
+enum { GW_CODEC_MAGIC = 0x67776364 };
+
+#endif
