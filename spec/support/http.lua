@@ -53,6 +53,20 @@ local function socket_error(fd)
   return number[0]
 end
 
+--- A connection over a socket that is connected already; it is closed with its last reference.
+---@param fd integer non-blocking
+---@return spec.Conn
+function http.adopt(fd)
+  local conn = { fd = fd, buffer = "" }
+  conn.guard = newproxy(true)
+  getmetatable(conn.guard).__gc = function()
+    if conn.fd then
+      C.spec_close(conn.fd)
+    end
+  end
+  return setmetatable(conn, Conn)
+end
+
 --- Connects. Raises when nobody listens there.
 ---@param port integer
 ---@param options? {host?: string, rcvbuf?: integer, timeout?: number}
@@ -78,14 +92,7 @@ function http.connect(port, options)
     C.spec_close(fd)
     error(("cannot connect to port %d: %s"):format(port, sys.strerror(errno)), 2)
   end
-  local conn = { fd = fd, buffer = "" }
-  conn.guard = newproxy(true)
-  getmetatable(conn.guard).__gc = function()
-    if conn.fd then
-      C.spec_close(conn.fd)
-    end
-  end
-  return setmetatable(conn, Conn)
+  return http.adopt(fd)
 end
 
 --- Whether somebody listens on a port.

@@ -3,6 +3,8 @@ local cjson = require("cjson")
 local http = require("spec.support.http")
 local process = require("spec.support.process")
 
+local BUILD = os.getenv("GATEWAYD_BUILD") or "build"
+
 local origin = {}
 
 ---@class spec.Origin a running server
@@ -42,14 +44,14 @@ function origin.sse(name, args)
   for _, arg in ipairs(args or {}) do
     all[#all + 1] = arg
   end
-  return origin.start("build/sse_server", all)
+  return origin.start(BUILD .. "/sse_server", all)
 end
 
 --- A server that plays the script (see test-servers/README.md) for each connection.
 ---@param text string
 ---@return spec.Origin
 function origin.script(text)
-  return origin.start("build/script_server", { "-" }, { stdin = text })
+  return origin.start(BUILD .. "/script_server", { "-" }, { stdin = text })
 end
 
 --- Ends the server.
