@@ -1,0 +1,474 @@
+/* Connections: a descriptor, its transport, its two buffers, and the watchers that move bytes
+ * between them. Codecs are the users; the pool and the acceptor make connections.
+ * Invariant: the read watcher runs only while somebody wants bytes that may still come, the write
+ * watcher only while bytes are stuck; after gw_conn_close the user hears nothing more, and the
+ * memory stays until the end of the turn, so that every function here may look at `state` after a
+ * callback. */
+#include "net/conn.h"
+
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include "base/slab.h"
+
+enum { LINGER_MAX_BYTES = 256 * 1024, KEEPALIVE_PROBES = 3 };
+
+static struct gw_slab conns;
+
+size_t gw_conn_count(void)
+{
+    return conns.objects;
+}
+
+/* Watchers. */
+
+static void watch(struct gw_conn *conn, struct ev_io *w, bool on)
+{
+    if (on == (bool)ev_is_active(w))
+        return;
+    if (on)
+        ev_io_start(conn->loop->ev, w);
+    else
+        ev_io_stop(conn->loop->ev, w);
+}
+
+static int transport_want(const struct gw_conn *conn)
+{
+    return conn->transport->want ? conn->transport->want(conn) : 0;
+}
+
+/* Lets the watchers follow the state. `out` is stuck whenever it is not empty here, because all
+ * ways to here have tried to write it. */
+static void update_watchers(struct gw_conn *conn)
+{
+    bool up = conn->state == GW_CONN_OPEN || conn->state == GW_CONN_LINGER;
+    int want = conn->state == GW_CONN_DIALLING ? EV_WRITE : transport_want(conn);
+
+    if (up && conn->reading && !conn->saw_eof)
+        want |= EV_READ;
+    if (up && !gw_buf_empty(&conn->out))
+        want |= EV_WRITE;
+    if (conn->failed || conn->state == GW_CONN_CLOSED)
+        want = 0;
+    watch(conn, &conn->rd, want & EV_READ);
+    watch(conn, &conn->wr, want & EV_WRITE);
+}
+
+/* The end of a connection. */
+
+static void free_conn(struct gw_grave *grave)
+{
+    struct gw_conn *conn = GW_CONTAINER(grave, struct gw_conn, grave);
+    conn->magic = 0;
+    gw_slab_free(&conns, conn);
+}
+
+void gw_conn_close(struct gw_conn *conn)
+{
+    GW_CHECK_MAGIC(conn, GW_CONN_MAGIC);
+    if (conn->state == GW_CONN_CLOSED)
+        return;
+    conn->state = GW_CONN_CLOSED;
+    ev_io_stop(conn->loop->ev, &conn->rd);
+    ev_io_stop(conn->loop->ev, &conn->wr);
+    gw_timer_stop(conn->loop, &conn->timer);
+    if (conn->transport->close)
+        conn->transport->close(conn);
+    if (conn->reset) {
+        struct linger now = {.l_onoff = 1, .l_linger = 0};
+        setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+    }
+    close(conn->fd);
+    conn->fd = -1;
+    gw_buf_clear(&conn->in);
+    gw_buf_clear(&conn->out);
+    gw_loop_bury(conn->loop, &conn->grave, free_conn);
+}
+
+/* Tells the user that the connection is broken; when nobody listens any more, closes it. */
+static void fail(struct gw_conn *conn, enum gw_err err)
+{
+    if (conn->state == GW_CONN_LINGER) {
+        gw_conn_close(conn);
+        return;
+    }
+    conn->failed = err;
+    gw_timer_stop(conn->loop, &conn->timer);
+    update_watchers(conn);
+    conn->events->on_error(conn, err);
+}
+
+/* Writing. */
+
+/* Writes as much as goes, and sends FIN behind the last byte where that was asked for. On an error
+ * `out` is dropped: nothing of it can ever go. */
+static enum gw_err write_out(struct gw_conn *conn)
+{
+    size_t before = conn->out.len;
+    enum gw_err err = conn->transport->write(conn, &conn->out);
+    size_t went = before - conn->out.len;
+
+    conn->bytes_out += went;
+    if (went > 0 || !ev_is_active(&conn->wr))
+        conn->write_ms = conn->loop->now_ms;
+    if (err == GW_AGAIN) {
+        gw_buf_compact(&conn->out);
+        err = GW_OK;
+    } else if (err != GW_OK) {
+        gw_buf_clear(&conn->out);
+    }
+    if (conn->shut && err == GW_OK && gw_buf_empty(&conn->out))
+        shutdown(conn->fd, SHUT_WR);
+    update_watchers(conn);
+    return err;
+}
+
+enum gw_err gw_conn_flush(struct gw_conn *conn)
+{
+    GW_CHECK_MAGIC(conn, GW_CONN_MAGIC);
+    if (conn->failed)
+        return conn->failed;
+    if (conn->state != GW_CONN_OPEN)
+        return conn->state == GW_CONN_CLOSED ? GW_ERR_CLOSED : GW_OK;
+    /* Stuck already: the watcher writes when there is room. */
+    if (ev_is_active(&conn->wr) || (gw_buf_empty(&conn->out) && !conn->shut))
+        return GW_OK;
+    return write_out(conn);
+}
+
+static void on_writable(struct gw_conn *conn)
+{
+    enum gw_err err = write_out(conn);
+
+    if (err)
+        fail(conn, err);
+    else if (gw_buf_empty(&conn->out) && conn->events->on_drained)
+        conn->events->on_drained(conn);
+}
+
+/* Reading. */
+
+static void at_eof(struct gw_conn *conn)
+{
+    conn->saw_eof = true;
+    update_watchers(conn);
+    conn->events->on_eof(conn);
+}
+
+static void on_readable(struct gw_conn *conn)
+{
+    size_t before = conn->in.len;
+    enum gw_err err = conn->transport->read(conn, &conn->in, GW_READ_SIZE);
+    size_t got = conn->in.len - before;
+
+    if (got > 0) {
+        conn->bytes_in += got;
+        conn->read_ms = conn->loop->now_ms;
+        conn->events->on_bytes(conn);
+        if (conn->state != GW_CONN_OPEN)
+            return;
+    }
+    if (err == GW_EOF)
+        at_eof(conn);
+    else if (err != GW_OK && err != GW_AGAIN)
+        fail(conn, err);
+    else
+        update_watchers(conn); /* the transport may want something else now */
+}
+
+void gw_conn_read(struct gw_conn *conn, bool on)
+{
+    GW_CHECK_MAGIC(conn, GW_CONN_MAGIC);
+    if (conn->state == GW_CONN_CLOSED || conn->state == GW_CONN_LINGER)
+        return;
+    conn->reading = on;
+    update_watchers(conn);
+}
+
+bool gw_conn_readable(const struct gw_conn *conn)
+{
+    char byte;
+    ssize_t got;
+
+    if (conn->state != GW_CONN_OPEN || conn->failed || conn->saw_eof || !gw_buf_empty(&conn->in))
+        return true;
+    got = recv(conn->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    return got >= 0 || (errno != EAGAIN && errno != EINTR);
+}
+
+/* Lingering. */
+
+/* Once our end is out and the peer's end has come, nothing is left to wait for. */
+static void linger_step(struct gw_conn *conn, bool progress)
+{
+    bool sent = gw_buf_empty(&conn->out);
+
+    if ((sent && conn->saw_eof) || conn->bytes_in >= conn->linger_end)
+        gw_conn_close(conn);
+    else if (progress)
+        gw_timer_start(conn->loop, &conn->timer, conn->linger_ms);
+}
+
+/* What the peer still sends does not renew its patience, or it could hold us for ever. */
+static void linger_read(struct gw_conn *conn)
+{
+    enum gw_err err = conn->transport->read(conn, &conn->in, GW_READ_SIZE);
+
+    conn->bytes_in += conn->in.len;
+    gw_buf_clear(&conn->in);
+    conn->saw_eof = err == GW_EOF;
+    if (err != GW_OK && err != GW_AGAIN && err != GW_EOF) {
+        gw_conn_close(conn);
+        return;
+    }
+    update_watchers(conn);
+    linger_step(conn, false);
+}
+
+static void linger_write(struct gw_conn *conn)
+{
+    size_t before = conn->out.len;
+
+    if (write_out(conn) != GW_OK)
+        gw_conn_close(conn);
+    else
+        linger_step(conn, conn->out.len < before);
+}
+
+void gw_conn_linger(struct gw_conn *conn, uint64_t linger_ms)
+{
+    GW_CHECK_MAGIC(conn, GW_CONN_MAGIC);
+    if (conn->state == GW_CONN_CLOSED || conn->state == GW_CONN_LINGER)
+        return;
+    if (conn->state != GW_CONN_OPEN || conn->failed || conn->reset) {
+        gw_conn_close(conn);
+        return;
+    }
+    conn->state = GW_CONN_LINGER;
+    conn->events = NULL;
+    conn->shut = true;
+    conn->reading = true;
+    conn->linger_ms = linger_ms;
+    conn->linger_end = conn->bytes_in + LINGER_MAX_BYTES;
+    gw_buf_clear(&conn->in);
+    /* Also when out is empty: FIN goes then. When it is stuck the watcher tries again. */
+    if (ev_is_active(&conn->wr))
+        linger_step(conn, true);
+    else if (write_out(conn) != GW_OK)
+        gw_conn_close(conn);
+    else
+        linger_step(conn, true);
+}
+
+/* The beginning of a connection. */
+
+static void open_conn(struct gw_conn *conn)
+{
+    gw_timer_stop(conn->loop, &conn->timer);
+    conn->state = GW_CONN_OPEN;
+    conn->read_ms = conn->write_ms = conn->loop->now_ms;
+    update_watchers(conn);
+    if (conn->events->on_open)
+        conn->events->on_open(conn);
+    /* What was put into out while the connection was on its way up. */
+    if (conn->state == GW_CONN_OPEN && !conn->failed && !gw_buf_empty(&conn->out)) {
+        enum gw_err err = write_out(conn);
+        if (err)
+            fail(conn, err);
+    }
+}
+
+static void shake_hands(struct gw_conn *conn)
+{
+    enum gw_err err = conn->transport->handshake ? conn->transport->handshake(conn) : GW_OK;
+
+    if (err == GW_AGAIN)
+        update_watchers(conn);
+    else if (err == GW_OK)
+        open_conn(conn);
+    else
+        fail(conn, err == GW_EOF ? GW_ERR_RESET : err);
+}
+
+/* Nothing has been sent yet, so whatever the peer or the net said is a refusal. */
+static enum gw_err dial_err(int code)
+{
+    switch (code) {
+    case ECONNREFUSED:
+    case ECONNRESET:
+    case EHOSTUNREACH:
+    case ENETUNREACH:
+        return GW_ERR_REFUSED;
+    case ETIMEDOUT:
+        return GW_ERR_DIAL_TIMEOUT;
+    case EMFILE:
+    case ENFILE:
+    case ENOBUFS:
+    case ENOMEM:
+    case EADDRNOTAVAIL: /* all ports towards this peer are taken */
+        return GW_ERR_OVERLOADED;
+    default:
+        return GW_ERR_IO;
+    }
+}
+
+static void dialled(struct gw_conn *conn)
+{
+    int code = 0;
+    socklen_t len = sizeof(code);
+
+    /* connect said so at once; it was kept for now. */
+    if (conn->failed) {
+        fail(conn, conn->failed);
+        return;
+    }
+    getsockopt(conn->fd, SOL_SOCKET, SO_ERROR, &code, &len);
+    if (code) {
+        fail(conn, dial_err(code));
+        return;
+    }
+    conn->state = GW_CONN_HANDSHAKE;
+    shake_hands(conn);
+}
+
+static void on_timer(struct gw_timer *timer)
+{
+    struct gw_conn *conn = GW_CONTAINER(timer, struct gw_conn, timer);
+
+    if (conn->state == GW_CONN_LINGER)
+        gw_conn_close(conn);
+    else
+        fail(conn, GW_ERR_DIAL_TIMEOUT);
+}
+
+static void try_write(struct gw_conn *conn)
+{
+    if (gw_buf_empty(&conn->out))
+        update_watchers(conn); /* the user dropped what was stuck */
+    else if (conn->state == GW_CONN_LINGER)
+        linger_write(conn);
+    else
+        on_writable(conn);
+}
+
+static void try_read(struct gw_conn *conn)
+{
+    if (conn->failed || conn->saw_eof)
+        return;
+    if (conn->state == GW_CONN_LINGER)
+        linger_read(conn);
+    else if (conn->state == GW_CONN_OPEN && conn->reading)
+        on_readable(conn);
+}
+
+/* Both watchers end here. A transport that waits for the other direction (TLS) gets both tried. */
+static void on_ready(struct ev_loop *ev, struct ev_io *w, int revents)
+{
+    struct gw_conn *conn = w->data;
+    (void)ev;
+
+    GW_CHECK_MAGIC(conn, GW_CONN_MAGIC);
+    if (conn->state == GW_CONN_DIALLING) {
+        dialled(conn);
+        return;
+    }
+    if (conn->state == GW_CONN_HANDSHAKE) {
+        shake_hands(conn);
+        return;
+    }
+    if (transport_want(conn) & revents)
+        revents = EV_READ | EV_WRITE;
+    if (revents & EV_WRITE)
+        try_write(conn);
+    if (revents & EV_READ)
+        try_read(conn);
+}
+
+static struct gw_conn *new_conn(struct gw_loop *loop, int fd,
+                                const struct gw_transport_ops *transport,
+                                const struct gw_conn_events *events, void *owner)
+{
+    struct gw_conn *conn;
+    int on = 1;
+
+    if (conns.size == 0)
+        gw_slab_init(&conns, sizeof(struct gw_conn));
+    conn = gw_slab_alloc(&conns);
+    conn->magic = GW_CONN_MAGIC;
+    conn->fd = fd;
+    conn->loop = loop;
+    conn->transport = transport;
+    conn->events = events;
+    conn->owner = owner;
+    conn->read_ms = conn->write_ms = loop->now_ms;
+    gw_buf_init(&conn->in);
+    gw_buf_init(&conn->out);
+    gw_timer_init(&conn->timer, on_timer);
+    ev_io_init(&conn->rd, on_ready, fd, EV_READ);
+    ev_io_init(&conn->wr, on_ready, fd, EV_WRITE);
+    conn->rd.data = conn->wr.data = conn;
+    /* An event is to leave when it is written. Fails on what is not TCP, which needs no such word.
+     */
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    return conn;
+}
+
+struct gw_conn *gw_conn_accepted(struct gw_loop *loop, int fd, const struct gw_addr *peer,
+                                 const struct gw_transport_ops *transport,
+                                 const struct gw_conn_events *events, void *owner)
+{
+    struct gw_conn *conn = new_conn(loop, fd, transport, events, owner);
+    int on = 1;
+
+    ioctl(fd, FIONBIO, &on);
+    if (peer)
+        conn->peer = *peer;
+    conn->state = GW_CONN_OPEN;
+    if (transport->handshake) {
+        conn->state = GW_CONN_HANDSHAKE;
+        update_watchers(conn); /* the transport's want says what it waits for first */
+    }
+    return conn;
+}
+
+static void keep_alive(int fd, int seconds)
+{
+    int on = 1, probes = KEEPALIVE_PROBES;
+
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &seconds, sizeof(seconds));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &seconds, sizeof(seconds));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
+}
+
+struct gw_conn *gw_conn_dial(struct gw_loop *loop, const struct gw_addr *to, uint64_t dial_ms,
+                             unsigned keepalive_s, const struct gw_transport_ops *transport,
+                             const struct gw_conn_events *events, void *owner, enum gw_err *err)
+{
+    int fd = socket(to->sa.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    struct gw_conn *conn;
+
+    if (fd < 0) {
+        *err = dial_err(errno);
+        return NULL;
+    }
+    *err = GW_OK;
+    conn = new_conn(loop, fd, transport, events, owner);
+    conn->peer = *to;
+    conn->state = GW_CONN_DIALLING;
+    if (keepalive_s > 0)
+        keep_alive(fd, (int)keepalive_s);
+    if (connect(fd, &to->sa.any, to->len) != 0 && errno != EINPROGRESS && errno != EINTR) {
+        /* Not from inside this call: the caller has no connection yet. */
+        conn->failed = dial_err(errno);
+        ev_feed_event(loop->ev, &conn->wr, EV_WRITE);
+        return conn;
+    }
+    update_watchers(conn);
+    if (dial_ms > 0)
+        gw_timer_start(loop, &conn->timer, dial_ms);
+    return conn;
+}

@@ -1,0 +1,102 @@
+/* One connected descriptor with its two buffers. Its user is a codec: it gets the bytes through
+ * gw_conn_events and puts its own into `out`, then flushes. */
+#ifndef GW_NET_CONN_H
+#define GW_NET_CONN_H
+
+#include <ev.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include "base/buf.h"
+#include "base/check.h"
+#include "base/err.h"
+#include "net/addr.h"
+#include "net/loop.h"
+#include "net/transport.h"
+
+struct gw_conn;
+
+/* on_open and on_drained may be NULL. Each may close the connection, or linger. */
+struct gw_conn_events {
+    /* A dialled connection is up (or a handshake done): bytes may flow. */
+    void (*on_open)(struct gw_conn *conn);
+    /* in has new bytes. The user consumes what it can; what it leaves stays in `in`. */
+    void (*on_bytes)(struct gw_conn *conn);
+    /* The peer ended its sending; what came before is in `in`. Called once. */
+    void (*on_eof)(struct gw_conn *conn);
+    /* out has been written out to the last byte after it had been stuck. */
+    void (*on_drained)(struct gw_conn *conn);
+    /* The connection failed (dial, read, write). The user must close it; no other call follows. */
+    void (*on_error)(struct gw_conn *conn, enum gw_err err);
+};
+
+enum gw_conn_state {
+    GW_CONN_DIALLING,
+    GW_CONN_HANDSHAKE,
+    GW_CONN_OPEN,
+    GW_CONN_LINGER,
+    GW_CONN_CLOSED
+};
+
+struct gw_conn {
+    uint32_t magic;
+    int fd;
+    enum gw_conn_state state;
+    bool reading; /* the user wants bytes */
+    bool saw_eof;
+    bool reset; /* close with RST, so that a break looks like one */
+    bool shut;  /* no more bytes will be sent once out is empty: FIN goes then */
+    struct gw_loop *loop;
+    const struct gw_transport_ops *transport;
+    void *transport_data;
+    const struct gw_conn_events *events;
+    void *owner; /* the codec */
+    struct ev_io rd, wr;
+    struct gw_buf in, out;
+    uint64_t read_ms;      /* loop time when bytes last came */
+    uint64_t write_ms;     /* loop time when bytes last went, or when out became non-empty */
+    uint64_t linger_ms;    /* in LINGER: how long the peer may do nothing */
+    uint64_t linger_end;   /* in LINGER: the value of bytes_in at which patience ends */
+    struct gw_timer timer; /* dial and linger deadlines; conn's own */
+    struct gw_grave grave;
+    uint64_t bytes_in, bytes_out;
+    enum gw_err failed; /* set: broken, waits to be closed */
+    struct gw_addr peer;
+};
+
+enum { GW_CONN_MAGIC = 0x67776e63 };
+
+/* Takes an accepted, connected descriptor (made non-blocking here). Reading starts with
+ * gw_conn_read(conn, true). on_open comes only where the transport has a handshake; without one the
+ * connection is open on return. peer may be NULL. Never NULL. */
+struct gw_conn *gw_conn_accepted(struct gw_loop *loop, int fd, const struct gw_addr *peer,
+                                 const struct gw_transport_ops *transport,
+                                 const struct gw_conn_events *events, void *owner);
+/* Starts to connect; on_open or on_error (GW_ERR_REFUSED, GW_ERR_DIAL_TIMEOUT, …) comes later from
+ * the loop, never from inside this call. keepalive_s > 0 sets TCP keepalive. NULL with *err set
+ * when not even a socket could be made (descriptors used up). dial_ms 0 = no limit. */
+struct gw_conn *gw_conn_dial(struct gw_loop *loop, const struct gw_addr *to, uint64_t dial_ms,
+                             unsigned keepalive_s, const struct gw_transport_ops *transport,
+                             const struct gw_conn_events *events, void *owner, enum gw_err *err);
+/* Starts or pauses reading. Paused, the kernel's buffer fills and the peer is slowed; its end is
+ * not noticed either. Bytes left in `in` are not reported again: the user looks at them itself. */
+void gw_conn_read(struct gw_conn *conn, bool on);
+/* Writes what is in out now; arms the write watcher when something stays. A write error comes back
+ * as GW_ERR_… here and is not reported through on_error as well; out is dropped, and what the peer
+ * has sent can still be read. GW_OK also when bytes stay: while out is stuck, and before the
+ * connection is open, which writes it then. */
+enum gw_err gw_conn_flush(struct gw_conn *conn) GW_MUST_CHECK;
+/* Closes at once: the descriptor is closed, buffers are dropped, the memory is buried. With
+ * conn->reset set the peer gets an RST. No event follows. */
+void gw_conn_close(struct gw_conn *conn);
+/* Closes in stages: out is written, then FIN is sent, then what still comes is read and dropped for
+ * at most linger_ms and 256 KiB, then all is closed (an early close would make the kernel send RST
+ * and destroy an answer that is still on its way). While out is stuck, linger_ms counts from the
+ * last byte that went. No event follows. */
+void gw_conn_linger(struct gw_conn *conn, uint64_t linger_ms);
+/* True when the peer has closed or sent something, or it broke: looked at when an idle connection
+ * is reused. */
+bool gw_conn_readable(const struct gw_conn *conn);
+/* Connections alive in this process (lingering ones too), for accounting and leak checks. */
+size_t gw_conn_count(void);
+
+#endif

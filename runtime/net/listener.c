@@ -1,0 +1,138 @@
+/* Listening sockets: the master binds them, each worker watches them.
+ * Invariant: the watcher runs only while the listener is on, not paused by its owner, and not
+ * waiting for the system to have descriptors again. */
+#include "net/listener.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+#include "base/log.h"
+
+enum {
+    ACCEPT_BURST = 16, /* per readiness: those already served must get their turn */
+    RETRY_MS = 100,
+    WARN_EVERY_MS = 10000
+};
+
+int gw_listener_bind(struct gw_addr *addr, int backlog)
+{
+    struct gw_addr bound = *addr;
+    int on = 1, code;
+    int fd = socket(addr->sa.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+    if (fd < 0)
+        return -1;
+    bound.len = sizeof(bound.sa);
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) == 0 &&
+        bind(fd, &addr->sa.any, addr->len) == 0 && listen(fd, backlog) == 0 &&
+        getsockname(fd, &bound.sa.any, &bound.len) == 0) {
+        *addr = bound;
+        return fd;
+    }
+    code = errno;
+    close(fd);
+    errno = code;
+    return -1;
+}
+
+static bool accepting(const struct gw_listener *listener)
+{
+    return listener->on && !listener->paused && !gw_timer_active(&listener->retry);
+}
+
+static void update_watcher(struct gw_listener *listener)
+{
+    if (accepting(listener))
+        ev_io_start(listener->loop->ev, &listener->io);
+    else
+        ev_io_stop(listener->loop->ev, &listener->io);
+}
+
+/* The system is out of something. The connection stays in the queue and the socket stays readable:
+ * only a pause keeps this from spinning. */
+static void starve(struct gw_listener *listener, int code)
+{
+    uint64_t now_ms = listener->loop->now_ms;
+
+    if (listener->warned_ms == 0 || now_ms - listener->warned_ms >= WARN_EVERY_MS) {
+        gw_log(GW_LOG_WARN, "accepting pauses: %s", strerror(code));
+        listener->warned_ms = now_ms;
+    }
+    gw_timer_start(listener->loop, &listener->retry, RETRY_MS);
+    update_watcher(listener);
+}
+
+/* False when there is no more to accept now. A connection that broke in the queue is not the
+ * listener's fault; out of descriptors or memory, and whatever else there may be, needs a pause. */
+static bool accept_failed(struct gw_listener *listener, int code)
+{
+    if (code == EAGAIN)
+        return false;
+    if (code == ECONNABORTED || code == EINTR || code == EPROTO)
+        return true;
+    starve(listener, code);
+    return false;
+}
+
+static bool accept_one(struct gw_listener *listener)
+{
+    struct sockaddr_storage sa;
+    struct gw_addr peer;
+    socklen_t len = sizeof(sa);
+    int fd = accept4(listener->fd, (struct sockaddr *)&sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+    if (fd < 0)
+        return accept_failed(listener, errno);
+    gw_addr_set(&peer, (struct sockaddr *)&sa, len);
+    listener->events->on_accept(listener, fd, &peer);
+    return true;
+}
+
+static void on_acceptable(struct ev_loop *ev, struct ev_io *w, int revents)
+{
+    struct gw_listener *listener = w->data;
+    (void)ev, (void)revents;
+
+    for (int i = 0; i < ACCEPT_BURST && accepting(listener); i++)
+        if (!accept_one(listener))
+            return;
+}
+
+static void on_retry(struct gw_timer *timer)
+{
+    update_watcher(GW_CONTAINER(timer, struct gw_listener, retry));
+}
+
+void gw_listener_start(struct gw_listener *listener, struct gw_loop *loop, int fd,
+                       const struct gw_listener_events *events, void *owner)
+{
+    memset(listener, 0, sizeof(*listener));
+    listener->fd = fd;
+    listener->loop = loop;
+    listener->events = events;
+    listener->owner = owner;
+    listener->on = true;
+    listener->addr.len = sizeof(listener->addr.sa);
+    if (getsockname(fd, &listener->addr.sa.any, &listener->addr.len) != 0)
+        listener->addr.len = 0;
+    gw_timer_init(&listener->retry, on_retry);
+    ev_io_init(&listener->io, on_acceptable, fd, EV_READ);
+    listener->io.data = listener;
+    update_watcher(listener);
+}
+
+void gw_listener_stop(struct gw_listener *listener)
+{
+    if (!listener->on)
+        return;
+    listener->on = false;
+    gw_timer_stop(listener->loop, &listener->retry);
+    update_watcher(listener);
+}
+
+void gw_listener_pause(struct gw_listener *listener, bool paused)
+{
+    listener->paused = paused;
+    if (listener->on)
+        update_watcher(listener);
+}
