@@ -1,0 +1,90 @@
+local ffi = require "ffi"
+local net = require "support.net"
+
+local C = net.C
+
+local function parse(host, port)
+  local addr = ffi.new "struct gw_addr"
+  return C.gw_addr_parse(addr, host, port) and addr or nil
+end
+
+local out = ffi.new("char[?]", C.GW_ADDR_TEXT)
+
+local function text(addr)
+  return ffi.string(C.gw_addr_text(addr, out))
+end
+
+local function host(addr)
+  return ffi.string(C.gw_addr_host(addr, out))
+end
+
+describe("an address", function()
+  local good = {
+    { "127.0.0.1", 80, "127.0.0.1:80" },
+    { "255.255.255.255", 65535, "255.255.255.255:65535" },
+    { "localhost", 3010, "127.0.0.1:3010" },
+    { "", 8080, "0.0.0.0:8080" },
+    { "*", 8080, "0.0.0.0:8080" },
+    { "0.0.0.0", 0, "0.0.0.0:0" },
+    { "::1", 80, "[::1]:80" },
+    { "[::1]", 80, "[::1]:80" },
+    { "::", 1, "[::]:1" },
+    { "2001:DB8::0:1", 443, "[2001:db8::1]:443" },
+    { "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255", 65535,
+      "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535" },
+  }
+  for _, case in ipairs(good) do
+    it("is read from " .. case[1] .. " and " .. case[2], function()
+      local addr = assert(parse(case[1], case[2]))
+      assert.equal(case[3], text(addr))
+      assert.equal(case[2], C.gw_addr_port(addr))
+      assert.equal(case[3]:gsub(":%d+$", ""):gsub("[%[%]]", ""), host(addr))
+    end)
+  end
+
+  local bad = {
+    "example.com", "Localhost.", "127.0.0", "127.0.0.1.", "127.0.0.256", "127.0.0.1 ", " ", "[", "[]",
+    "[::1", "::1]", "[127.0.0.1]", ":::", "::1%lo", "1.2.3.4:80", ("1"):rep(200),
+  }
+  for _, case in ipairs(bad) do
+    it("is not read from '" .. case .. "'", function() assert.is_nil(parse(case, 80)) end)
+  end
+
+  it("has a port of 16 bits", function()
+    assert.is_nil(parse("127.0.0.1", 65536))
+    assert.is_nil(parse("::1", 4294967295))
+  end)
+
+  it("equals one with the same family, host and port", function()
+    local all = {
+      parse("127.0.0.1", 80), parse("127.0.0.1", 81), parse("127.0.0.2", 80), parse("::1", 80),
+      parse("::1", 81), parse("::2", 80), parse("::", 80), parse("*", 80), ffi.new "struct gw_addr",
+    }
+    for i, a in ipairs(all) do
+      for j, b in ipairs(all) do assert.equal(i == j, C.gw_addr_eq(a, b)) end
+    end
+    assert.is_true(C.gw_addr_eq(parse("[::1]", 80), parse("::1", 80)))
+  end)
+
+  it("comes from the kernel, and in IPv6 clothes is an IPv4 address", function()
+    local function taken(addr, len)
+      local copy = ffi.new "struct gw_addr"
+      C.gw_addr_set(copy, addr.sa.any, len or addr.len)
+      return text(copy)
+    end
+    assert.equal("10.1.2.3:80", taken(parse("10.1.2.3", 80)))
+    assert.equal("[fe80::1]:81", taken(parse("fe80::1", 81)))
+    assert.equal("10.1.2.3:82", taken(parse("::ffff:10.1.2.3", 82)))
+    assert.equal("-", taken(parse("10.1.2.3", 80), 4)) -- cut short
+  end)
+
+  it("that is unknown says so", function()
+    local unknown = ffi.new "struct gw_addr"
+    assert.equal("-", text(unknown))
+    assert.equal("-", host(unknown))
+    assert.equal(0, C.gw_addr_port(unknown))
+    local unix = ffi.new("struct sockaddr", { sa_family = 1 })
+    C.gw_addr_set(unknown, unix, ffi.sizeof(unix))
+    assert.equal(0, unknown.len)
+  end)
+end)
