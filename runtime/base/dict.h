@@ -17,21 +17,34 @@ enum {
     GW_DICT_GROUP_MAX = 128
 };
 
-/* Lays a dictionary of about `bytes` bytes into the mapping; NULL when it does not fit. */
+/* Lays a dictionary of about `bytes` bytes into the mapping; NULL when it does not fit. Memory is
+ * touched only as it fills. */
 struct gw_dict *gw_dict_new(struct gw_shm *shm, size_t bytes);
 
 /* Copies the value to out (at most cap bytes) and returns its length; -1 when there is none or it
- * has run out. slide_ms > 0 renews its ttl. now_ms: CLOCK_MONOTONIC, the same in all processes. */
+ * has run out. slide_ms > 0 renews a ttl, from now. now_ms: CLOCK_MONOTONIC, the same in all
+ * processes. */
 int gw_dict_get(struct gw_dict *dict, struct gw_slice group, struct gw_slice key, char *out,
                 size_t cap, uint64_t now_ms, uint64_t slide_ms);
 /* Stores a copy. ttl_ms 0: until it is pushed out. max_entries 0: no bound of its own for the
- * group; else the group's least recently used entry goes when there would be more. False when
- * key or value is too long or the dictionary can't hold it. */
+ * group; else the group's least recently used entries go when there would be more. False when
+ * group, key or value is too long or the dictionary can't hold it; the old value stays then,
+ * unless it was itself pushed out. */
 bool gw_dict_set(struct gw_dict *dict, struct gw_slice group, struct gw_slice key,
                  struct gw_slice value, uint64_t now_ms, uint64_t ttl_ms, uint64_t max_entries);
 /* True when there was one. */
 bool gw_dict_delete(struct gw_dict *dict, struct gw_slice group, struct gw_slice key);
-/* Entries in the whole dictionary, or of one group when group.len > 0. */
+/* Entries in the whole dictionary, or of one group when group.len > 0. Those that have run out and
+ * were not looked at since are counted as well. */
 uint64_t gw_dict_count(struct gw_dict *dict, struct gw_slice group);
+
+struct gw_dict_stats {
+    uint64_t entries, bytes, max_bytes;
+    uint64_t evicted; /* entries that went before their time, for want of room or by max_entries */
+    uint64_t repairs; /* times a process died inside and its shard was put in order */
+};
+void gw_dict_stats(struct gw_dict *dict, struct gw_dict_stats *out);
+/* Walks everything and returns whether it is consistent. For specs, with nobody else at work. */
+bool gw_dict_check(struct gw_dict *dict);
 
 #endif
