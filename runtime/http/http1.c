@@ -1,0 +1,803 @@
+/* Connections that speak HTTP/1 and the one stream each of them carries, for servers (worker) and
+ * clients (pool). Bytes become heads and bodies in http1_parse.c and the other way round in
+ * http1_write.c; what happens in which order is here. Invariant: ops of a stream only note what is
+ * to be done and wake the codec; every event is called from the loop, and after each one the stream
+ * may be gone and the connection closed, so both are looked at again. */
+#include "http/http1.h"
+
+#include "base/slab.h"
+#include "http/http1_impl.h"
+
+enum {
+    DRAIN_MAX = 64 * 1024, /* bytes of an unwanted body that are read to keep a connection */
+    INFORMED_MAX = 16      /* 1xx in front of one answer */
+};
+
+static struct gw_slab codecs, streams;
+
+static struct gw_http1 *codec_of(struct gw_codec *codec)
+{
+    GW_CHECK_MAGIC(codec, GW_CODEC_MAGIC);
+    return (struct gw_http1 *)codec;
+}
+
+static struct gw_conn *conn_of(const struct gw_http1 *h)
+{
+    return h->codec.conn;
+}
+
+static void wake(struct gw_http1 *h)
+{
+    gw_loop_wake(h->loop, &h->task);
+}
+
+/* 0 = no limit. */
+static void arm(struct gw_http1 *h, uint64_t after_ms)
+{
+    if (after_ms)
+        gw_timer_start(h->loop, &h->timer, after_ms);
+    else
+        gw_timer_stop(h->loop, &h->timer);
+}
+
+/* The end of a stream, and of a connection. */
+
+static void free_stream(struct gw_grave *grave)
+{
+    struct gw_h1_stream *s = GW_CONTAINER(grave, struct gw_h1_stream, grave);
+
+    s->base.magic = 0;
+    gw_arena_clear(&s->base.arena);
+    gw_slab_free(&streams, s);
+}
+
+static void detach(struct gw_http1 *h)
+{
+    struct gw_h1_stream *s = h->stream;
+
+    h->stream = NULL;
+    h->failed = GW_OK;
+    h->blocked = false;
+    s->base.written = conn_of(h)->bytes_out != s->written_base;
+    gw_loop_bury(h->loop, &s->grave, free_stream);
+}
+
+static void close_stream(struct gw_http1 *h, enum gw_err why)
+{
+    struct gw_h1_stream *s = h->stream;
+
+    detach(h);
+    s->base.events->on_close(&s->base, why);
+}
+
+static void free_codec(struct gw_grave *grave)
+{
+    struct gw_http1 *h = GW_CONTAINER(grave, struct gw_http1, grave);
+
+    h->codec.magic = 0;
+    gw_slab_free(&codecs, h);
+}
+
+/* The connection is being closed: only on_gone is left to be called. */
+static void part(struct gw_http1 *h)
+{
+    h->dead = true;
+    h->codec.conn = NULL;
+    gw_timer_stop(h->loop, &h->timer);
+    wake(h);
+}
+
+static void hang_up(struct gw_http1 *h)
+{
+    if (!h->dead) {
+        gw_conn_close(conn_of(h));
+        part(h);
+    }
+}
+
+/* What is in out still goes to the peer, and its bytes do not kill it on the way. */
+static void linger(struct gw_http1 *h)
+{
+    if (!h->dead) {
+        gw_conn_linger(conn_of(h), h->codec.limits->linger_ms);
+        part(h);
+    }
+}
+
+static void go(struct gw_http1 *h)
+{
+    if (!h->dead || h->gone)
+        return;
+    h->gone = true;
+    gw_loop_unwake(&h->task);
+    h->codec.host->on_gone(&h->codec);
+    gw_loop_bury(h->loop, &h->grave, free_codec);
+}
+
+/* Ends the connection so that the peer can tell that its message is broken: FIN where a length or a
+ * last chunk is missing, RST where FIN would be the end of the body. */
+static void break_off(struct gw_http1 *h, const struct gw_h1_stream *s, enum gw_err why)
+{
+    bool hopeless = why == GW_ERR_CLIENT_GONE || why == GW_ERR_WRITE_TIMEOUT ||
+                    why == GW_ERR_IO || why == GW_ERR_RESET || why == GW_ERR_SHUTDOWN;
+    bool to_eof = s->base.head_sent && !s->base.sent && s->tx == GW_H1_TX_CLOSE;
+
+    if (!h->server || !s->base.head_sent || hopeless || to_eof) {
+        conn_of(h)->reset = to_eof;
+        hang_up(h);
+    } else {
+        linger(h); /* what was received of the answer is still worth something */
+    }
+}
+
+/* Refusals: answers of the codec's own, to requests that never became a stream or that broke in the
+ * middle. */
+
+static void refuse(struct gw_http1 *h, enum gw_err why, bool head_request)
+{
+    struct gw_arena arena;
+    struct gw_head head;
+    struct gw_buf body;
+
+    gw_arena_init(&arena);
+    gw_head_init(&head, &arena);
+    gw_buf_init(&body);
+    head.status = (unsigned)gw_err_status(why);
+    if (head.status) {
+        if (h->codec.host->on_refused)
+            h->codec.host->on_refused(&h->codec, why, &head, &body);
+        gw_h1_write_refusal(h, &head, &body, head_request);
+    }
+    gw_buf_clear(&body);
+    gw_arena_clear(&arena);
+    if (head.status)
+        linger(h);
+    else
+        hang_up(h);
+}
+
+/* The stream, where there is one, ends with an error, and the connection with it. */
+static void fail(struct gw_http1 *h, enum gw_err why)
+{
+    struct gw_h1_stream *s = h->stream;
+
+    if (h->dead)
+        return;
+    if (s)
+        close_stream(h, why);
+    if (h->dead)
+        return;
+    if (!h->server)
+        hang_up(h);
+    else if (!s || !s->base.head_sent)
+        refuse(h, why, s && s->head_request);
+    else
+        break_off(h, s, why);
+}
+
+/* Where the codec stands. */
+
+static void enter_idle(struct gw_http1 *h)
+{
+    h->rx = GW_H1_IDLE;
+    h->codec.idle_since_ms = h->loop->now_ms;
+    arm(h, h->server ? h->codec.limits->idle_ms : 0);
+}
+
+static struct gw_h1_stream *stream_new(struct gw_http1 *h);
+
+static void deliver(struct gw_http1 *h, struct gw_buf *body, bool end)
+{
+    struct gw_h1_stream *s = h->stream;
+
+    s->base.unconsumed += body->len;
+    s->base.received = end;
+    h->blocked = !end && s->base.unconsumed >= GW_STREAM_WINDOW;
+    s->base.events->on_body(&s->base, body, end);
+}
+
+static void deliver_end(struct gw_http1 *h)
+{
+    struct gw_buf none;
+
+    gw_buf_init(&none);
+    deliver(h, &none, true);
+}
+
+/* A head is there and has been handed on; goes on with what follows it. */
+static void after_head(struct gw_http1 *h)
+{
+    if (h->rx == GW_H1_DONE) {
+        gw_timer_stop(h->loop, &h->timer);
+        deliver_end(h);
+    } else {
+        arm(h, h->server && !h->stream->await_continue ? h->codec.limits->body_ms : 0);
+    }
+}
+
+/* A request: it gets a stream when its head is worth one. */
+static void read_request(struct gw_http1 *h)
+{
+    struct gw_h1_stream *s = stream_new(h);
+    struct gw_head *head;
+    enum gw_err err = gw_h1_read_head(h, s, &head);
+
+    s->head_request = gw_slice_eq(head->method, GW_SLICE("HEAD"));
+    s->await_continue = head->expect_continue;
+    s->base.opened = s->base.head_received = true;
+    if (!err && !h->codec.host->on_stream(&h->codec, &s->base))
+        err = GW_ERR_OVERLOADED;
+    if (err || h->dead) {
+        gw_loop_bury(h->loop, &s->grave, free_stream);
+        if (!h->dead)
+            refuse(h, err, s->head_request);
+        return;
+    }
+    h->stream = s;
+    s->base.events->on_head(&s->base, head);
+    if (h->stream == s)
+        after_head(h);
+}
+
+/* RFC 9110, 15.2: any number of 1xx, bounded here; no tunnel was asked for, so 101 is none of them. */
+static void read_informational(struct gw_http1 *h, struct gw_head *head)
+{
+    struct gw_h1_stream *s = h->stream;
+
+    h->rx = GW_H1_IDLE;
+    if (head->status == 101 || ++s->informed > INFORMED_MAX)
+        fail(h, GW_ERR_BAD_RESPONSE);
+    else
+        s->base.events->on_head(&s->base, head);
+}
+
+static void read_response(struct gw_http1 *h)
+{
+    struct gw_h1_stream *s = h->stream;
+    struct gw_head *head;
+    enum gw_err err = gw_h1_read_head(h, s, &head);
+
+    if (err) {
+        fail(h, err);
+    } else if (gw_head_informational(head)) {
+        read_informational(h, head);
+    } else {
+        s->base.head_received = true;
+        s->base.events->on_head(&s->base, head);
+        if (h->stream == s)
+            after_head(h);
+    }
+}
+
+/* Returns whether there is more to do with the bytes that are there. */
+static bool read_head(struct gw_http1 *h)
+{
+    enum gw_err err;
+
+    if (!h->server && (!h->stream || !h->stream->base.head_sent)) {
+        fail(h, GW_ERR_BAD_RESPONSE); /* nobody asked */
+        return false;
+    }
+    if (h->server && h->rx == GW_H1_IDLE)
+        arm(h, h->codec.limits->head_ms);
+    h->rx = GW_H1_HEAD;
+    err = gw_h1_scan_head(h);
+    if (err == GW_AGAIN)
+        gw_buf_compact(&conn_of(h)->in);
+    else if (err)
+        fail(h, err);
+    else if (h->server)
+        read_request(h);
+    else
+        read_response(h);
+    return err == GW_OK;
+}
+
+static bool read_body(struct gw_http1 *h)
+{
+    struct gw_h1_stream *s = h->stream;
+    struct gw_buf body;
+    enum gw_err err;
+
+    gw_buf_init(&body);
+    err = gw_h1_read_body(h, &body);
+    bool end = !err && h->rx == GW_H1_DONE;
+    if (h->server)
+        arm(h, end ? 0 : h->codec.limits->body_ms);
+    if (!gw_buf_empty(&body) || end)
+        deliver(h, &body, end);
+    gw_buf_clear(&body);
+    if (err && h->stream == s)
+        fail(h, err);
+    return true;
+}
+
+/* The rest of a request that has been answered. */
+static bool drain_body(struct gw_http1 *h)
+{
+    struct gw_buf body;
+    enum gw_err err;
+
+    gw_buf_init(&body);
+    h->drained += gw_buf_peek(&conn_of(h)->in).len;
+    err = gw_h1_read_body(h, &body);
+    gw_buf_clear(&body);
+    if (err || h->drained > DRAIN_MAX)
+        linger(h);
+    else if (h->rx == GW_H1_DONE)
+        enter_idle(h);
+    return true;
+}
+
+/* Does one thing with the bytes that came. Returns whether to go on. */
+static bool advance(struct gw_http1 *h)
+{
+    if (h->dead || gw_buf_empty(&conn_of(h)->in))
+        return false;
+    switch (h->rx) {
+    case GW_H1_IDLE:
+    case GW_H1_HEAD:
+        return read_head(h);
+    case GW_H1_BODY:
+        return !h->blocked && read_body(h);
+    case GW_H1_DRAIN:
+        return drain_body(h);
+    case GW_H1_DONE:
+        break;
+    }
+    return false;
+}
+
+/* The answer is out. What the client still sends of its request is dropped within a bound. */
+static void finish_response(struct gw_http1 *h)
+{
+    close_stream(h, GW_OK);
+    h->used = true;
+    if (h->dead)
+        return;
+    if (!h->keep || h->draining) {
+        linger(h);
+    } else if (h->rx == GW_H1_DONE) {
+        enter_idle(h);
+    } else {
+        h->rx = GW_H1_DRAIN;
+        h->drained = 0;
+        arm(h, h->codec.limits->linger_ms);
+    }
+}
+
+/* The answer is here. The connection lives on only when nothing about it is in doubt. */
+static void finish_request(struct gw_http1 *h)
+{
+    struct gw_conn *conn = conn_of(h);
+    bool again = h->stream->base.sent && h->keep && !h->draining && !h->deaf && !conn->saw_eof &&
+                 gw_buf_empty(&conn->out) && gw_buf_empty(&conn->in);
+
+    close_stream(h, GW_OK);
+    h->used = true;
+    if (h->dead)
+        return;
+    if (!again || h->draining) {
+        hang_up(h);
+        return;
+    }
+    enter_idle(h);
+    h->codec.host->on_idle(&h->codec);
+}
+
+/* Ends the exchange when both messages are complete and ours is with the kernel. */
+static bool finish(struct gw_http1 *h)
+{
+    struct gw_h1_stream *s = h->dead ? NULL : h->stream;
+
+    if (!s)
+        return false;
+    if (h->server && s->base.sent && gw_buf_empty(&conn_of(h)->out))
+        finish_response(h);
+    else if (!h->server && s->base.received)
+        finish_request(h);
+    else
+        return false;
+    return true;
+}
+
+/* A client that has ended its sending has left (as nginx sees it, too). A backend may end its answer
+ * that way. */
+static void meet_eof(struct gw_http1 *h)
+{
+    struct gw_h1_stream *s = h->stream;
+
+    if (h->server || !s) {
+        if (s)
+            close_stream(h, GW_ERR_CLIENT_GONE);
+        hang_up(h);
+    } else if (h->rx == GW_H1_BODY) {
+        enum gw_err err = gw_h1_finish_body(h);
+        if (err)
+            fail(h, err);
+        else
+            deliver_end(h);
+        finish(h);
+    } else {
+        bool nothing = h->rx == GW_H1_IDLE && !s->informed && gw_buf_empty(&conn_of(h)->in);
+        fail(h, nothing ? GW_EOF : GW_ERR_TRUNCATED);
+    }
+}
+
+/* Reads unless bytes that nobody wants yet would pile up. */
+static void update_reading(struct gw_http1 *h)
+{
+    struct gw_conn *conn = conn_of(h);
+    size_t max = h->codec.limits->max_header_bytes + GW_STREAM_WINDOW;
+    bool on = !h->blocked;
+
+    if (h->rx == GW_H1_DONE) {
+        on = conn->in.len < max;
+        gw_buf_compact(&conn->in);
+    }
+    if (on != conn->reading)
+        gw_conn_read(conn, on);
+}
+
+/* Ops report their failures here, where events may be called. */
+static void flush(struct gw_http1 *h)
+{
+    h->flush_due = false;
+    if (h->failed || h->deaf || !h->up)
+        return;
+    enum gw_err err = gw_conn_flush(conn_of(h));
+    if (err && h->server)
+        h->failed = GW_ERR_CLIENT_GONE;
+    else if (err)
+        h->deaf = true; /* an answer may have come before: it is still read */
+}
+
+/* Does all that can be done now. Called at the end of every event of the connection, and when the
+ * codec was woken. */
+static void run(struct gw_http1 *h)
+{
+    bool more = true;
+
+    while (more && !h->dead) {
+        if (h->flush_due)
+            flush(h);
+        if (h->failed)
+            fail(h, h->failed);
+        more = advance(h);
+        more = finish(h) || more;
+    }
+    if (!h->dead && conn_of(h)->saw_eof && (h->server || !h->blocked))
+        meet_eof(h);
+    if (h->dead)
+        go(h);
+    else
+        update_reading(h);
+}
+
+/* An answer that nobody looks after any more, to a client that takes nothing. */
+static void check_writing(struct gw_http1 *h)
+{
+    uint64_t max = h->codec.limits->idle_ms, still = h->loop->now_ms - conn_of(h)->write_ms;
+
+    if (still >= max)
+        fail(h, GW_ERR_WRITE_TIMEOUT);
+    else
+        arm(h, max - still);
+}
+
+static void on_task(struct gw_task_node *task)
+{
+    run(GW_CONTAINER(task, struct gw_http1, task));
+}
+
+static void on_timer(struct gw_timer *timer)
+{
+    struct gw_http1 *h = GW_CONTAINER(timer, struct gw_http1, timer);
+
+    if (h->rx == GW_H1_DONE)
+        check_writing(h);
+    else if (h->rx == GW_H1_HEAD)
+        fail(h, GW_ERR_HEAD_TIMEOUT);
+    else if (h->rx == GW_H1_BODY && !h->blocked)
+        fail(h, GW_ERR_BODY_TIMEOUT);
+    else if (h->rx == GW_H1_DRAIN)
+        linger(h);
+    else if (h->rx == GW_H1_IDLE)
+        hang_up(h);
+    run(h);
+}
+
+/* The connection's events. */
+
+static void on_open(struct gw_conn *conn)
+{
+    struct gw_http1 *h = conn->owner;
+
+    h->up = true;
+    gw_conn_read(conn, true);
+    if (h->stream) {
+        h->stream->base.opened = true;
+        if (h->stream->base.events->on_open)
+            h->stream->base.events->on_open(&h->stream->base);
+    }
+    run(h);
+}
+
+static void on_progress(struct gw_conn *conn)
+{
+    run(conn->owner);
+}
+
+static void on_drained(struct gw_conn *conn)
+{
+    struct gw_http1 *h = conn->owner;
+
+    if (h->stream && h->stream->base.events->on_drained)
+        h->stream->base.events->on_drained(&h->stream->base);
+    run(h);
+}
+
+static void on_error(struct gw_conn *conn, enum gw_err err)
+{
+    struct gw_http1 *h = conn->owner;
+
+    if (h->stream)
+        close_stream(h, h->server ? GW_ERR_CLIENT_GONE : err);
+    hang_up(h);
+    run(h);
+    (void)conn;
+}
+
+static const struct gw_conn_events conn_events = {
+    .on_open = on_open,
+    .on_bytes = on_progress,
+    .on_eof = on_progress,
+    .on_drained = on_drained,
+    .on_error = on_error,
+};
+
+/* Ops of a stream. */
+
+static struct gw_h1_stream *stream_of(const struct gw_stream *stream)
+{
+    GW_CHECK_MAGIC(stream, GW_STREAM_MAGIC);
+    return (struct gw_h1_stream *)(uintptr_t)stream;
+}
+
+/* False for a stream that is over: it is still there until the end of the turn. */
+static bool is_open(const struct gw_h1_stream *s)
+{
+    return s->codec && s->codec->stream == s && !s->codec->dead;
+}
+
+static enum gw_err fail_later(struct gw_http1 *h, enum gw_err err)
+{
+    h->failed = err;
+    wake(h);
+    return err;
+}
+
+/* An answer while the request's body is not there yet: the connection can't go on when the rest is
+ * too much to be read for nothing, or when the client has not been told to send it and may leave it
+ * out (RFC 9110, 10.1.1). */
+static void answer_early(struct gw_http1 *h, struct gw_h1_stream *s, bool final)
+{
+    bool unsure = s->await_continue && h->body_bytes == 0;
+
+    if (h->rx != GW_H1_BODY)
+        return;
+    if (final && (unsure || h->parser.content_length > DRAIN_MAX))
+        h->keep = false;
+    if (!final && s->await_continue)
+        arm(h, h->codec.limits->body_ms);
+    s->await_continue = false;
+}
+
+static enum gw_err stream_send_head(struct gw_stream *stream, const struct gw_head *head)
+{
+    struct gw_h1_stream *s = stream_of(stream);
+    struct gw_http1 *h = s->codec;
+    bool final = !h->server || !gw_head_informational(head);
+
+    if (!is_open(s) || stream->head_sent)
+        return GW_ERR_CLOSED;
+    if (h->failed)
+        return h->failed;
+    if (head->status == 101)
+        return fail_later(h, GW_ERR_NOT_IMPLEMENTED);
+    if (h->server)
+        answer_early(h, s, final);
+    gw_h1_write_head(s, &conn_of(h)->out, head);
+    stream->head_sent = final;
+    h->flush_due = true;
+    wake(h);
+    return GW_OK;
+}
+
+static enum gw_err stream_send(struct gw_stream *stream, struct gw_buf *body, bool end)
+{
+    struct gw_h1_stream *s = stream_of(stream);
+    struct gw_http1 *h = s->codec;
+    enum gw_err err = GW_ERR_CLOSED;
+
+    if (is_open(s) && stream->head_sent && !stream->sent)
+        err = h->failed;
+    if (err || h->deaf) {
+        gw_buf_clear(body);
+        stream->sent = stream->sent || (!err && end);
+        return err;
+    }
+    err = gw_h1_write_body(s, &conn_of(h)->out, body, end);
+    if (err)
+        return fail_later(h, err);
+    stream->sent = end;
+    flush(h);
+    if (end && h->server && h->rx == GW_H1_DONE)
+        arm(h, h->codec.limits->idle_ms);
+    if (end || h->failed)
+        wake(h);
+    return h->failed;
+}
+
+static void stream_consumed(struct gw_stream *stream, size_t n)
+{
+    struct gw_h1_stream *s = stream_of(stream);
+    struct gw_http1 *h = s->codec;
+
+    GW_DEBUG_CHECK(n <= stream->unconsumed);
+    stream->unconsumed -= n;
+    if (!is_open(s) || !h->blocked || stream->unconsumed >= GW_STREAM_WINDOW / 2)
+        return;
+    h->blocked = false;
+    if (h->server)
+        arm(h, h->codec.limits->body_ms);
+    wake(h);
+}
+
+static void stream_reset(struct gw_stream *stream, enum gw_err why)
+{
+    struct gw_h1_stream *s = stream_of(stream);
+    struct gw_http1 *h = s->codec;
+
+    if (!is_open(s))
+        return;
+    detach(h);
+    break_off(h, s, why);
+}
+
+static size_t stream_pending(const struct gw_stream *stream)
+{
+    const struct gw_h1_stream *s = stream_of(stream);
+
+    return is_open(s) ? conn_of(s->codec)->out.len : 0;
+}
+
+static const struct gw_stream_ops stream_ops = {
+    .send_head = stream_send_head,
+    .send = stream_send,
+    .consumed = stream_consumed,
+    .reset = stream_reset,
+    .pending = stream_pending,
+};
+
+static struct gw_h1_stream *stream_new(struct gw_http1 *h)
+{
+    struct gw_h1_stream *s;
+
+    if (streams.size == 0)
+        gw_slab_init(&streams, sizeof(struct gw_h1_stream));
+    s = gw_slab_alloc(&streams);
+    s->base.magic = GW_STREAM_MAGIC;
+    s->base.ops = &stream_ops;
+    s->base.conn = conn_of(h);
+    s->base.reused = h->used;
+    s->codec = h;
+    s->written_base = conn_of(h)->bytes_out;
+    gw_arena_init(&s->base.arena);
+    return s;
+}
+
+/* Ops of the codec. */
+
+static struct gw_stream *codec_open(struct gw_codec *codec, const struct gw_stream_events *events,
+                                    void *owner)
+{
+    struct gw_http1 *h = codec_of(codec);
+
+    if (h->server || h->dead || h->stream || h->draining)
+        return NULL;
+    if (h->up && gw_conn_readable(conn_of(h)))
+        return NULL; /* closed, or bytes that nobody asked for: the loop will find out */
+    h->stream = stream_new(h);
+    h->stream->base.opened = h->up;
+    h->stream->base.events = events;
+    h->stream->base.owner = owner;
+    return &h->stream->base;
+}
+
+static void codec_drain(struct gw_codec *codec)
+{
+    struct gw_http1 *h = codec_of(codec);
+
+    h->draining = true;
+    if (!h->dead && !h->stream && h->rx == GW_H1_IDLE)
+        hang_up(h);
+    go(h);
+}
+
+static void codec_close(struct gw_codec *codec, enum gw_err why)
+{
+    struct gw_http1 *h = codec_of(codec);
+    struct gw_h1_stream *s = h->stream;
+
+    if (s)
+        close_stream(h, why);
+    if (s && !h->dead)
+        conn_of(h)->reset = s->base.head_sent && !s->base.sent && s->tx == GW_H1_TX_CLOSE;
+    hang_up(h);
+    go(h);
+}
+
+static unsigned codec_streams(const struct gw_codec *codec)
+{
+    return ((const struct gw_http1 *)codec)->stream ? 1 : 0;
+}
+
+static const struct gw_codec_ops codec_ops = {
+    .name = "http/1.1",
+    .open = codec_open,
+    .drain = codec_drain,
+    .close = codec_close,
+    .streams = codec_streams,
+};
+
+static struct gw_http1 *codec_new(struct gw_loop *loop, const struct gw_http_limits *limits,
+                                  const struct gw_codec_host *host, void *owner)
+{
+    struct gw_http1 *h;
+
+    if (codecs.size == 0)
+        gw_slab_init(&codecs, sizeof(struct gw_http1));
+    h = gw_slab_alloc(&codecs);
+    h->codec.magic = GW_CODEC_MAGIC;
+    h->codec.ops = &codec_ops;
+    h->codec.host = host;
+    h->codec.owner = owner;
+    h->codec.limits = limits;
+    gw_list_init(&h->codec.node);
+    h->loop = loop;
+    gw_timer_init(&h->timer, on_timer);
+    gw_task_node_init(&h->task, on_task);
+    return h;
+}
+
+struct gw_codec *gw_http1_serve(struct gw_loop *loop, int fd, const struct gw_addr *peer,
+                                const struct gw_transport_ops *transport,
+                                const struct gw_http_limits *limits,
+                                const struct gw_codec_host *host, void *owner)
+{
+    struct gw_http1 *h = codec_new(loop, limits, host, owner);
+
+    h->server = h->up = true;
+    h->codec.conn = gw_conn_accepted(loop, fd, peer, transport, &conn_events, h);
+    enter_idle(h);
+    gw_conn_read(conn_of(h), true);
+    return &h->codec;
+}
+
+struct gw_codec *gw_http1_dial(struct gw_loop *loop, const struct gw_addr *to, uint64_t dial_ms,
+                               unsigned keepalive_s, const struct gw_transport_ops *transport,
+                               const struct gw_http_limits *limits,
+                               const struct gw_codec_host *host, void *owner, enum gw_err *err)
+{
+    struct gw_http1 *h = codec_new(loop, limits, host, owner);
+
+    h->codec.conn =
+        gw_conn_dial(loop, to, dial_ms, keepalive_s, transport, &conn_events, h, err);
+    if (!h->codec.conn) {
+        gw_slab_free(&codecs, h);
+        return NULL;
+    }
+    enter_idle(h);
+    return &h->codec;
+}

@@ -1,0 +1,114 @@
+/* What the files of http1 share and nobody else sees. http1.c owns connections and streams,
+ * http1_parse.c turns bytes into heads and bodies, http1_rules.c decides what a head means, and
+ * http1_write.c makes bytes of heads and bodies. */
+#ifndef GW_HTTP_HTTP1_IMPL_H
+#define GW_HTTP_HTTP1_IMPL_H
+
+#include <llhttp.h>
+#include "http/codec.h"
+
+/* Where the codec is in what the peer sends. */
+enum gw_h1_rx {
+    GW_H1_IDLE,  /* between messages: no byte of the next one */
+    GW_H1_HEAD,  /* a part of a head */
+    GW_H1_BODY,
+    GW_H1_DONE,  /* complete; what follows waits in conn->in until the answer is out */
+    GW_H1_DRAIN  /* server: answered early, the rest of the body is thrown away */
+};
+
+/* How the end of what is sent is told. */
+enum gw_h1_tx { GW_H1_TX_NONE, GW_H1_TX_LENGTH, GW_H1_TX_CHUNKED, GW_H1_TX_CLOSE };
+
+/* Lines that have to end in CRLF, looked at byte by byte before the lexer sees them. */
+enum gw_h1_line { GW_H1_LINE_START, GW_H1_LINE_TEXT, GW_H1_LINE_EMPTY_CR, GW_H1_LINE_CR };
+
+struct gw_h1_scan {
+    size_t seen;          /* bytes looked at */
+    size_t start;         /* bytes of empty lines in front of a request */
+    unsigned lines;       /* complete ones */
+    enum gw_h1_line line; /* where the last byte left it */
+};
+
+struct gw_h1_stream {
+    struct gw_stream base; /* first: a gw_stream is cast back to it */
+    struct gw_http1 *codec;
+    struct gw_grave grave;
+    enum gw_h1_tx tx;
+    bool head_request;     /* the method is HEAD: the answer has no body */
+    bool drop_body;        /* server: what is sent as a body is dropped */
+    bool await_continue;   /* server: the client may wait for a 100 before it sends the body */
+    unsigned informed;     /* client: 1xx that came */
+    uint64_t tx_left;      /* GW_H1_TX_LENGTH: bytes still to be sent */
+    uint64_t written_base; /* conn->bytes_out when the stream began */
+};
+
+struct gw_h1_lex;
+
+struct gw_http1 {
+    struct gw_codec codec; /* first: a gw_codec is cast back to it */
+    struct gw_loop *loop;
+    struct gw_h1_stream *stream;
+    bool server;
+    bool up;        /* bytes may flow */
+    bool keep;      /* the connection may live on after this exchange */
+    unsigned peer_minor; /* of the last head that came */
+    bool draining;  /* no new stream */
+    bool blocked;   /* the window is full: the rest of the body waits */
+    bool flush_due; /* a head waits in conn->out for what follows it */
+    bool used;      /* an exchange has been carried */
+    bool dead;      /* the connection is closed, on_gone is due */
+    bool gone;      /* on_gone was called */
+    bool deaf;      /* client: writing failed; an answer may still be read */
+    enum gw_h1_rx rx;
+    enum gw_err failed; /* met inside an op, reported from the loop */
+    struct gw_h1_scan scan; /* of a head, or of the framing between pieces of a chunked body */
+    uint64_t body_bytes;    /* of the message that comes in */
+    uint64_t drained;       /* GW_H1_DRAIN: bytes thrown away */
+    unsigned trailers;
+    unsigned trailer_len;
+    char trailer[20];       /* the beginning of a trailer's name */
+    struct gw_h1_lex *lex;  /* during a call of the lexer only */
+    llhttp_t parser;
+    struct gw_timer timer;
+    struct gw_task_node task;
+    struct gw_grave grave;
+};
+
+/* http1_parse.c */
+
+/* Looks at what is new in conn->in. GW_OK: a whole head is there; GW_AGAIN: not yet. */
+enum gw_err gw_h1_scan_head(struct gw_http1 *h) GW_MUST_CHECK;
+/* Takes the head that was found out of conn->in into the stream's arena; *head is set also when it
+ * is refused, as far as it was understood. On GW_OK h->rx is GW_H1_BODY or GW_H1_DONE. */
+enum gw_err gw_h1_read_head(struct gw_http1 *h, struct gw_h1_stream *s,
+                            struct gw_head **head) GW_MUST_CHECK;
+/* Takes one piece out of conn->in (not empty); what of it is body is left in *body, without having
+ * been copied where there is nothing behind it. h->rx is GW_H1_DONE after the last one. Bytes in
+ * front of an error are good and in *body. */
+enum gw_err gw_h1_read_body(struct gw_http1 *h, struct gw_buf *body) GW_MUST_CHECK;
+/* The peer ended its sending in mid-body: GW_OK when that is how this body ends. */
+enum gw_err gw_h1_finish_body(struct gw_http1 *h) GW_MUST_CHECK;
+
+/* http1_rules.c */
+
+/* Checks and takes apart the first line (text, with the line end). A higher minor version is
+ * rewritten to 1 in place, for the lexer. */
+enum gw_err gw_h1_start_line(const struct gw_http1 *h, struct gw_head *head, char *text,
+                             size_t len) GW_MUST_CHECK;
+/* Decides what the fields mean: framing, persistence, Host; takes those out that are not fields. */
+enum gw_err gw_h1_apply_fields(struct gw_http1 *h, const struct gw_h1_stream *s,
+                               struct gw_head *head) GW_MUST_CHECK;
+bool gw_h1_trailer_ok(struct gw_slice name);
+
+/* http1_write.c */
+
+/* Appends the head to out and sets the stream's framing; h->keep falls when it can't go on. */
+void gw_h1_write_head(struct gw_h1_stream *s, struct gw_buf *out, const struct gw_head *head);
+/* Frames body and moves it to out; body is empty afterwards, also after an error. */
+enum gw_err gw_h1_write_body(struct gw_h1_stream *s, struct gw_buf *out, struct gw_buf *body,
+                             bool end) GW_MUST_CHECK;
+/* Appends a whole answer that ends the connection; body is empty afterwards. */
+void gw_h1_write_refusal(struct gw_http1 *h, struct gw_head *head, struct gw_buf *body,
+                         bool head_request);
+
+#endif

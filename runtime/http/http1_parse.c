@@ -1,0 +1,382 @@
+/* Turns bytes into heads and pieces of bodies for http1.c. llhttp is the lexer; before it, every line
+ * is looked at for what it lets through (bare CR and LF, controls, folded lines), behind it
+ * http1_rules.c decides. Invariant: a head is lexed only when it is there as a whole, so no state
+ * of a half-read head is kept but a position; bodies stay in the chunks they were read into. */
+#include "http/http1_impl.h"
+
+#include "http/fields.h"
+
+enum { CHUNK_LINE_MAX = 1024 }; /* size and extensions of one chunk */
+
+/* What one call of the lexer works on. */
+struct gw_h1_lex {
+    struct gw_h1_stream *stream;
+    struct gw_head *head; /* NULL while a body is read */
+    struct gw_slice name, value;
+    char *body;           /* the first byte of the body in this piece */
+    size_t body_len;
+    const char *cursor;   /* up to here the piece has been accounted for */
+    bool complete;
+    enum gw_err err;
+};
+
+/* Text of a line: no controls but HTAB (RFC 9110, 5.5). */
+static bool is_text(unsigned char c)
+{
+    return (c >= 0x20 && c != 0x7f) || c == '\t';
+}
+
+enum seen { SEEN_MORE, SEEN_EMPTY_LINE, SEEN_BAD };
+
+static enum seen look_at(struct gw_h1_scan *scan, unsigned char c)
+{
+    switch (scan->line) {
+    case GW_H1_LINE_START:
+        scan->line = c == '\r' ? GW_H1_LINE_EMPTY_CR : GW_H1_LINE_TEXT;
+        /* A blank here would fold the line before (RFC 9112, 5.2). */
+        return c == '\r' || (is_text(c) && c != ' ' && c != '\t') ? SEEN_MORE : SEEN_BAD;
+    case GW_H1_LINE_TEXT:
+        if (c == '\r')
+            scan->line = GW_H1_LINE_CR;
+        return c == '\r' || is_text(c) ? SEEN_MORE : SEEN_BAD;
+    case GW_H1_LINE_CR:
+        scan->line = GW_H1_LINE_START;
+        scan->lines++;
+        return c == '\n' ? SEEN_MORE : SEEN_BAD;
+    case GW_H1_LINE_EMPTY_CR:
+        scan->line = GW_H1_LINE_START;
+        return c == '\n' ? SEEN_EMPTY_LINE : SEEN_BAD;
+    }
+    return SEEN_BAD;
+}
+
+/* Stops behind the first byte that is more than a part of a line. */
+static enum seen look_through(struct gw_h1_scan *scan, const char *bytes, size_t len)
+{
+    for (size_t i = 0; i < len; i++) {
+        unsigned char c = (unsigned char)bytes[i];
+        scan->seen++;
+        if (scan->line == GW_H1_LINE_TEXT && is_text(c))
+            continue;
+        enum seen seen = look_at(scan, c);
+        if (seen != SEEN_MORE)
+            return seen;
+    }
+    return SEEN_MORE;
+}
+
+static enum gw_err bad(const struct gw_http1 *h)
+{
+    return h->server ? GW_ERR_BAD_REQUEST : GW_ERR_BAD_RESPONSE;
+}
+
+/* RFC 9112, 2.2: one empty line in front of a request is passed over. */
+static bool skip_empty_line(struct gw_http1 *h)
+{
+    if (!h->server || h->scan.lines || h->scan.start)
+        return false;
+    h->scan.start = h->scan.seen;
+    return true;
+}
+
+static enum gw_err check_limits(const struct gw_http1 *h)
+{
+    const struct gw_http_limits *limits = h->codec.limits;
+    bool too_large = h->scan.seen - h->scan.start > limits->max_header_bytes;
+
+    if (!too_large && h->scan.lines <= limits->max_headers + 1)
+        return GW_OK;
+    if (!h->server)
+        return GW_ERR_BAD_RESPONSE;
+    return h->scan.lines ? GW_ERR_HEAD_TOO_LARGE : GW_ERR_TARGET_TOO_LONG;
+}
+
+enum gw_err gw_h1_scan_head(struct gw_http1 *h)
+{
+    size_t skip = h->scan.seen;
+    enum gw_err err = GW_AGAIN;
+
+    for (struct gw_chunk *c = h->codec.conn->in.head; c && err == GW_AGAIN; c = c->next) {
+        size_t len = c->end - c->start, from = skip < len ? skip : len;
+        skip -= from;
+        while (err == GW_AGAIN && from < len) {
+            size_t before = h->scan.seen;
+            enum seen seen = look_through(&h->scan, c->data + c->start + from, len - from);
+            from += h->scan.seen - before;
+            if (seen == SEEN_BAD)
+                err = bad(h);
+            else if (seen == SEEN_EMPTY_LINE && !skip_empty_line(h))
+                err = h->scan.lines ? GW_OK : bad(h);
+        }
+    }
+    enum gw_err limit = err == GW_OK || err == GW_AGAIN ? check_limits(h) : GW_OK;
+    return limit ? limit : err;
+}
+
+/* Callbacks of the lexer. They return 0, or HPE_USER with lex->err set. */
+
+static int refuse(llhttp_t *parser, enum gw_err err)
+{
+    struct gw_http1 *h = parser->data;
+
+    h->lex->err = err;
+    return HPE_USER;
+}
+
+static int on_field_bytes(llhttp_t *parser, const char *at, size_t len)
+{
+    struct gw_http1 *h = parser->data;
+
+    if (h->lex->head) {
+        h->lex->name = gw_slice_of(h->lex->name.len ? h->lex->name.ptr : at, h->lex->name.len + len);
+        return 0;
+    }
+    /* A trailer's name, which may come in pieces: its beginning is all that is looked at. */
+    size_t room = sizeof(h->trailer) - h->trailer_len;
+    if (len > room)
+        len = room;
+    memcpy(h->trailer + h->trailer_len, at, len);
+    h->trailer_len += (unsigned)len;
+    return 0;
+}
+
+static int on_value_bytes(llhttp_t *parser, const char *at, size_t len)
+{
+    struct gw_http1 *h = parser->data;
+    struct gw_slice *value = &h->lex->value;
+
+    if (h->lex->head)
+        *value = gw_slice_of(value->len ? value->ptr : at, value->len + len);
+    return 0;
+}
+
+static int end_trailer(llhttp_t *parser)
+{
+    struct gw_http1 *h = parser->data;
+    struct gw_slice name = gw_slice_of(h->trailer, h->trailer_len);
+
+    h->trailer_len = 0;
+    if (++h->trailers > h->codec.limits->max_headers)
+        return refuse(parser, h->server ? GW_ERR_HEAD_TOO_LARGE : GW_ERR_BAD_RESPONSE);
+    return name.len && gw_h1_trailer_ok(name) ? 0 : refuse(parser, bad(h));
+}
+
+/* The text lies in the arena already, and is the codec's: names are lowered in place. */
+static void lower(struct gw_slice name)
+{
+    char *text = (char *)(uintptr_t)name.ptr;
+
+    for (size_t i = 0; i < name.len; i++)
+        if (text[i] >= 'A' && text[i] <= 'Z')
+            text[i] = (char)(text[i] | 0x20);
+}
+
+static int on_field_done(llhttp_t *parser)
+{
+    struct gw_http1 *h = parser->data;
+    struct gw_h1_lex *lex = h->lex;
+
+    if (!lex->head)
+        return end_trailer(parser);
+    if (!gw_field_name_ok(lex->name) || !gw_field_value_ok(lex->value))
+        return refuse(parser, bad(h));
+    if (lex->head->count >= h->codec.limits->max_headers)
+        return refuse(parser, h->server ? GW_ERR_HEAD_TOO_LARGE : GW_ERR_BAD_RESPONSE);
+    lower(lex->name);
+    gw_fields_add_view(lex->head, lex->name, gw_slice_trim(lex->value));
+    lex->name = lex->value = gw_slice_of("", 0);
+    return 0;
+}
+
+/* 1: there is no body, whatever the lexer thinks. It is never let into its upgrade state. */
+static int on_head_done(llhttp_t *parser)
+{
+    struct gw_http1 *h = parser->data;
+    enum gw_err err = gw_h1_apply_fields(h, h->lex->stream, h->lex->head);
+
+    parser->upgrade = 0;
+    if (err)
+        return refuse(parser, err);
+    return h->lex->head->has_body ? 0 : 1;
+}
+
+/* The bytes between two pieces of a chunked body: sizes, extensions, trailers. */
+static enum gw_err check_gap(struct gw_http1 *h, const char *to)
+{
+    struct gw_h1_lex *lex = h->lex;
+    bool trailing = h->parser.flags & F_TRAILING;
+    size_t max = trailing ? h->codec.limits->max_header_bytes : CHUNK_LINE_MAX;
+
+    while (lex->cursor < to) {
+        size_t before = h->scan.seen;
+        if (look_through(&h->scan, lex->cursor, (size_t)(to - lex->cursor)) == SEEN_BAD)
+            return bad(h);
+        lex->cursor += h->scan.seen - before;
+    }
+    if (h->scan.seen <= max)
+        return GW_OK;
+    return h->server && trailing ? GW_ERR_HEAD_TOO_LARGE : bad(h);
+}
+
+static bool body_too_large(const struct gw_http1 *h, uint64_t more)
+{
+    uint64_t max = h->server ? h->codec.limits->max_body_bytes : 0;
+
+    return max && (more > max || h->body_bytes > max - more);
+}
+
+static int on_chunk_size(llhttp_t *parser)
+{
+    struct gw_http1 *h = parser->data;
+
+    return body_too_large(h, parser->content_length) ? refuse(parser, GW_ERR_BODY_TOO_LARGE) : 0;
+}
+
+/* Pieces of a body are moved together within the chunk they came in; the first one stays. */
+static int on_body_bytes(llhttp_t *parser, const char *at, size_t len)
+{
+    struct gw_http1 *h = parser->data;
+    struct gw_h1_lex *lex = h->lex;
+    enum gw_err err = check_gap(h, at);
+
+    if (err)
+        return refuse(parser, err);
+    h->scan = (struct gw_h1_scan){0};
+    lex->cursor = at + len;
+    h->body_bytes += len;
+    if (!lex->body)
+        lex->body = (char *)(uintptr_t)at;
+    else if (lex->body + lex->body_len != at)
+        memmove(lex->body + lex->body_len, at, len);
+    lex->body_len += len;
+    return 0;
+}
+
+static int on_message_done(llhttp_t *parser)
+{
+    struct gw_http1 *h = parser->data;
+
+    h->lex->complete = true;
+    return HPE_PAUSED;
+}
+
+static const llhttp_settings_t callbacks = {
+    .on_header_field = on_field_bytes,
+    .on_header_value = on_value_bytes,
+    .on_header_value_complete = on_field_done,
+    .on_headers_complete = on_head_done,
+    .on_chunk_header = on_chunk_size,
+    .on_body = on_body_bytes,
+    .on_message_complete = on_message_done,
+};
+
+/* The lexer's error as ours; GW_OK for its pause behind a complete message. */
+static enum gw_err translate(const struct gw_http1 *h, llhttp_errno_t code)
+{
+    if (h->lex->err)
+        return h->lex->err;
+    if (code == HPE_OK || (code == HPE_PAUSED && h->lex->complete))
+        return GW_OK;
+    /* The request line was well formed, so it is the list of methods that has ended; methods of
+     * other protocols fail at the version. */
+    if (h->server && h->lex->head && (code == HPE_INVALID_METHOD || code == HPE_INVALID_CONSTANT))
+        return GW_ERR_NOT_IMPLEMENTED;
+    return bad(h);
+}
+
+static enum gw_err lex_head(struct gw_http1 *h, struct gw_h1_lex *lex, const char *text, size_t len)
+{
+    llhttp_init(&h->parser, h->server ? HTTP_REQUEST : HTTP_RESPONSE, &callbacks);
+    h->parser.data = h;
+    h->lex = lex;
+    enum gw_err err = translate(h, llhttp_execute(&h->parser, text, len));
+    h->lex = NULL;
+    return err;
+}
+
+enum gw_err gw_h1_read_head(struct gw_http1 *h, struct gw_h1_stream *s, struct gw_head **head)
+{
+    struct gw_buf *in = &h->codec.conn->in;
+    struct gw_arena *arena = &s->base.arena;
+    size_t len = h->scan.seen - h->scan.start;
+    char *text = gw_arena_alloc(arena, len);
+
+    gw_buf_copy_out(in, h->scan.start, text, len);
+    gw_buf_consume(in, h->scan.seen);
+    h->scan = (struct gw_h1_scan){0};
+    h->body_bytes = h->trailers = h->trailer_len = 0;
+    *head = gw_arena_alloc(arena, sizeof(**head));
+    gw_head_init(*head, arena);
+
+    struct gw_h1_lex lex = {.stream = s, .head = *head, .name = {"", 0}, .value = {"", 0}};
+    enum gw_err err = gw_h1_start_line(h, *head, text, len);
+    if (!err)
+        err = lex_head(h, &lex, text, len);
+    h->rx = lex.complete ? GW_H1_DONE : GW_H1_BODY;
+    return err;
+}
+
+/* What lies behind the message goes back to the front of in. */
+static void put_back(struct gw_buf *in, const char *bytes, size_t len)
+{
+    struct gw_buf rest;
+
+    if (len == 0)
+        return;
+    gw_buf_init(&rest);
+    gw_buf_append(&rest, bytes, len);
+    gw_buf_move(&rest, in);
+    *in = rest;
+}
+
+/* Narrows the one chunk of body to what the lexer found in it. */
+static void narrow(struct gw_buf *body, const struct gw_h1_lex *lex)
+{
+    struct gw_chunk *chunk = body->head;
+
+    if (lex->body_len == 0) {
+        gw_buf_clear(body);
+        return;
+    }
+    chunk->start = (uint32_t)(lex->body - chunk->data);
+    chunk->end = chunk->start + (uint32_t)lex->body_len;
+    body->len = lex->body_len;
+}
+
+enum gw_err gw_h1_read_body(struct gw_http1 *h, struct gw_buf *body)
+{
+    struct gw_buf *in = &h->codec.conn->in;
+    struct gw_h1_lex lex = {0};
+
+    gw_buf_move_n(body, in, gw_buf_peek(in).len);
+    GW_DEBUG_CHECK(body->head == body->tail);
+    struct gw_slice piece = gw_buf_peek(body);
+    lex.cursor = piece.ptr;
+    h->lex = &lex;
+    llhttp_errno_t code = llhttp_execute(&h->parser, piece.ptr, piece.len);
+    const char *end = piece.ptr + piece.len, *stop = code ? llhttp_get_error_pos(&h->parser) : end;
+    enum gw_err err = translate(h, code);
+    if (!err)
+        err = check_gap(h, stop);
+    h->lex = NULL;
+    if (lex.complete) {
+        h->rx = GW_H1_DONE;
+        h->scan = (struct gw_h1_scan){0};
+        put_back(in, stop, (size_t)(end - stop));
+    }
+    narrow(body, &lex);
+    return err;
+}
+
+enum gw_err gw_h1_finish_body(struct gw_http1 *h)
+{
+    struct gw_h1_lex lex = {0};
+
+    h->lex = &lex;
+    llhttp_errno_t code = llhttp_finish(&h->parser);
+    h->lex = NULL;
+    if (!lex.complete)
+        return GW_ERR_TRUNCATED;
+    h->rx = GW_H1_DONE;
+    return code == HPE_OK || code == HPE_PAUSED ? GW_OK : GW_ERR_TRUNCATED;
+}
