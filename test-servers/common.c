@@ -55,11 +55,16 @@ void ts_buf_puts(struct ts_buf *buf, const char *text)
 
 void ts_buf_printf(struct ts_buf *buf, const char *format, ...)
 {
+    char text[256];
     va_list args;
 
     va_start(args, format);
-    int n = vsnprintf(NULL, 0, format, args);
+    int n = vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    if ((size_t)n < sizeof text) {
+        ts_buf_append(buf, text, (size_t)n);
+        return;
+    }
     va_start(args, format);
     vsnprintf(buf_reserve(buf, (size_t)n + 1), (size_t)n + 1, format, args);
     va_end(args);

@@ -18,7 +18,7 @@ void ts_buf_append(struct ts_buf *buf, const void *bytes, size_t n);
 void ts_buf_fill(struct ts_buf *buf, char byte, size_t n);
 void ts_buf_puts(struct ts_buf *buf, const char *text);
 void ts_buf_printf(struct ts_buf *buf, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
+    __attribute__((format(printf, 2, 3), nonnull(1, 2)));
 /* Appends a JSON string with its quotes. Bytes from 0x80 up pass as they are. */
 void ts_buf_json(struct ts_buf *buf, const char *bytes, size_t n);
 /* Drops the first n bytes. */

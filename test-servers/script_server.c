@@ -50,8 +50,9 @@ struct op {
     uint64_t number; /* a count, milliseconds, or 0 for a repeat without end */
     uint64_t pause_ms;
     struct ts_buf text;
-    bool is_regex;
-    regex_t regex;
+    bool is_regex; /* by GNU's functions, which search bytes; POSIX has only strings */
+    struct re_pattern_buffer regex;
+    struct re_registers match_at;
     size_t match; /* of repeat and end: the index of the other */
 };
 
@@ -173,7 +174,7 @@ static const char *parse_strings(int line, const char *text, struct ts_buf *out)
 static const char *parse_regex(struct op *op, const char *text)
 {
     struct ts_buf pattern = {0};
-    char why[128];
+    const char *why;
 
     for (text++; *text != '/'; text++) {
         if (!*text)
@@ -182,12 +183,10 @@ static const char *parse_regex(struct op *op, const char *text)
             text++;
         ts_buf_append(&pattern, text, 1);
     }
-    ts_buf_append(&pattern, "", 1);
-    int error = regcomp(&op->regex, pattern.data, REG_EXTENDED);
-    if (error) {
-        regerror(error, &op->regex, why, sizeof why);
-        fail(op->line, "/%s/: %s", pattern.data, why);
-    }
+    re_syntax_options = RE_SYNTAX_POSIX_EXTENDED;
+    why = re_compile_pattern(pattern.data, pattern.len, &op->regex);
+    if (why)
+        fail(op->line, "/%.*s/: %s", (int)pattern.len, pattern.data, why);
     op->is_regex = true;
     ts_buf_fini(&pattern);
     return skip_blanks(text + 1);
@@ -458,17 +457,19 @@ static enum outcome start_timer(struct conn *c, uint64_t ms)
 }
 
 /* Where what is expected ends in the input, or -1. */
-static ssize_t find_expected(const struct conn *c, const struct op *op)
+static ssize_t find_expected(const struct conn *c, struct op *op)
 {
-    regmatch_t match = {.rm_so = 0, .rm_eo = (regoff_t)c->in.len};
     const char *found;
 
     if (op->verb == VERB_EXPECT_BYTES)
         return c->in.len >= op->number ? (ssize_t)op->number : -1;
     if (c->in.len == 0)
         return -1;
-    if (op->is_regex)
-        return regexec(&op->regex, c->in.data, 1, &match, REG_STARTEND) == 0 ? match.rm_eo : -1;
+    if (op->is_regex) {
+        regoff_t n = (regoff_t)c->in.len;
+        bool fits = re_search(&op->regex, c->in.data, n, 0, n, &op->match_at) >= 0;
+        return fits ? op->match_at.end[0] : -1;
+    }
     if (op->verb == VERB_EXPECT_HEAD) {
         found = memmem(c->in.data, c->in.len, "\r\n\r\n", 4);
         return found ? found + 4 - c->in.data : -1;
@@ -477,7 +478,7 @@ static ssize_t find_expected(const struct conn *c, const struct op *op)
     return found ? found + op->text.len - c->in.data : -1;
 }
 
-static enum outcome op_expect(struct conn *c, const struct op *op)
+static enum outcome op_expect(struct conn *c, struct op *op)
 {
     ssize_t end = find_expected(c, op);
 
@@ -583,7 +584,7 @@ static enum outcome op_leave(struct conn *c, const struct op *op)
     return GONE;
 }
 
-static enum outcome op_run(struct conn *c, const struct op *op)
+static enum outcome op_run(struct conn *c, struct op *op)
 {
     switch (op->verb) {
     case VERB_EXPECT:
