@@ -63,7 +63,6 @@ struct gw_stream_ops {
 struct gw_stream {
     uint32_t magic;
     bool opened;        /* the connection is up */
-    bool reused;        /* client side: it had carried another exchange before */
     bool head_received; /* the (final) head came */
     bool received;      /* the peer's message is complete */
     bool head_sent;     /* the (final) head went out */
