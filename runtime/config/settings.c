@@ -1,0 +1,160 @@
+/* Owns nothing. Called when a generation is made, and by the master for listeners and logs.
+ * Invariant: the schema has checked everything before; what is missing here is a mistake of the
+ * gateway's own. */
+#include "config/settings.h"
+
+#include <lauxlib.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Pushes the value at a dotted path below the table at index 1 of `at`; nil when it is not there.
+ */
+static void push_path(lua_State *L, int at, const char *path)
+{
+    char part[64];
+    lua_pushvalue(L, at);
+    while (*path) {
+        size_t n = strcspn(path, ".");
+        snprintf(part, sizeof part, "%.*s", (int)n, path);
+        path += n + (path[n] == '.');
+        if (!lua_istable(L, -1)) {
+            lua_pop(L, 1);
+            lua_pushnil(L);
+            return;
+        }
+        lua_getfield(L, -1, part);
+        lua_remove(L, -2);
+    }
+}
+
+struct reader {
+    lua_State *L;
+    int at;
+    bool good;
+};
+
+static void wrong(struct reader *r, const char *path)
+{
+    gw_log(GW_LOG_ERROR, "settings: %s is a %s", path, luaL_typename(r->L, -1));
+    r->good = false;
+}
+
+static double number(struct reader *r, const char *path)
+{
+    push_path(r->L, r->at, path);
+    if (lua_type(r->L, -1) != LUA_TNUMBER)
+        wrong(r, path);
+    double value = lua_tonumber(r->L, -1);
+    lua_pop(r->L, 1);
+    return value;
+}
+
+/* Seconds to milliseconds; what is above nothing stays above nothing. */
+static uint64_t duration(struct reader *r, const char *path)
+{
+    double seconds = number(r, path);
+    if (seconds > 0 && seconds < 0.001)
+        return 1;
+    return (uint64_t)(seconds * 1000 + 0.5);
+}
+
+static bool boolean(struct reader *r, const char *path)
+{
+    push_path(r->L, r->at, path);
+    if (lua_type(r->L, -1) != LUA_TBOOLEAN)
+        wrong(r, path);
+    bool value = lua_toboolean(r->L, -1);
+    lua_pop(r->L, 1);
+    return value;
+}
+
+static void text(struct reader *r, const char *path, char *out, size_t cap)
+{
+    push_path(r->L, r->at, path);
+    const char *value = lua_tostring(r->L, -1);
+    if (!value && !lua_isnil(r->L, -1))
+        wrong(r, path);
+    snprintf(out, cap, "%s", value ? value : "");
+    lua_pop(r->L, 1);
+}
+
+static void read_frontend(struct reader *r, struct gw_settings *s)
+{
+    text(r, "frontend.http.host", s->http_host, sizeof s->http_host);
+    s->http_port = (unsigned)number(r, "frontend.http.port");
+    s->client.max_header_bytes = (size_t)number(r, "frontend.http.maxHeaderBytes");
+    s->client.max_headers = (unsigned)number(r, "frontend.http.maxHeaders");
+    s->client.max_body_bytes = (uint64_t)number(r, "frontend.http.maxBodyBytes");
+    s->client.head_ms = duration(r, "frontend.http.readTimeout");
+    s->client.idle_ms = duration(r, "frontend.http.idleTimeout");
+    s->client.body_ms = s->client.head_ms;
+    s->client.linger_ms = 2000;
+    s->write_ms = duration(r, "frontend.http.writeTimeout");
+    s->max_connections = (unsigned)number(r, "frontend.http.maxConnections");
+    s->sse_enabled = boolean(r, "frontend.sse.enabled");
+    s->sse_write_ms = duration(r, "frontend.sse.writeTimeout");
+    s->sse_keepalive_ms = duration(r, "frontend.sse.keepaliveTimeout");
+    s->max_event_bytes = (size_t)number(r, "frontend.sse.maxEventBytes");
+    char mode[16];
+    text(r, "frontend.sse.keepaliveMode", mode, sizeof mode);
+    s->sse_keepalive_mode = strcmp(mode, "idle") ? GW_KEEPALIVE_INTERVAL : GW_KEEPALIVE_IDLE;
+}
+
+static void read_backend(struct reader *r, struct gw_settings *s)
+{
+    s->max_idle = (unsigned)number(r, "backend.http.maxIdleConns");
+    s->max_idle_per_host = (unsigned)number(r, "backend.http.maxIdleConnsPerHost");
+    s->idle_conn_ms = duration(r, "backend.http.idleConnTimeout");
+    s->keep_alive = boolean(r, "backend.http.keepAlive");
+    s->tcp_keepalive_s = (unsigned)number(r, "backend.http.keepAliveTimeout");
+    s->dial_ms = duration(r, "backend.http.dialTimeout");
+    s->response_head_ms = duration(r, "backend.http.responseHeaderTimeout");
+    s->sse_dial_ms = duration(r, "backend.sse.dialTimeout");
+    s->sse_silence_ms = duration(r, "backend.sse.responseTimeout");
+    s->sse_tcp_keepalive_s = (unsigned)number(r, "backend.sse.keepaliveTimeout");
+    /* A backend's head is bounded as a client's is; its body is not. */
+    s->origin.max_header_bytes = s->client.max_header_bytes;
+    s->origin.max_headers = s->client.max_headers;
+}
+
+static enum gw_log_level log_level(const char *name)
+{
+    static const char *const names[] = {"debug", "info", "warn", "error"};
+    for (int i = GW_LOG_DEBUG; i <= GW_LOG_ERROR; i++) {
+        if (strcmp(name, names[i]) == 0)
+            return (enum gw_log_level)i;
+    }
+    return GW_LOG_INFO;
+}
+
+static void read_process(struct reader *r, struct gw_settings *s)
+{
+    char word[16];
+    push_path(r->L, r->at, "workers");
+    s->workers = lua_isnumber(r->L, -1) ? (unsigned)lua_tointeger(r->L, -1) : 0;
+    lua_pop(r->L, 1);
+    s->drain_ms = duration(r, "drainTimeout");
+    text(r, "log.level", word, sizeof word);
+    s->log_level = log_level(word);
+    text(r, "log.format", word, sizeof word);
+    s->log_format = strcmp(word, "json") ? GW_LOG_TEXT : GW_LOG_JSON;
+    s->log_access = boolean(r, "log.access");
+    text(r, "log.file", s->log_file, sizeof s->log_file);
+    s->admin_enabled = boolean(r, "management.enabled");
+    text(r, "management.host", s->admin_host, sizeof s->admin_host);
+    s->admin_port = (unsigned)number(r, "management.port");
+}
+
+bool gw_settings_read(lua_State *L, struct gw_settings *out)
+{
+    struct reader r = {.L = L, .at = lua_gettop(L), .good = true};
+    memset(out, 0, sizeof *out);
+    if (!lua_istable(L, -1)) {
+        gw_log(GW_LOG_ERROR, "settings: no table");
+        return false;
+    }
+    read_frontend(&r, out);
+    read_backend(&r, out);
+    read_process(&r, out);
+    return r.good;
+}

@@ -1,0 +1,36 @@
+/* What master and workers tell each other, over one socket pair per worker. */
+#ifndef GW_CONTROL_H
+#define GW_CONTROL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum gw_order {
+    /* master to worker */
+    GW_ORDER_LOAD,   /* make this generation ready; descriptors: pack, traffic, admin or none */
+    GW_ORDER_SWAP,   /* serve with it */
+    GW_ORDER_DROP,   /* forget it: somebody could not load it */
+    GW_ORDER_DRAIN,  /* finish what is open and end */
+    GW_ORDER_REOPEN, /* logs */
+    /* worker to master */
+    GW_ORDER_LOADED,
+    GW_ORDER_FAILED,
+    GW_ORDER_SERVING
+};
+
+enum { GW_CONTROL_FDS = 3 };
+
+struct gw_message {
+    uint32_t order;
+    uint32_t fd_count;
+    uint64_t generation;
+    int fds[GW_CONTROL_FDS]; /* the receiver's own numbers; it closes them */
+};
+
+/* A connected pair of non-blocking, close-on-exec sockets that keep messages apart. */
+bool gw_control_pair(int pair[2]);
+bool gw_control_send(int fd, const struct gw_message *message);
+/* 1: got one; 0: none is waiting; -1: the other side is gone. */
+int gw_control_receive(int fd, struct gw_message *message);
+
+#endif

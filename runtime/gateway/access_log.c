@@ -1,0 +1,44 @@
+/* Owns nothing. Called once by STEP_CLOSE. Invariant: one line for each request that had a head. */
+#include "gateway/access_log.h"
+
+static void count(const struct gw_exchange *x)
+{
+    struct gw_stats_slot *slot = x->gateway->count;
+    if (x->status >= 100 && x->status < 600)
+        gw_stat_add(slot, (enum gw_stat)(GW_STAT_STATUS_1XX + x->status / 100 - 1), 1);
+    if (x->why != GW_OK && x->why_upstream)
+        gw_stat_add(slot, GW_STAT_UPSTREAM_ERRORS, 1);
+    if (x->relay.mode != GW_BODY_PLAIN && x->why != GW_OK && x->why != GW_ERR_CLIENT_GONE)
+        gw_stat_add(slot, GW_STAT_BROKEN_STREAMS, 1);
+}
+
+void gw_access_log(const struct gw_exchange *x)
+{
+    count(x);
+    struct gw_log_line line;
+    bool bad = x->why != GW_OK && x->why != GW_ERR_CLIENT_GONE;
+    if (!bad && !x->generation->settings.log_access)
+        return;
+    gw_log_begin(&line, bad ? GW_LOG_WARN : GW_LOG_INFO, "request");
+    if (!line.live)
+        return;
+    gw_log_cstr(&line, "x", x->id);
+    if (x->request) {
+        gw_log_str(&line, "method", x->request->method);
+        gw_log_str(&line, "path", x->request->path);
+    }
+    gw_log_int(&line, "status", x->status);
+    if (x->rule[0])
+        gw_log_cstr(&line, "rule", x->rule);
+    if (x->instance)
+        gw_log_cstr(&line, "instance", x->instance->id);
+    gw_log_cstr(&line, "end", gw_exchange_reason(x));
+    gw_log_int(&line, "bytes", (int64_t)x->bytes_out);
+    if (x->relay.events)
+        gw_log_int(&line, "events", (int64_t)x->relay.events);
+    uint64_t now = x->gateway->loop->now_ms;
+    if (x->head_ms)
+        gw_log_int(&line, "head_ms", (int64_t)(x->head_ms - x->start_ms));
+    gw_log_int(&line, "ms", (int64_t)(now - x->start_ms));
+    gw_log_end(&line);
+}

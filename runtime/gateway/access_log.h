@@ -1,0 +1,10 @@
+/* The line that an exchange leaves behind. */
+#ifndef GW_GATEWAY_ACCESS_LOG_H
+#define GW_GATEWAY_ACCESS_LOG_H
+
+#include "gateway/exchange.h"
+
+/* Writes it, where the configuration wants it, and counts the exchange. */
+void gw_access_log(const struct gw_exchange *x);
+
+#endif

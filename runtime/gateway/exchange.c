@@ -1,0 +1,596 @@
+/* Owns the exchanges: the table of steps is the way of a request, in order. Callbacks of the
+ * streams only store what came and wake; gw_exchange_run, from the ready list, does the rest.
+ * Invariant: an exchange borrows its streams until their on_close, and gives everything back in
+ * `release`. */
+#include "gateway/exchange.h"
+
+#include <stdio.h>
+#include "base/slab.h"
+#include "gateway/access_log.h"
+#include "gateway/forward.h"
+#include "gateway/relay.h"
+#include "gateway/reply.h"
+
+typedef enum gw_step step_fn(struct gw_exchange *x);
+
+static step_fn step_route, step_access, step_balance, step_connect, step_send, step_head,
+    step_relay, step_close;
+
+static const struct {
+    const char *name;
+    step_fn *run;
+    unsigned next; /* legal next steps, as bits */
+} steps[] = {
+    [GW_STEP_ROUTE] = {"route", step_route, 1 << GW_STEP_ACCESS | 1 << GW_STEP_HEAD},
+    [GW_STEP_ACCESS] = {"access", step_access, 1 << GW_STEP_BALANCE | 1 << GW_STEP_HEAD},
+    [GW_STEP_BALANCE] = {"balance", step_balance, 1 << GW_STEP_CONNECT | 1 << GW_STEP_HEAD},
+    [GW_STEP_CONNECT] = {"connect", step_connect,
+                         1 << GW_STEP_SEND | 1 << GW_STEP_BALANCE | 1 << GW_STEP_HEAD},
+    [GW_STEP_SEND] = {"send", step_send, 1 << GW_STEP_HEAD | 1 << GW_STEP_CONNECT},
+    [GW_STEP_HEAD] = {"head", step_head,
+                      1 << GW_STEP_RELAY | 1 << GW_STEP_CONNECT | 1 << GW_STEP_HEAD},
+    [GW_STEP_RELAY] = {"relay", step_relay, 0},
+    [GW_STEP_CLOSE] = {"close", step_close, 0},
+};
+
+static struct gw_slab exchanges;
+
+const char *gw_step_name(enum gw_step step)
+{
+    return step < GW_STEP_LIMIT ? steps[step].name : "wait";
+}
+
+static const struct gw_hooks *hooks(const struct gw_exchange *x)
+{
+    return x->generation->hooks;
+}
+
+static void set_step(struct gw_exchange *x, enum gw_step next)
+{
+    GW_DEBUG_CHECK(next == GW_STEP_CLOSE || (steps[x->step].next & 1u << next));
+    uint64_t now = x->gateway->loop->now_ms;
+    struct gw_log_line line;
+    gw_log_begin(&line, GW_LOG_DEBUG, "step");
+    if (line.live) {
+        gw_log_cstr(&line, "x", x->id);
+        gw_log_cstr(&line, "step", steps[next].name);
+        gw_log_int(&line, "after_ms", (int64_t)(now - x->step_ms));
+        gw_log_end(&line);
+    }
+    x->step = next;
+    x->step_ms = now;
+}
+
+static void blame(struct gw_exchange *x, enum gw_err why, bool upstream)
+{
+    if (x->why != GW_OK)
+        return;
+    x->why = why;
+    x->why_upstream = upstream;
+}
+
+static void drop_origin(struct gw_exchange *x)
+{
+    struct gw_stream *origin = x->origin;
+    x->origin = NULL;
+    if (origin)
+        gw_stream_reset(origin, GW_ERR_CANCELLED);
+}
+
+/* The answer is the gateway's own error, or, when a head is out already, a break. */
+static enum gw_step refuse(struct gw_exchange *x, enum gw_err why, bool upstream)
+{
+    blame(x, why, upstream);
+    if (x->head_sent || !x->client)
+        return GW_STEP_CLOSE;
+    gw_reply_error(x, why);
+    return GW_STEP_HEAD;
+}
+
+static enum gw_step after_hook(struct gw_exchange *x, enum gw_hook_result result, enum gw_step next)
+{
+    switch (result) {
+    case GW_HOOK_NEXT:
+        return next;
+    case GW_HOOK_WAIT:
+        return GW_STEP_WAIT;
+    case GW_HOOK_REPLY:
+        return GW_STEP_HEAD;
+    case GW_HOOK_FAIL:
+        break;
+    }
+    return refuse(x, GW_ERR_HOOK, false);
+}
+
+static enum gw_step step_route(struct gw_exchange *x)
+{
+    return after_hook(x, hooks(x)->route(x), GW_STEP_ACCESS);
+}
+
+static enum gw_step step_access(struct gw_exchange *x)
+{
+    if (!(x->hook_flags & GW_HAS_ACCESS))
+        return GW_STEP_BALANCE;
+    return after_hook(x, hooks(x)->access(x), GW_STEP_BALANCE);
+}
+
+static bool was_tried(const struct gw_exchange *x, const struct gw_instance *instance)
+{
+    for (unsigned i = 0; i < x->tried_count; i++) {
+        if (x->tried[i] == instance->index)
+            return true;
+    }
+    return false;
+}
+
+static enum gw_step step_balance(struct gw_exchange *x)
+{
+    enum gw_hook_result result = hooks(x)->balance(x);
+    if (result == GW_HOOK_NEXT && was_tried(x, x->instance))
+        return refuse(x, x->origin_why, true);
+    return after_hook(x, result, GW_STEP_CONNECT);
+}
+
+static const struct gw_stream_events origin_events;
+
+static enum gw_err borrow(struct gw_exchange *x)
+{
+    const struct gw_settings *s = &x->generation->settings;
+    struct gw_pool_wish wish = {
+        .fresh = x->retried_stale,
+        .dial_ms = x->accepts_events ? s->sse_dial_ms : s->dial_ms,
+        .tcp_keepalive_s = x->accepts_events ? s->sse_tcp_keepalive_s : s->tcp_keepalive_s,
+    };
+    enum gw_err err = GW_OK;
+    x->origin_closed = false;
+    x->origin_why = GW_OK;
+    x->origin =
+        gw_pool_borrow(&x->gateway->pool, x->instance->host, &wish, &origin_events, x, &err);
+    return x->origin ? GW_OK : err;
+}
+
+static void log_unreachable(const struct gw_exchange *x)
+{
+    char addr[GW_ADDR_TEXT];
+    struct gw_log_line line;
+    gw_log_begin(&line, GW_LOG_WARN, "instance not reached");
+    gw_log_cstr(&line, "x", x->id);
+    gw_log_cstr(&line, "instance", x->instance->id);
+    gw_log_cstr(&line, "addr", gw_addr_text(&x->instance->addr, addr));
+    gw_log_cstr(&line, "why", gw_err_slug(x->origin_why));
+    gw_log_end(&line);
+}
+
+/* Nothing of the request was sent, so another instance may take it whatever its method. */
+static enum gw_step step_connect(struct gw_exchange *x)
+{
+    if (!x->origin && !x->origin_closed) {
+        enum gw_err err = borrow(x);
+        if (err != GW_OK)
+            return refuse(x, GW_ERR_OVERLOADED, false);
+    }
+    if (x->origin)
+        return x->origin->opened ? GW_STEP_SEND : GW_STEP_WAIT;
+    log_unreachable(x);
+    x->origin_closed = false;
+    if (x->tried_count == sizeof x->tried / sizeof x->tried[0])
+        return refuse(x, x->origin_why, true);
+    x->tried[x->tried_count++] = x->instance->index;
+    return GW_STEP_BALANCE;
+}
+
+static enum gw_step step_send(struct gw_exchange *x)
+{
+    struct gw_arena arena;
+    struct gw_head head;
+    gw_arena_init(&arena);
+    gw_head_init(&head, &arena);
+    gw_forward_request(x, &head);
+    x->sent_ms = x->gateway->loop->now_ms;
+    enum gw_err err = x->origin ? gw_stream_send_head(x->origin, &head) : GW_OK;
+    gw_arena_clear(&arena);
+    (void)err; /* a failed write is the stream's on_close, which STEP_HEAD deals with */
+    if (x->request->expect_continue && gw_buf_empty(&x->upload) && !x->upload_end) {
+        struct gw_head go_on;
+        gw_head_init(&go_on, &x->client->arena);
+        go_on.status = 100;
+        if (gw_stream_send_head(x->client, &go_on) != GW_OK)
+            return refuse(x, GW_ERR_CLIENT_GONE, false);
+    }
+    return GW_STEP_HEAD;
+}
+
+static bool method_is_safe(struct gw_slice method)
+{
+    return gw_slice_eq(method, GW_SLICE("GET")) || gw_slice_eq(method, GW_SLICE("HEAD")) ||
+           gw_slice_eq(method, GW_SLICE("OPTIONS"));
+}
+
+/* A pooled connection may have been closed by the backend just as we took it. */
+static bool may_try_fresh(const struct gw_exchange *x)
+{
+    return x->origin_reused && !x->retried_stale && !x->request->has_body &&
+           method_is_safe(x->request->method) &&
+           (x->origin_why == GW_EOF || x->origin_why == GW_ERR_RESET);
+}
+
+static enum gw_step origin_without_answer(struct gw_exchange *x)
+{
+    if (may_try_fresh(x)) {
+        x->retried_stale = true;
+        x->origin_closed = false;
+        x->upload_sent = false;
+        return GW_STEP_CONNECT;
+    }
+    return refuse(x, x->origin_why == GW_OK ? GW_ERR_BAD_RESPONSE : x->origin_why, true);
+}
+
+/* Puts a reply of our own in the place of what the backend sends or would have sent. */
+static void take_reply(struct gw_exchange *x)
+{
+    drop_origin(x);
+    x->origin_closed = false;
+    gw_buf_clear(&x->body);
+    x->uncredited = 0;
+    x->response = &x->reply->head;
+    x->reply->set = false;
+    gw_buf_move(&x->body, &x->reply->body);
+    x->body_end = true;
+}
+
+static enum gw_step send_response_head(struct gw_exchange *x)
+{
+    gw_forward_response(x);
+    if (!x->response->has_body)
+        gw_buf_clear(&x->body);
+    x->status = x->response->status;
+    x->head_ms = x->gateway->loop->now_ms;
+    x->head_sent = true;
+    if (gw_stream_send_head(x->client, x->response) != GW_OK)
+        return refuse(x, GW_ERR_CLIENT_GONE, false);
+    gw_relay_start(x);
+    return GW_STEP_RELAY;
+}
+
+static enum gw_step step_head(struct gw_exchange *x)
+{
+    gw_relay_upload(x);
+    if (x->reply && x->reply->set)
+        take_reply(x);
+    if (!x->response)
+        return x->origin_closed ? origin_without_answer(x) : GW_STEP_WAIT;
+    if (!x->head_seen && (x->hook_flags & GW_HAS_RESPONSE)) {
+        enum gw_hook_result result = hooks(x)->response(x);
+        if (result == GW_HOOK_WAIT)
+            return GW_STEP_WAIT;
+        x->head_seen = true;
+        if (result != GW_HOOK_NEXT)
+            return after_hook(x, result, GW_STEP_HEAD);
+    }
+    return send_response_head(x);
+}
+
+static enum gw_step step_relay(struct gw_exchange *x)
+{
+    gw_relay_upload(x);
+    if (x->generation != x->gateway->current)
+        gw_gateway_adopt(x);
+    enum gw_err err = gw_relay_run(x);
+    if (err == GW_AGAIN) {
+        gw_exchange_arm(x);
+        return GW_STEP_WAIT;
+    }
+    if (err != GW_OK)
+        blame(x, err, x->why_upstream);
+    return GW_STEP_CLOSE;
+}
+
+static void release_exchange(struct gw_grave *grave)
+{
+    gw_slab_free(&exchanges, GW_CONTAINER(grave, struct gw_exchange, grave));
+}
+
+/* A client that was answered in full may still be sending: its codec deals with the rest. */
+static void leave_client(struct gw_exchange *x)
+{
+    if (!x->client)
+        return;
+    if (x->response_sent)
+        gw_stream_detach(x->client);
+    else
+        gw_stream_reset(x->client, x->why);
+    x->client = NULL;
+}
+
+static enum gw_step step_close(struct gw_exchange *x)
+{
+    struct gw_gateway *gateway = x->gateway;
+    x->over = true;
+    if (x->hook_flags & GW_HAS_CLOSE)
+        hooks(x)->close(x, gw_exchange_reason(x));
+    gw_access_log(x);
+    hooks(x)->release(x);
+    if (x->relay.mode != GW_BODY_PLAIN)
+        gw_stat_add(gateway->count, GW_STAT_STREAMS, -1);
+    gw_stat_add(gateway->count, GW_STAT_EXCHANGES, -1);
+    drop_origin(x);
+    leave_client(x);
+    gw_timer_stop(gateway->loop, &x->timer);
+    gw_loop_unwake(&x->task);
+    gw_buf_clear(&x->upload);
+    gw_buf_clear(&x->body);
+    gw_reply_free(x->reply);
+    gw_arena_clear(&x->request_arena);
+    gw_arena_clear(&x->response_arena);
+    if (gateway->adoption_at == &x->node)
+        gateway->adoption_at = x->node.next;
+    gw_list_remove(&x->node);
+    gw_exchange_use(x, NULL);
+    gw_generation_unref(x->generation);
+    gw_loop_bury(gateway->loop, &x->grave, release_exchange);
+    return GW_STEP_WAIT;
+}
+
+/* What came up outside a step: the client is gone, a deadline has passed, the gateway stops. */
+static void interrupt(struct gw_exchange *x)
+{
+    if (!x->failed || x->step == GW_STEP_CLOSE)
+        return;
+    x->failed = false;
+    enum gw_step next = refuse(x, x->why, x->why_upstream);
+    hooks(x)->cancel(x);
+    x->head_seen = true;
+    x->step = next;
+}
+
+void gw_exchange_run(struct gw_exchange *x)
+{
+    GW_CHECK_MAGIC(x, GW_EXCHANGE_MAGIC);
+    while (!x->over) {
+        interrupt(x);
+        enum gw_step next = steps[x->step].run(x);
+        if (next == GW_STEP_WAIT)
+            return;
+        set_step(x, next);
+        gw_exchange_arm(x);
+    }
+}
+
+static void run_task(struct gw_task_node *task)
+{
+    gw_exchange_run(GW_CONTAINER(task, struct gw_exchange, task));
+}
+
+void gw_exchange_wake(struct gw_exchange *x)
+{
+    if (!x->over)
+        gw_loop_wake(x->gateway->loop, &x->task);
+}
+
+void gw_exchange_fail(struct gw_exchange *x, enum gw_err why, bool upstream)
+{
+    blame(x, why, upstream);
+    x->failed = true;
+    gw_exchange_wake(x);
+}
+
+const char *gw_exchange_reason(const struct gw_exchange *x)
+{
+    static char text[64];
+    const char *slug = gw_err_slug(x->why);
+    if (!x->why_upstream || x->why == GW_OK)
+        return slug;
+    snprintf(text, sizeof text, "upstream_%s", slug);
+    return text;
+}
+
+struct deadline {
+    uint64_t at;     /* 0 = none */
+    enum gw_err why; /* GW_OK: a keepalive, not an end */
+    bool upstream;
+};
+
+static void sooner(struct deadline *best, uint64_t from, uint64_t after, enum gw_err why,
+                   bool upstream)
+{
+    if (after && (!best->at || from + after < best->at))
+        *best = (struct deadline){from + after, why, upstream};
+}
+
+static struct deadline next_deadline(const struct gw_exchange *x)
+{
+    const struct gw_settings *s = &x->generation->settings;
+    struct deadline best = {0};
+    bool stream = x->relay.mode != GW_BODY_PLAIN;
+    if (x->why == GW_OK)
+        sooner(&best, x->start_ms, x->timeout_ms, GW_ERR_TOTAL_TIMEOUT, true);
+    if (x->step == GW_STEP_HEAD && !x->response)
+        sooner(&best, x->sent_ms, s->response_head_ms, GW_ERR_RESPONSE_TIMEOUT, true);
+    if (x->step != GW_STEP_RELAY)
+        return best;
+    if (stream && !x->relay.pending_event)
+        sooner(&best, x->relay.upstream_ms, s->sse_silence_ms, GW_ERR_SILENCE_TIMEOUT, true);
+    if (x->client && gw_stream_pending(x->client))
+        sooner(&best, x->client->conn->write_ms, stream ? s->sse_write_ms : s->write_ms,
+               GW_ERR_WRITE_TIMEOUT, false);
+    uint64_t keepalive = gw_relay_keepalive_due(x);
+    if (keepalive)
+        sooner(&best, keepalive, 1, GW_OK, false);
+    return best;
+}
+
+void gw_exchange_arm(struct gw_exchange *x)
+{
+    struct gw_loop *loop = x->gateway->loop;
+    struct deadline next = next_deadline(x);
+    if (x->over || !next.at) {
+        gw_timer_stop(loop, &x->timer);
+        return;
+    }
+    /* A deadline that moved away is found out when the timer fires: re-arming on every event would
+     * cost more than firing early once. */
+    if (gw_timer_active(&x->timer) && x->timer.due_ms <= next.at)
+        return;
+    gw_timer_start(loop, &x->timer, next.at > loop->now_ms ? next.at - loop->now_ms : 0);
+}
+
+static void on_timer(struct gw_timer *timer)
+{
+    struct gw_exchange *x = GW_CONTAINER(timer, struct gw_exchange, timer);
+    struct deadline next = next_deadline(x);
+    if (next.at && next.at <= x->gateway->loop->now_ms) {
+        if (next.why != GW_OK) {
+            gw_exchange_fail(x, next.why, next.upstream);
+            return;
+        }
+        x->relay.keepalive_due = true;
+        gw_exchange_wake(x);
+    }
+    gw_exchange_arm(x);
+}
+
+/* The stream is freed behind this call, but the head is needed until the log is written. */
+static void keep_head(struct gw_stream *stream, struct gw_arena *arena, struct gw_head *head)
+{
+    gw_arena_clear(arena);
+    *arena = stream->arena;
+    gw_arena_init(&stream->arena);
+    if (head)
+        head->arena = arena;
+}
+
+static bool accepts_events(const struct gw_head *head)
+{
+    struct gw_slice accept = gw_fields_get(head, GW_SLICE("accept"));
+    return memmem(accept.ptr ? accept.ptr : "", accept.len, "text/event-stream", 17) != NULL;
+}
+
+static void client_on_head(struct gw_stream *stream, struct gw_head *head)
+{
+    struct gw_exchange *x = stream->owner;
+    x->request = head;
+    x->accepts_events = accepts_events(head);
+    gw_forward_id(x);
+    gw_exchange_wake(x);
+}
+
+static void client_on_body(struct gw_stream *stream, struct gw_buf *body, bool end)
+{
+    struct gw_exchange *x = stream->owner;
+    gw_buf_move(&x->upload, body);
+    x->upload_end |= end;
+    gw_exchange_wake(x);
+}
+
+static void on_drained(struct gw_stream *stream)
+{
+    gw_exchange_wake(stream->owner);
+}
+
+static void client_on_close(struct gw_stream *stream, enum gw_err why)
+{
+    struct gw_exchange *x = stream->owner;
+    keep_head(stream, &x->request_arena, x->request);
+    x->client = NULL;
+    if (why == GW_OK) {
+        gw_exchange_wake(x);
+        return;
+    }
+    bool left = why == GW_EOF || why == GW_ERR_RESET || why == GW_ERR_IO;
+    gw_exchange_fail(x, left ? GW_ERR_CLIENT_GONE : why, false);
+}
+
+static void origin_on_open(struct gw_stream *stream)
+{
+    gw_exchange_wake(stream->owner);
+}
+
+/* 100 is ours to give; other interim answers go on to clients that know them. */
+static void pass_interim(struct gw_exchange *x, struct gw_head *head)
+{
+    if (!x->client || x->head_sent || head->status == 100 || x->request->minor == 0)
+        return;
+    if (gw_stream_send_head(x->client, head) != GW_OK)
+        gw_exchange_fail(x, GW_ERR_CLIENT_GONE, false);
+}
+
+static void origin_on_head(struct gw_stream *stream, struct gw_head *head)
+{
+    struct gw_exchange *x = stream->owner;
+    if (gw_head_informational(head)) {
+        pass_interim(x, head);
+        return;
+    }
+    x->response = head;
+    gw_exchange_wake(x);
+}
+
+static void origin_on_body(struct gw_stream *stream, struct gw_buf *body, bool end)
+{
+    struct gw_exchange *x = stream->owner;
+    x->uncredited += body->len;
+    x->relay.upstream_ms = x->gateway->loop->now_ms;
+    gw_stat_add(x->gateway->count, GW_STAT_BYTES_IN, (int64_t)body->len);
+    gw_buf_move(&x->body, body);
+    x->body_end |= end;
+    gw_exchange_wake(x);
+}
+
+static void origin_on_close(struct gw_stream *stream, enum gw_err why)
+{
+    struct gw_exchange *x = stream->owner;
+    keep_head(stream, &x->response_arena, x->response);
+    x->origin = NULL;
+    x->origin_closed = true;
+    x->origin_reused = stream->reused;
+    x->origin_why = why;
+    gw_exchange_wake(x);
+}
+
+static const struct gw_stream_events client_events = {
+    .on_head = client_on_head,
+    .on_body = client_on_body,
+    .on_drained = on_drained,
+    .on_close = client_on_close,
+};
+
+static const struct gw_stream_events origin_events = {
+    .on_open = origin_on_open,
+    .on_head = origin_on_head,
+    .on_body = origin_on_body,
+    .on_drained = on_drained,
+    .on_close = origin_on_close,
+};
+
+void gw_exchange_use(struct gw_exchange *x, struct gw_instance *instance)
+{
+    if (instance)
+        gw_instance_ref(instance);
+    if (x->instance)
+        gw_instance_unref(x->instance);
+    x->instance = instance;
+}
+
+struct gw_exchange *gw_exchange_new(struct gw_gateway *gateway, struct gw_stream *client)
+{
+    if (!exchanges.size)
+        gw_slab_init(&exchanges, sizeof(struct gw_exchange));
+    struct gw_exchange *x = gw_slab_alloc(&exchanges);
+    x->magic = GW_EXCHANGE_MAGIC;
+    x->gateway = gateway;
+    x->generation = gw_generation_ref(gateway->current);
+    x->client = client;
+    x->start_ms = x->step_ms = gateway->loop->now_ms;
+    gw_arena_init(&x->request_arena);
+    gw_arena_init(&x->response_arena);
+    gw_buf_init(&x->upload);
+    gw_buf_init(&x->body);
+    gw_task_node_init(&x->task, run_task);
+    gw_timer_init(&x->timer, on_timer);
+    gw_list_push(&gateway->exchanges, &x->node);
+    client->events = &client_events;
+    client->owner = x;
+    gw_stat_add(gateway->count, GW_STAT_EXCHANGES, 1);
+    gw_stat_add(gateway->count, GW_STAT_REQUESTS, 1);
+    return x;
+}

@@ -1,0 +1,81 @@
+/* Owns nothing. Called by the steps SEND and HEAD. Invariant: the client's own head is not changed,
+ * so that a retry starts from what came; heads are written afresh, never copied as bytes. */
+#include "gateway/forward.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include "gateway/relay.h"
+
+static bool id_is_sane(struct gw_slice id)
+{
+    if (id.len == 0 || id.len >= sizeof((struct gw_exchange *)0)->id)
+        return false;
+    for (size_t i = 0; i < id.len; i++) {
+        char c = id.ptr[i];
+        bool word = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+        if (!word && !strchr("-_.:+/=", c))
+            return false;
+    }
+    return true;
+}
+
+/* splitmix64: ids must not repeat; they need not be secret. */
+static uint64_t next_random(void)
+{
+    static uint64_t state;
+    if (!state && getrandom(&state, sizeof state, 0) != sizeof state)
+        abort();
+    uint64_t z = (state += 0x9e3779b97f4a7c15u);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+void gw_forward_id(struct gw_exchange *x)
+{
+    struct gw_slice given = gw_fields_get(x->request, GW_SLICE("x-request-id"));
+    if (id_is_sane(given)) {
+        memcpy(x->id, given.ptr, given.len);
+        x->id[given.len] = '\0';
+        return;
+    }
+    snprintf(x->id, sizeof x->id, "%016llx%016llx", (unsigned long long)next_random(),
+             (unsigned long long)next_random());
+}
+
+void gw_forward_request(const struct gw_exchange *x, struct gw_head *out)
+{
+    const struct gw_head *in = x->request;
+    struct gw_arena *arena = out->arena;
+    *out = *in;
+    out->arena = arena;
+    out->cap = in->count + 8;
+    out->fields = gw_arena_alloc(arena, out->cap * sizeof *out->fields);
+    if (in->count)
+        memcpy(out->fields, in->fields, in->count * sizeof *out->fields);
+    out->expect_continue = false;
+    char host[GW_ADDR_TEXT];
+    gw_addr_host(&x->client->conn->peer, host);
+    gw_fields_append(out, GW_SLICE("x-forwarded-for"), gw_slice_str(host));
+    gw_fields_set(out, GW_SLICE("x-forwarded-proto"), in->scheme);
+    if (in->authority.len)
+        gw_fields_set(out, GW_SLICE("x-forwarded-host"), in->authority);
+    gw_fields_append(out, GW_SLICE("via"),
+                     in->minor ? GW_SLICE("1.1 gatewayd") : GW_SLICE("1.0 gatewayd"));
+    gw_fields_set(out, GW_SLICE("x-request-id"), gw_slice_str(x->id));
+}
+
+void gw_forward_response(struct gw_exchange *x)
+{
+    struct gw_head *head = x->response;
+    gw_fields_default(head, GW_SLICE("x-request-id"), gw_slice_str(x->id));
+    if (gw_slice_eq(x->request->method, GW_SLICE("HEAD")))
+        head->has_body = false;
+    if (head->status != 200 ||
+        !gw_slice_ieq(gw_fields_media_type(head), GW_SLICE("text/event-stream")))
+        return;
+    gw_fields_default(head, GW_SLICE("cache-control"), GW_SLICE("no-cache"));
+    gw_fields_default(head, GW_SLICE("x-accel-buffering"), GW_SLICE("no"));
+    head->length = GW_LENGTH_UNKNOWN;
+}

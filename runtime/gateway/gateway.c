@@ -1,0 +1,165 @@
+/* Owns what the exchanges of one process share: client connections, the pool, the current
+ * generation. Called by the worker. Invariant: a generation lives until its last exchange is gone.
+ */
+#include "gateway/admin.h"
+#include "gateway/exchange.h"
+#include "gateway/relay.h"
+#include "gateway/reply.h"
+
+enum { ADOPT_PER_TURN = 500 };
+
+static int admin_door; /* its address marks codecs of the management listener */
+
+static bool on_stream(struct gw_codec *codec, struct gw_stream *stream)
+{
+    struct gw_gateway *gateway = codec->owner;
+    if (codec->listener == &admin_door) {
+        gw_admin_serve(gateway, stream);
+        return true;
+    }
+    unsigned limit = gateway->current->settings.max_connections;
+    if (limit && gateway->connections > limit)
+        return false;
+    gw_exchange_new(gateway, stream);
+    return true;
+}
+
+static void on_refused(struct gw_codec *codec, enum gw_err why, struct gw_head *head,
+                       struct gw_buf *body)
+{
+    struct gw_gateway *gateway = codec->owner;
+    char peer[GW_ADDR_TEXT];
+    struct gw_log_line line;
+    unsigned status = (unsigned)gw_err_status(why);
+    gw_problem_write(head, body, NULL, status ? status : 400, gw_slice_str(gw_err_text(why)),
+                     GW_SLICE(""));
+    if (head->status == 503)
+        gw_fields_set(head, GW_SLICE("retry-after"), GW_SLICE("1"));
+    gw_stat_add(gateway->count, (enum gw_stat)(GW_STAT_STATUS_1XX + head->status / 100 - 1), 1);
+    gw_log_begin(&line, GW_LOG_INFO, "request refused");
+    gw_log_cstr(&line, "client", gw_addr_text(&codec->conn->peer, peer));
+    gw_log_int(&line, "status", head->status);
+    gw_log_cstr(&line, "why", gw_err_slug(why));
+    gw_log_end(&line);
+}
+
+static void on_gone(struct gw_codec *codec)
+{
+    struct gw_gateway *gateway = codec->owner;
+    gw_list_remove(&codec->node);
+    gateway->connections--;
+    gw_stat_add(gateway->count, GW_STAT_CONNECTIONS, -1);
+}
+
+static const struct gw_codec_host client_host = {
+    .on_stream = on_stream,
+    .on_refused = on_refused,
+    .on_gone = on_gone,
+};
+
+void gw_gateway_accept(struct gw_gateway *gateway, int fd, const struct gw_addr *peer,
+                       enum gw_door door)
+{
+    gateway->connections++;
+    gw_stat_add(gateway->count, GW_STAT_CONNECTIONS, 1);
+    gw_stat_add(gateway->count, GW_STAT_ACCEPTED, 1);
+    struct gw_codec *codec =
+        gw_http1_serve(gateway->loop, fd, peer, &gw_tcp, &gateway->limits, &client_host, gateway);
+    gw_list_push(&gateway->codecs, &codec->node);
+    if (door == GW_DOOR_ADMIN)
+        codec->listener = &admin_door;
+}
+
+static bool may_adopt(const struct gw_exchange *x)
+{
+    const struct gw_generation *current = x->gateway->current;
+    return x->generation != current && x->pinned != current->number && !x->over &&
+           x->step == GW_STEP_RELAY && x->relay.mode != GW_BODY_PLAIN && !x->response_sent &&
+           gw_relay_between_events(x) && !x->generation->hooks->waiting(x);
+}
+
+void gw_gateway_adopt(struct gw_exchange *x)
+{
+    struct gw_generation *current = x->gateway->current, *old = x->generation;
+    if (!may_adopt(x))
+        return;
+    if (!old->hooks->adopt(x, current)) {
+        x->pinned = current->number;
+        return;
+    }
+    x->generation = gw_generation_ref(current);
+    gw_generation_unref(old);
+    gw_relay_remode(x);
+    gw_exchange_arm(x);
+}
+
+/* Some streams per turn, so that a reload is no pause for the others. */
+static void adopt_some(struct gw_task_node *task)
+{
+    struct gw_gateway *gateway = GW_CONTAINER(task, struct gw_gateway, adoption);
+    for (unsigned n = 0; n < ADOPT_PER_TURN && gateway->adoption_at; n++) {
+        struct gw_list *at = gateway->adoption_at;
+        if (at == &gateway->exchanges) {
+            gateway->adoption_at = NULL;
+            return;
+        }
+        gateway->adoption_at = at->next;
+        gw_gateway_adopt(GW_CONTAINER(at, struct gw_exchange, node));
+    }
+    if (gateway->adoption_at)
+        gw_loop_wake(gateway->loop, task);
+}
+
+void gw_gateway_swap(struct gw_gateway *gateway, struct gw_generation *generation)
+{
+    struct gw_generation *old = gateway->current;
+    gateway->current = gw_generation_ref(generation);
+    gateway->limits = generation->settings.client;
+    gw_pool_settings(&gateway->pool, &generation->settings);
+    if (!old)
+        return;
+    gateway->adoption_at = gateway->exchanges.next;
+    gw_loop_wake(gateway->loop, &gateway->adoption);
+    gw_generation_unref(old);
+}
+
+void gw_gateway_init(struct gw_gateway *gateway, struct gw_loop *loop, struct gw_stats *stats,
+                     unsigned worker)
+{
+    *gateway = (struct gw_gateway){.loop = loop, .stats = stats, .worker = worker};
+    gateway->count = &stats->slot[worker];
+    gw_pool_init(&gateway->pool, loop);
+    gw_list_init(&gateway->exchanges);
+    gw_list_init(&gateway->codecs);
+    gw_task_node_init(&gateway->adoption, adopt_some);
+}
+
+void gw_gateway_drain(struct gw_gateway *gateway)
+{
+    gateway->draining = true;
+    for (struct gw_list *at = gateway->codecs.next, *next; at != &gateway->codecs; at = next) {
+        next = at->next;
+        struct gw_codec *codec = GW_CONTAINER(at, struct gw_codec, node);
+        codec->ops->drain(codec);
+    }
+}
+
+void gw_gateway_abort(struct gw_gateway *gateway, enum gw_err why)
+{
+    for (struct gw_list *at = gateway->exchanges.next; at != &gateway->exchanges; at = at->next)
+        gw_exchange_fail(GW_CONTAINER(at, struct gw_exchange, node), why, false);
+}
+
+void gw_gateway_fini(struct gw_gateway *gateway)
+{
+    while (!gw_list_empty(&gateway->codecs)) {
+        struct gw_codec *codec = GW_CONTAINER(gateway->codecs.next, struct gw_codec, node);
+        codec->ops->close(codec, GW_ERR_SHUTDOWN);
+    }
+    while (!gw_list_empty(&gateway->exchanges))
+        gw_exchange_run(GW_CONTAINER(gateway->exchanges.next, struct gw_exchange, node));
+    gw_pool_fini(&gateway->pool);
+    gw_loop_unwake(&gateway->adoption);
+    if (gateway->current)
+        gw_generation_unref(gateway->current);
+}

@@ -1,0 +1,90 @@
+/* The only way from the gateway to whoever decides. script/ implements it with Lua; specs can fake
+ * it. A hook call may have to wait: it returns GW_HOOK_WAIT, wakes the exchange when there is news,
+ * and the step calls the same function again to get the outcome. */
+#ifndef GW_GATEWAY_HOOKS_H
+#define GW_GATEWAY_HOOKS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "base/err.h"
+#include "gateway/settings.h"
+#include "sse/event.h"
+
+struct gw_exchange;
+struct gw_generation;
+struct gw_instance;
+
+enum gw_hook_result {
+    GW_HOOK_NEXT,  /* go on */
+    GW_HOOK_WAIT,  /* not decided yet */
+    GW_HOOK_REPLY, /* x->reply holds the answer to give instead */
+    GW_HOOK_FAIL   /* an error was raised and logged: 500, or the end of the stream */
+};
+
+enum gw_event_verdict {
+    GW_EVENT_PASS,    /* forward as it came, or as it was changed (event->changed) */
+    GW_EVENT_DROP,    /* forward nothing (what was emitted instead is in `out`) */
+    GW_EVENT_END,     /* as DROP, and then end the stream well */
+    GW_EVENT_PENDING, /* the hook waits: ask again when woken; the event's bytes must stay */
+    GW_EVENT_FAIL
+};
+
+/* Which hooks a rule has: a step without hooks does not call at all. */
+enum gw_hook_flag { GW_HAS_ACCESS = 1, GW_HAS_RESPONSE = 2, GW_HAS_EVENT = 4, GW_HAS_CLOSE = 8 };
+
+struct gw_hooks {
+    /* Chooses a rule: sets x->hook_flags and x->timeout_ms. */
+    enum gw_hook_result (*route)(struct gw_exchange *x);
+    enum gw_hook_result (*access)(struct gw_exchange *x);
+    /* Chooses an instance: tells it by gw_exchange_use. */
+    enum gw_hook_result (*balance)(struct gw_exchange *x);
+    enum gw_hook_result (*response)(struct gw_exchange *x);
+    /* One whole event; what a hook emits instead of it is appended to out. */
+    enum gw_event_verdict (*event)(struct gw_exchange *x, struct gw_event *event,
+                                   struct gw_buf *out);
+    /* Once, at the end; does not wait for the outcome. */
+    void (*close)(struct gw_exchange *x, const char *reason);
+    /* Carries an open stream over to another generation, between two events. False: it stays where
+     * it is. On success x->generation, x->hook_flags and x->timeout_ms are the new ones. */
+    bool (*adopt)(struct gw_exchange *x, struct gw_generation *to);
+    /* A hook of this exchange is suspended. */
+    bool (*waiting)(const struct gw_exchange *x);
+    /* Drops a suspended hook, without its outcome; the exchange goes on in another way. */
+    void (*cancel)(struct gw_exchange *x);
+    /* The exchange is over: cancels what waits and gives the task and the context back. */
+    void (*release)(struct gw_exchange *x);
+};
+
+/* What script/ keeps about one exchange; opaque here, embedded to save an allocation. */
+struct gw_script_part {
+    void *task;   /* the suspended task, if any */
+    void *handle; /* what Lua holds of the exchange, made stale at the end; NULL: no context yet */
+    int ctx_ref;
+};
+
+/* One configuration with its rules, instances and script; lives as long as an exchange uses it. */
+struct gw_generation {
+    unsigned refs;
+    uint64_t number;
+    struct gw_settings settings;
+    const struct gw_hooks *hooks;
+    void *script;
+    struct gw_instance **instances; /* a reference each; index as Lua knows it, less one */
+    unsigned instance_count;
+    void (*free)(struct gw_generation *generation);
+};
+
+static inline struct gw_generation *gw_generation_ref(struct gw_generation *generation)
+{
+    generation->refs++;
+    return generation;
+}
+
+/* The last unref frees it. */
+static inline void gw_generation_unref(struct gw_generation *generation)
+{
+    if (--generation->refs == 0)
+        generation->free(generation);
+}
+
+#endif

@@ -1,0 +1,161 @@
+/* Owns the connections to backends: idle ones by address, and the lent ones so that they can be
+ * closed. Called by STEP_CONNECT. Invariant: a connection is in exactly one list, and only a codec
+ * that reported itself idle is lent again. */
+#include "gateway/pool.h"
+
+#include <stdlib.h>
+
+enum { SWEEP_MS = 1000 };
+
+/* Codecs keep a pointer to their limits, which must outlive every generation. */
+static struct gw_http_limits origin_limits;
+
+static void forget_idle(struct gw_codec *codec)
+{
+    struct gw_pool_host *host = codec->owner;
+    gw_list_remove(&codec->node);
+    codec->idle_since_ms = 0;
+    host->idle_count--;
+    host->pool->idle_count--;
+}
+
+static void on_idle(struct gw_codec *codec)
+{
+    struct gw_pool_host *host = codec->owner;
+    struct gw_pool *pool = host->pool;
+    const struct gw_settings *s = pool->settings;
+    if (!s->keep_alive || (s->max_idle && pool->idle_count >= s->max_idle) ||
+        (s->max_idle_per_host && host->idle_count >= s->max_idle_per_host)) {
+        codec->ops->close(codec, GW_ERR_CLOSED);
+        return;
+    }
+    gw_list_remove(&codec->node);
+    gw_list_push(&host->idle, &codec->node);
+    codec->idle_since_ms = pool->loop->now_ms ? pool->loop->now_ms : 1;
+    host->busy--;
+    host->idle_count++;
+    pool->idle_count++;
+    if (s->idle_conn_ms && !gw_timer_active(&pool->sweep))
+        gw_timer_start(pool->loop, &pool->sweep, SWEEP_MS);
+}
+
+static void on_gone(struct gw_codec *codec)
+{
+    struct gw_pool_host *host = codec->owner;
+    if (codec->idle_since_ms) {
+        forget_idle(codec);
+        return;
+    }
+    gw_list_remove(&codec->node);
+    host->busy--;
+}
+
+static const struct gw_codec_host codec_host = {.on_idle = on_idle, .on_gone = on_gone};
+
+static void sweep_host(struct gw_slice key, void *value, void *data)
+{
+    (void)key;
+    struct gw_pool_host *host = value;
+    uint64_t before = *(uint64_t *)data;
+    while (!gw_list_empty(&host->idle)) {
+        struct gw_codec *codec = GW_CONTAINER(host->idle.next, struct gw_codec, node);
+        if (codec->idle_since_ms > before)
+            return;
+        codec->ops->close(codec, GW_ERR_IDLE_TIMEOUT);
+    }
+}
+
+static void sweep(struct gw_timer *timer)
+{
+    struct gw_pool *pool = GW_CONTAINER(timer, struct gw_pool, sweep);
+    uint64_t limit = pool->settings->idle_conn_ms, now = pool->loop->now_ms;
+    uint64_t before = now > limit ? now - limit : 0;
+    if (limit)
+        gw_map_each(&pool->hosts, sweep_host, &before);
+    if (limit && pool->idle_count)
+        gw_timer_start(pool->loop, &pool->sweep, SWEEP_MS);
+}
+
+void gw_pool_init(struct gw_pool *pool, struct gw_loop *loop)
+{
+    *pool = (struct gw_pool){.loop = loop};
+    gw_map_init(&pool->hosts);
+    gw_list_init(&pool->busy);
+    gw_timer_init(&pool->sweep, sweep);
+}
+
+static void free_host(struct gw_slice key, void *value, void *data)
+{
+    (void)key;
+    uint64_t for_ever = UINT64_MAX;
+    sweep_host(key, value, &for_ever);
+    free(value);
+    (void)data;
+}
+
+void gw_pool_fini(struct gw_pool *pool)
+{
+    gw_timer_stop(pool->loop, &pool->sweep);
+    while (!gw_list_empty(&pool->busy)) {
+        struct gw_codec *codec = GW_CONTAINER(pool->busy.next, struct gw_codec, node);
+        codec->ops->close(codec, GW_ERR_SHUTDOWN);
+    }
+    gw_map_each(&pool->hosts, free_host, NULL);
+    gw_map_fini(&pool->hosts);
+}
+
+void gw_pool_settings(struct gw_pool *pool, const struct gw_settings *settings)
+{
+    pool->settings = settings;
+    origin_limits = settings->origin;
+    uint64_t all = UINT64_MAX;
+    if (!settings->keep_alive)
+        gw_map_each(&pool->hosts, sweep_host, &all);
+}
+
+struct gw_pool_host *gw_pool_host(struct gw_pool *pool, const struct gw_addr *addr)
+{
+    char text[GW_ADDR_TEXT];
+    struct gw_slice key = gw_slice_str(gw_addr_text(addr, text));
+    struct gw_pool_host *host = gw_map_get(&pool->hosts, key);
+    if (host)
+        return host;
+    host = calloc(1, sizeof *host);
+    GW_CHECK(host != NULL);
+    host->pool = pool;
+    host->addr = *addr;
+    gw_list_init(&host->idle);
+    gw_map_put(&pool->hosts, key, host);
+    return host;
+}
+
+/* The most recently used one: the others may time out in peace. */
+static struct gw_codec *take_idle(struct gw_pool_host *host)
+{
+    while (!gw_list_empty(&host->idle)) {
+        struct gw_codec *codec = GW_CONTAINER(host->idle.prev, struct gw_codec, node);
+        if (gw_conn_readable(codec->conn)) {
+            codec->ops->close(codec, GW_ERR_CLOSED);
+            continue;
+        }
+        forget_idle(codec);
+        return codec;
+    }
+    return NULL;
+}
+
+struct gw_stream *gw_pool_borrow(struct gw_pool *pool, struct gw_pool_host *host,
+                                 const struct gw_pool_wish *wish,
+                                 const struct gw_stream_events *events, void *owner,
+                                 enum gw_err *err)
+{
+    struct gw_codec *codec = wish->fresh ? NULL : take_idle(host);
+    if (!codec)
+        codec = gw_http1_dial(pool->loop, &host->addr, wish->dial_ms, wish->tcp_keepalive_s,
+                              &gw_tcp, &origin_limits, &codec_host, host, err);
+    if (!codec)
+        return NULL;
+    gw_list_push(&pool->busy, &codec->node);
+    host->busy++;
+    return codec->ops->open(codec, events, owner);
+}

@@ -1,0 +1,50 @@
+/* Idle connections to backends, by address. Reloads do not touch it. */
+#ifndef GW_GATEWAY_POOL_H
+#define GW_GATEWAY_POOL_H
+
+#include <stdbool.h>
+#include "base/list.h"
+#include "base/map.h"
+#include "gateway/settings.h"
+#include "http/http1.h"
+
+struct gw_pool_host {
+    struct gw_pool *pool;
+    struct gw_addr addr;
+    struct gw_list idle; /* codecs, the most recently used last */
+    unsigned idle_count;
+    unsigned busy; /* connections with a stream on them */
+};
+
+struct gw_pool {
+    struct gw_loop *loop;
+    const struct gw_settings *settings; /* the current generation's */
+    struct gw_map hosts;
+    struct gw_list busy; /* codecs that are lent */
+    unsigned idle_count;
+    struct gw_timer sweep; /* closes connections that were idle for too long */
+};
+
+/* What one borrowing asks for. */
+struct gw_pool_wish {
+    bool fresh; /* not one that was used before: the last one was stale */
+    uint64_t dial_ms;
+    unsigned tcp_keepalive_s;
+};
+
+void gw_pool_init(struct gw_pool *pool, struct gw_loop *loop);
+/* Closes every connection, lent ones too. */
+void gw_pool_fini(struct gw_pool *pool);
+/* The settings of a new generation; closes what its limits no longer allow. */
+void gw_pool_settings(struct gw_pool *pool, const struct gw_settings *settings);
+/* The host entry of an address; made on first use, lives as long as the pool. */
+struct gw_pool_host *gw_pool_host(struct gw_pool *pool, const struct gw_addr *addr);
+/* A stream on an idle connection, or on one that is being dialled (stream->opened is false then).
+ * The connection comes back by itself when the exchange on it was complete. NULL with *err set
+ * when no descriptor is left. */
+struct gw_stream *gw_pool_borrow(struct gw_pool *pool, struct gw_pool_host *host,
+                                 const struct gw_pool_wish *wish,
+                                 const struct gw_stream_events *events, void *owner,
+                                 enum gw_err *err);
+
+#endif

@@ -1,0 +1,355 @@
+/* Owns nothing: works on the buffers of an exchange. Called by the steps SEND, HEAD and RELAY, and
+ * by adoption. Invariant: bytes leave `body` in the order they came, and a comment of the gateway's
+ * own goes in only where the scanner stands between two events. */
+#include "gateway/relay.h"
+
+static const char keepalive_comment[] = ":keepalive\n\n";
+static const char bom[] = "\xef\xbb\xbf";
+
+void gw_relay_upload(struct gw_exchange *x)
+{
+    if (!x->origin || !x->origin->head_sent || x->upload_sent)
+        return;
+    if (gw_buf_empty(&x->upload) && !x->upload_end)
+        return;
+    if (gw_stream_pending(x->origin) >= GW_SEND_MARK)
+        return;
+    size_t n = x->upload.len;
+    x->upload_sent = x->upload_end;
+    x->sent_ms = x->gateway->loop->now_ms;
+    /* A backend that stops reading may still answer: its answer or its end decides, not this. */
+    if (gw_stream_send(x->origin, &x->upload, x->upload_end) != GW_OK)
+        gw_buf_clear(&x->upload);
+    if (x->client && n)
+        gw_stream_consumed(x->client, n);
+}
+
+bool gw_relay_is_stream(const struct gw_exchange *x)
+{
+    const struct gw_head *head = x->response;
+    if (!head || head->status != 200 || !head->has_body || !x->generation->settings.sse_enabled)
+        return false;
+    if (!gw_slice_ieq(gw_fields_media_type(head), GW_SLICE("text/event-stream")))
+        return false;
+    struct gw_slice coding = gw_fields_get(head, GW_SLICE("content-encoding"));
+    return coding.len == 0 || gw_slice_ieq(coding, GW_SLICE("identity"));
+}
+
+static enum gw_body_mode stream_mode(const struct gw_exchange *x)
+{
+    return x->hook_flags & GW_HAS_EVENT ? GW_BODY_SSE_EVENTS : GW_BODY_SSE_BYTES;
+}
+
+void gw_relay_start(struct gw_exchange *x)
+{
+    struct gw_relay *r = &x->relay;
+    uint64_t now = x->gateway->loop->now_ms;
+    gw_sse_scan_init(&r->scan);
+    r->mode = r->wanted = gw_relay_is_stream(x) ? stream_mode(x) : GW_BODY_PLAIN;
+    r->keepalive_ms = r->upstream_ms = r->client_ms = now;
+    if (r->mode != GW_BODY_PLAIN) {
+        gw_stat_add(x->gateway->count, GW_STAT_STREAMS, 1);
+        gw_stat_add(x->gateway->count, GW_STAT_STREAMS_OPENED, 1);
+    }
+}
+
+void gw_relay_remode(struct gw_exchange *x)
+{
+    if (x->relay.mode != GW_BODY_PLAIN)
+        x->relay.wanted = stream_mode(x);
+}
+
+bool gw_relay_between_events(const struct gw_exchange *x)
+{
+    return x->relay.pending_event == 0;
+}
+
+uint64_t gw_relay_keepalive_due(const struct gw_exchange *x)
+{
+    const struct gw_relay *r = &x->relay;
+    const struct gw_settings *s = &x->generation->settings;
+    if (r->mode == GW_BODY_PLAIN || r->keepalive_due || !s->sse_keepalive_ms)
+        return 0;
+    uint64_t since = r->keepalive_ms;
+    if (s->sse_keepalive_mode == GW_KEEPALIVE_IDLE && r->client_ms > since)
+        since = r->client_ms;
+    return since + s->sse_keepalive_ms;
+}
+
+/* Tells the backend that what it sent has gone on. */
+static void credit(struct gw_exchange *x)
+{
+    size_t n = x->uncredited;
+    x->uncredited = 0;
+    if (n && x->origin)
+        gw_stream_consumed(x->origin, n);
+}
+
+static enum gw_err send_out(struct gw_exchange *x, struct gw_buf *out, bool end)
+{
+    if (gw_buf_empty(out) && !end)
+        return GW_OK;
+    x->bytes_out += out->len;
+    gw_stat_add(x->gateway->count, GW_STAT_BYTES_OUT, (int64_t)out->len);
+    x->relay.client_ms = x->gateway->loop->now_ms;
+    x->response_sent = end;
+    enum gw_err err = gw_stream_send(x->client, out, end);
+    if (err == GW_OK)
+        return GW_OK;
+    gw_buf_clear(out);
+    x->why_upstream = false;
+    return GW_ERR_CLIENT_GONE;
+}
+
+static void put_keepalive(struct gw_exchange *x, struct gw_buf *out)
+{
+    struct gw_relay *r = &x->relay;
+    gw_buf_append(out, keepalive_comment, sizeof(keepalive_comment) - 1);
+    r->keepalive_due = false;
+    r->keepalive_ms = x->gateway->loop->now_ms;
+    r->commented |= !r->started;
+    gw_stat_add(x->gateway->count, GW_STAT_KEEPALIVES, 1);
+}
+
+/* A BOM counts only as the very first bytes of a stream: behind a comment of ours it would become
+ * part of a field name, so it is left out there. False: too few bytes to tell. */
+static bool begin_stream(struct gw_exchange *x, struct gw_buf *out)
+{
+    struct gw_relay *r = &x->relay;
+    char first[3];
+    size_t n = gw_buf_copy_out(&x->body, 0, first, sizeof first);
+    if (n == 0)
+        return false;
+    bool mark = memcmp(first, bom, n) == 0;
+    if (mark && n < sizeof first && !x->body_end && !x->origin_closed)
+        return false;
+    r->started = true;
+    if (!mark || n < sizeof first)
+        return true;
+    if (!r->commented)
+        gw_buf_append(out, bom, sizeof first);
+    gw_buf_consume(&x->body, sizeof first);
+    return true;
+}
+
+/* Offset behind the last event that ends in body, scanning all of it. */
+static size_t scan_body(struct gw_exchange *x)
+{
+    size_t base = 0, last = 0;
+    for (struct gw_chunk *c = x->body.head; c; c = c->next) {
+        size_t len = c->end - c->start;
+        size_t at = gw_sse_scan_last(&x->relay.scan, c->data + c->start, len);
+        if (at)
+            last = base + at;
+        base += len;
+    }
+    return last;
+}
+
+/* Finds the end of the event that begins at the front of body, going on behind `scanned`. */
+static bool scan_event(struct gw_exchange *x)
+{
+    struct gw_relay *r = &x->relay;
+    size_t base = 0;
+    for (struct gw_chunk *c = x->body.head; c; c = c->next) {
+        size_t len = c->end - c->start;
+        if (base + len > r->scanned) {
+            size_t skip = r->scanned - base;
+            bool ended = false;
+            r->scanned += gw_sse_scan_next(&r->scan, c->data + c->start + skip, len - skip, &ended);
+            if (ended)
+                return true;
+        }
+        base += len;
+    }
+    return false;
+}
+
+/* Byte mode gives way to event mode at the end of the event that is under way. */
+static void bytes_to_events(struct gw_exchange *x, struct gw_buf *out)
+{
+    struct gw_relay *r = &x->relay;
+    if (!gw_sse_scan_at_boundary(&r->scan)) {
+        r->scanned = 0;
+        bool ended = scan_event(x);
+        gw_buf_move_n(out, &x->body, r->scanned);
+        r->scanned = 0;
+        if (!ended)
+            return;
+    }
+    r->mode = GW_BODY_SSE_EVENTS;
+}
+
+static void events_to_bytes(struct gw_exchange *x, struct gw_buf *out)
+{
+    struct gw_relay *r = &x->relay;
+    gw_buf_move_n(out, &x->body, r->scanned);
+    r->scanned = 0;
+    r->mode = GW_BODY_SSE_BYTES;
+}
+
+static enum gw_err relay_plain(struct gw_exchange *x, struct gw_buf *out)
+{
+    gw_buf_move(out, &x->body);
+    return GW_AGAIN;
+}
+
+static enum gw_err relay_bytes(struct gw_exchange *x, struct gw_buf *out)
+{
+    struct gw_relay *r = &x->relay;
+    if (r->started || begin_stream(x, out)) {
+        size_t last = scan_body(x);
+        if (r->keepalive_due && last && !gw_sse_scan_at_boundary(&r->scan)) {
+            gw_buf_move_n(out, &x->body, last);
+            put_keepalive(x, out);
+        }
+        gw_buf_move(out, &x->body);
+    }
+    return GW_AGAIN;
+}
+
+/* The verdict on the event of n bytes at the front of body is carried out. */
+static enum gw_err settle(struct gw_exchange *x, enum gw_event_verdict verdict, size_t n,
+                          struct gw_buf *out)
+{
+    struct gw_relay *r = &x->relay;
+    r->pending_event = verdict == GW_EVENT_PENDING ? n : 0;
+    if (verdict == GW_EVENT_PENDING)
+        return GW_AGAIN;
+    r->scanned = 0;
+    if (verdict == GW_EVENT_FAIL)
+        return GW_ERR_HOOK;
+    if (verdict == GW_EVENT_PASS && !r->event.changed) {
+        gw_buf_move_n(out, &x->body, n);
+        return GW_OK;
+    }
+    if (verdict == GW_EVENT_PASS)
+        gw_event_write(&r->event, out);
+    else
+        gw_stat_add(x->gateway->count, GW_STAT_EVENTS_DROPPED, 1);
+    gw_buf_consume(&x->body, n);
+    return verdict == GW_EVENT_END ? GW_EOF : GW_OK;
+}
+
+/* One event: GW_OK = done, go on; GW_AGAIN = its end is not here, or a hook thinks; GW_EOF = the
+ * hooks want the stream to end. */
+static enum gw_err relay_event(struct gw_exchange *x, struct gw_buf *out)
+{
+    struct gw_relay *r = &x->relay;
+    if (r->pending_event == 0) {
+        char first;
+        if (r->scanned == 0 && gw_buf_copy_out(&x->body, 0, &first, 1) &&
+            gw_sse_scan_skip_lf(&r->scan, &first, 1))
+            gw_buf_move_n(out, &x->body, 1);
+        bool ended = scan_event(x);
+        if (r->scanned > x->generation->settings.max_event_bytes &&
+            x->generation->settings.max_event_bytes)
+            return GW_ERR_EVENT_TOO_LARGE;
+        if (!ended)
+            return GW_AGAIN;
+        gw_event_init(&r->event, gw_buf_linear(&x->body, r->scanned));
+        gw_event_parse(&r->event);
+        if (!gw_event_has_fields(&r->event))
+            return settle(x, GW_EVENT_PASS, r->scanned, out);
+        r->events++;
+        gw_stat_add(x->gateway->count, GW_STAT_EVENTS, 1);
+    }
+    enum gw_event_verdict verdict = x->generation->hooks->event(x, &r->event, out);
+    return settle(x, verdict, r->pending_event ? r->pending_event : r->scanned, out);
+}
+
+static enum gw_err relay_events(struct gw_exchange *x, struct gw_buf *out)
+{
+    struct gw_relay *r = &x->relay;
+    size_t before = x->body.len;
+    if (!r->started && !begin_stream(x, out))
+        return GW_AGAIN;
+    for (unsigned n = 0; !gw_buf_empty(&x->body); n++) {
+        if (n == GW_TURN_EVENTS || before - x->body.len >= GW_TURN_BYTES) {
+            gw_exchange_wake(x);
+            return GW_AGAIN;
+        }
+        enum gw_err err = relay_event(x, out);
+        if (err != GW_OK)
+            return err;
+    }
+    return GW_AGAIN;
+}
+
+static enum gw_err relay_some(struct gw_exchange *x, struct gw_buf *out)
+{
+    struct gw_relay *r = &x->relay;
+    if (r->wanted != r->mode && r->pending_event == 0) {
+        if (r->mode == GW_BODY_SSE_BYTES)
+            bytes_to_events(x, out);
+        else
+            events_to_bytes(x, out);
+    }
+    switch (r->mode) {
+    case GW_BODY_SSE_BYTES:
+        return relay_bytes(x, out);
+    case GW_BODY_SSE_EVENTS:
+        return relay_events(x, out);
+    case GW_BODY_PLAIN:
+        break;
+    }
+    return relay_plain(x, out);
+}
+
+/* In event mode the client stands between two events whatever part of one waits here. */
+static bool may_comment(const struct gw_exchange *x)
+{
+    const struct gw_relay *r = &x->relay;
+    return r->mode == GW_BODY_SSE_EVENTS || gw_sse_scan_at_boundary(&r->scan);
+}
+
+/* All that will come has come, and nothing of it is left but an event that never ended. */
+static bool exhausted(struct gw_exchange *x)
+{
+    struct gw_relay *r = &x->relay;
+    if (!x->body_end || r->pending_event)
+        return false;
+    if (r->mode == GW_BODY_SSE_EVENTS && r->scanned == x->body.len)
+        gw_buf_clear(&x->body);
+    return gw_buf_empty(&x->body);
+}
+
+/* What is left when some bytes have been moved: the end, a break, or to wait. */
+static enum gw_err conclude(struct gw_exchange *x, struct gw_buf *out, enum gw_err err)
+{
+    if (err == GW_EOF || (err == GW_AGAIN && exhausted(x)))
+        return send_out(x, out, true);
+    if (x->relay.keepalive_due && err == GW_AGAIN && may_comment(x))
+        put_keepalive(x, out);
+    enum gw_err sent = send_out(x, out, false);
+    if (sent != GW_OK)
+        return sent;
+    if (err != GW_AGAIN) {
+        x->why_upstream = err == GW_ERR_EVENT_TOO_LARGE;
+        return err;
+    }
+    bool stuck = x->relay.pending_event ||
+                 (x->relay.mode == GW_BODY_SSE_EVENTS && x->body.len > x->relay.scanned);
+    if (x->origin_closed && !x->body_end && !stuck && gw_stream_pending(x->client) == 0) {
+        x->why_upstream = true;
+        return x->origin_why;
+    }
+    if (!stuck && gw_stream_pending(x->client) < GW_SEND_MARK)
+        credit(x);
+    return GW_AGAIN;
+}
+
+enum gw_err gw_relay_run(struct gw_exchange *x)
+{
+    if (x->response_sent)
+        return GW_OK;
+    if (!x->client)
+        return GW_ERR_CLIENT_GONE;
+    if (gw_stream_pending(x->client) >= GW_SEND_MARK)
+        return GW_AGAIN;
+    struct gw_buf out;
+    gw_buf_init(&out);
+    enum gw_err err = conclude(x, &out, relay_some(x, &out));
+    gw_buf_clear(&out);
+    return err;
+}

@@ -1,0 +1,24 @@
+/* Moves bodies: the request's to the backend, the response's to the client, as plain bytes, as the
+ * bytes of an event stream, or event by event through the hooks. */
+#ifndef GW_GATEWAY_RELAY_H
+#define GW_GATEWAY_RELAY_H
+
+#include "gateway/exchange.h"
+
+/* Sends what is there of the request body and credits the client for it. */
+void gw_relay_upload(struct gw_exchange *x);
+/* Begins with the response body; the head has just gone out. */
+void gw_relay_start(struct gw_exchange *x);
+/* Moves what may go on. GW_OK: all of the response is sent; GW_AGAIN: wait to be woken; else why
+ * the client's stream must be broken off (x->why_upstream tells whose fault it is). */
+enum gw_err gw_relay_run(struct gw_exchange *x) GW_MUST_CHECK;
+/* The hooks of the rule have changed: takes up event or byte mode at the next boundary. */
+void gw_relay_remode(struct gw_exchange *x);
+/* An event stream that may be looked into (HTML standard 9.2; status 200, no Content-Encoding). */
+bool gw_relay_is_stream(const struct gw_exchange *x);
+/* Is the stream between two events, with no hook thinking: may it change generations? */
+bool gw_relay_between_events(const struct gw_exchange *x);
+/* Time of the next `:keepalive`; 0 when none is to come. */
+uint64_t gw_relay_keepalive_due(const struct gw_exchange *x);
+
+#endif

@@ -1,0 +1,48 @@
+/* The effective configuration as the gateway floor needs it: plain numbers, no Lua, no YAML.
+ * It stands here and not in config/, because a lower floor may not include a higher one; config/
+ * fills it. Times are milliseconds, sizes are bytes, 0 means no limit. */
+#ifndef GW_GATEWAY_SETTINGS_H
+#define GW_GATEWAY_SETTINGS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "base/log.h"
+#include "http/codec.h"
+
+enum gw_keepalive_mode { GW_KEEPALIVE_INTERVAL, GW_KEEPALIVE_IDLE };
+
+struct gw_settings {
+    char http_host[64];
+    unsigned http_port;
+    struct gw_http_limits client; /* heads, bodies and times of client connections */
+    struct gw_http_limits origin; /* the same of backend connections */
+    uint64_t write_ms;            /* no progress writing an ordinary response */
+    unsigned max_connections;     /* per worker: the configured number divided by the workers */
+
+    bool sse_enabled;
+    uint64_t sse_write_ms;
+    uint64_t sse_keepalive_ms;
+    enum gw_keepalive_mode sse_keepalive_mode;
+    size_t max_event_bytes;
+
+    unsigned max_idle, max_idle_per_host;
+    uint64_t idle_conn_ms;
+    bool keep_alive;
+    unsigned tcp_keepalive_s, sse_tcp_keepalive_s;
+    uint64_t dial_ms, sse_dial_ms;
+    uint64_t response_head_ms;
+    uint64_t sse_silence_ms;
+
+    unsigned workers; /* 0 = one per core */
+    uint64_t drain_ms;
+    enum gw_log_level log_level;
+    enum gw_log_format log_format;
+    bool log_access;
+    char log_file[256]; /* empty: stderr */
+
+    bool admin_enabled;
+    char admin_host[64];
+    unsigned admin_port;
+};
+
+#endif

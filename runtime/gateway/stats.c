@@ -1,0 +1,75 @@
+/* Owns no memory: the slots lie in the shared mapping. Called by everybody who counts, and by the
+ * management listener. Invariant: a slot has one writer, so plain stores are enough. */
+#include "gateway/stats.h"
+
+static const struct {
+    const char *name, *type, *help;
+} table[GW_STAT_LIMIT] = {
+    [GW_STAT_CONNECTIONS] = {"connections", "gauge", "Open client connections."},
+    [GW_STAT_STREAMS] = {"streams", "gauge", "Open event streams."},
+    [GW_STAT_EXCHANGES] = {"exchanges", "gauge", "Requests in flight, streams included."},
+    [GW_STAT_POOL_IDLE] = {"pool_idle", "gauge", "Idle connections to backends."},
+    [GW_STAT_GENERATIONS] = {"generations", "gauge", "Configurations that are still in use."},
+    [GW_STAT_ACCEPTED] = {"accepted_total", "counter", "Client connections accepted."},
+    [GW_STAT_REQUESTS] = {"requests_total", "counter", "Requests begun."},
+    [GW_STAT_STREAMS_OPENED] = {"streams_opened_total", "counter", "Event streams opened."},
+    [GW_STAT_EVENTS] = {"events_total", "counter", "Events that hooks looked at."},
+    [GW_STAT_EVENTS_DROPPED] = {"events_dropped_total", "counter", "Events dropped or replaced."},
+    [GW_STAT_KEEPALIVES] = {"keepalives_total", "counter", "Keepalive comments sent."},
+    [GW_STAT_BYTES_IN] = {"upstream_bytes_total", "counter", "Body bytes received from backends."},
+    [GW_STAT_BYTES_OUT] = {"client_bytes_total", "counter", "Body bytes sent to clients."},
+    [GW_STAT_STATUS_1XX] = {"responses_1xx_total", "counter", "Responses with status 1xx."},
+    [GW_STAT_STATUS_2XX] = {"responses_2xx_total", "counter", "Responses with status 2xx."},
+    [GW_STAT_STATUS_3XX] = {"responses_3xx_total", "counter", "Responses with status 3xx."},
+    [GW_STAT_STATUS_4XX] = {"responses_4xx_total", "counter", "Responses with status 4xx."},
+    [GW_STAT_STATUS_5XX] = {"responses_5xx_total", "counter", "Responses with status 5xx."},
+    [GW_STAT_HOOK_ERRORS] = {"hook_errors_total", "counter", "Errors raised by hooks."},
+    [GW_STAT_UPSTREAM_ERRORS] = {"upstream_errors_total", "counter", "Exchanges a backend spoilt."},
+    [GW_STAT_BROKEN_STREAMS] = {"broken_streams_total", "counter", "Event streams broken off."},
+    [GW_STAT_RELOADS] = {"reloads_total", "counter", "Configurations taken up."},
+    [GW_STAT_RELOADS_FAILED] = {"reloads_failed_total", "counter", "Configurations refused."},
+};
+
+struct gw_stats *gw_stats_new(struct gw_shm *shm)
+{
+    return gw_shm_alloc(shm, sizeof(struct gw_stats));
+}
+
+uint64_t gw_stats_sum(const struct gw_stats *stats, enum gw_stat stat)
+{
+    uint64_t sum = 0;
+    for (unsigned i = 0; i <= GW_MAX_WORKERS; i++)
+        sum += __atomic_load_n(&stats->slot[i].value[stat], __ATOMIC_RELAXED);
+    return sum;
+}
+
+uint64_t gw_stats_least_streams(const struct gw_stats *stats)
+{
+    uint64_t least = UINT64_MAX;
+    for (unsigned i = 1; i <= GW_MAX_WORKERS; i++) {
+        const struct gw_stats_slot *slot = &stats->slot[i];
+        if (!__atomic_load_n(&slot->alive, __ATOMIC_RELAXED))
+            continue;
+        uint64_t n = __atomic_load_n(&slot->value[GW_STAT_STREAMS], __ATOMIC_RELAXED);
+        if (n < least)
+            least = n;
+    }
+    return least;
+}
+
+void gw_stats_forget(struct gw_stats_slot *slot)
+{
+    for (int i = GW_STAT_CONNECTIONS; i <= GW_STAT_GENERATIONS; i++)
+        gw_stat_set(slot, (enum gw_stat)i, 0);
+    __atomic_store_n(&slot->alive, 0, __ATOMIC_RELAXED);
+}
+
+void gw_stats_write(const struct gw_stats *stats, struct gw_buf *out)
+{
+    for (int i = 0; i < GW_STAT_LIMIT; i++) {
+        gw_buf_printf(out, "# HELP gatewayd_%s %s\n# TYPE gatewayd_%s %s\n", table[i].name,
+                      table[i].help, table[i].name, table[i].type);
+        gw_buf_printf(out, "gatewayd_%s %llu\n", table[i].name,
+                      (unsigned long long)gw_stats_sum(stats, (enum gw_stat)i));
+    }
+}

@@ -1,0 +1,667 @@
+/* Owns the workers, the listening sockets, the shared mapping and the versions of the
+ * configuration. Called by main. Invariant: a new version is loaded here first, then by every
+ * worker, and only when all of them have it is any told to serve with it. */
+#include "master.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "base/map.h"
+#include "config/settings.h"
+#include "config/yaml.h"
+#include "control.h"
+#include "net/listener.h"
+#include "script/vm.h"
+#include "watch.h"
+#include "worker.h"
+
+enum { SHARED_BYTES = 32 << 20, DICT_BYTES = 24 << 20, BACKLOG = 4096, RESPAWN_MS = 500 };
+
+enum worker_state { WORKER_NONE, WORKER_LOADING, WORKER_LOADED, WORKER_SERVING, WORKER_ENDING };
+
+struct worker_slot {
+    enum worker_state state;
+    pid_t pid;
+    int control;
+    struct ev_io io;
+    uint64_t started_ms;
+    uint64_t generation; /* the one it was last told to load */
+};
+
+/* One version of the configuration, as the workers get it. */
+struct version {
+    uint64_t number;
+    int pack;           /* memfd; -1: none */
+    int traffic, admin; /* listening sockets; -1: none */
+    struct gw_addr traffic_addr, admin_addr;
+    struct gw_settings settings;
+};
+
+enum ending { ENDING_NO, ENDING_DRAIN, ENDING_NOW };
+
+struct master {
+    const char *file, *lua_dir;
+    struct gw_loop loop;
+    struct gw_shm shm;
+    struct gw_stats *stats;
+    struct gw_dict *dict;
+    struct gw_watch *watch;
+    struct gw_script_env env;
+    struct version current, next; /* next.number 0: no reload under way */
+    bool again;                   /* something changed while a reload was under way */
+    uint64_t last_number;
+    uint64_t last_tried; /* hash of the pack that was tried last: said once is enough */
+    struct worker_slot workers[GW_MAX_WORKERS + 1];
+    unsigned wanted;
+    struct gw_timer respawn;
+    struct ev_signal signals[6];
+    enum ending ending;
+    bool ready;
+    int code;
+};
+
+static struct master master;
+
+static const struct version no_version = {.pack = -1, .traffic = -1, .admin = -1};
+
+static void close_fd(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+static void print_error(const char *line, void *data)
+{
+    (void)data;
+    fprintf(stderr, "%s\n", line);
+}
+
+static void log_error(const char *line, void *data)
+{
+    (void)data;
+    struct gw_log_line out;
+    gw_log_begin(&out, GW_LOG_ERROR, "configuration");
+    gw_log_cstr(&out, "error", line);
+    gw_log_end(&out);
+}
+
+/* For a change nobody asked about: most are none, and a mistake is to be said once. */
+static void say_nothing(const char *line, void *data)
+{
+    (void)line;
+    (void)data;
+}
+
+static void watch_path(const char *path, bool is_dir, void *data)
+{
+    (void)data;
+    if (master.watch)
+        gw_watch_add(master.watch, path, is_dir);
+}
+
+/* The pack goes to the workers as a sealed-off file: all of them see what the master saw. */
+static int pack_file(const char *pack, size_t len)
+{
+    int fd = memfd_create("gatewayd-pack", MFD_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    for (size_t at = 0; at < len;) {
+        ssize_t n = write(fd, pack + at, len - at);
+        if (n <= 0) {
+            close(fd);
+            return -1;
+        }
+        at += (size_t)n;
+    }
+    return fd;
+}
+
+/* Loads from disk and keeps pack and settings. *seen: a hash of all that was read. */
+static bool load_files(struct version *version, gw_vm_report *report, uint64_t *seen)
+{
+    struct gw_vm *vm = gw_vm_new(&master.env);
+    if (!vm)
+        return false;
+    bool good = gw_vm_load(vm, master.file, NULL, 0, report, NULL);
+    size_t len = 0;
+    const char *pack = gw_vm_pack(vm, &len);
+    *seen = pack ? gw_hash(gw_slice_of(pack, len)) : 0;
+    if (master.watch)
+        gw_watch_clear(master.watch);
+    gw_vm_watch(vm, watch_path, NULL);
+    if (good) {
+        gw_vm_push(vm, "settings");
+        version->pack = pack ? pack_file(pack, len) : -1;
+        good = gw_settings_read(vm->L, &version->settings) && version->pack >= 0;
+    }
+    gw_vm_free(vm);
+    return good;
+}
+
+static void log_listening(const struct gw_addr *addr, const char *what)
+{
+    char text[GW_ADDR_TEXT];
+    struct gw_log_line line;
+    gw_log_begin(&line, GW_LOG_INFO, "listening");
+    gw_log_cstr(&line, "addr", gw_addr_text(addr, text));
+    gw_log_cstr(&line, "for", what);
+    gw_log_end(&line);
+}
+
+/* The socket of the current version where host and port are the same, else a new one. -1: can't. */
+static int bind_door(const char *host, unsigned port, const char *what, int old_fd,
+                     const struct gw_addr *old_addr, struct gw_addr *addr)
+{
+    char text[GW_ADDR_TEXT];
+    if (!gw_addr_parse(addr, host, port)) {
+        gw_log(GW_LOG_ERROR, "%s: not an address to listen on: %s", what, host);
+        return -1;
+    }
+    struct gw_addr old = *old_addr;
+    bool same_host = old_fd >= 0 && gw_addr_parse(&old, host, gw_addr_port(old_addr)) &&
+                     gw_addr_eq(&old, old_addr);
+    if (same_host && (port == 0 || port == gw_addr_port(old_addr))) {
+        *addr = *old_addr;
+        return dup(old_fd);
+    }
+    int fd = gw_listener_bind(addr, BACKLOG);
+    if (fd < 0)
+        gw_log(GW_LOG_ERROR, "can't listen on %s (%s): %m", gw_addr_text(addr, text), what);
+    else
+        log_listening(addr, what);
+    return fd;
+}
+
+static bool bind_doors(struct version *v)
+{
+    const struct gw_settings *s = &v->settings;
+    const struct version *old = &master.current;
+    v->traffic = bind_door(s->http_host, s->http_port, "traffic", old->traffic, &old->traffic_addr,
+                           &v->traffic_addr);
+    if (v->traffic < 0)
+        return false;
+    if (!s->admin_enabled)
+        return true;
+    v->admin = bind_door(s->admin_host, s->admin_port, "management", old->admin, &old->admin_addr,
+                         &v->admin_addr);
+    return v->admin >= 0;
+}
+
+static void drop_version(struct version *v)
+{
+    close_fd(&v->pack);
+    close_fd(&v->traffic);
+    close_fd(&v->admin);
+    *v = no_version;
+}
+
+static bool serves(const struct worker_slot *w)
+{
+    return w->state != WORKER_NONE && w->state != WORKER_ENDING;
+}
+
+static void order(struct worker_slot *w, enum gw_order what, const struct version *v)
+{
+    struct gw_message message = {.order = what, .generation = v ? v->number : 0};
+    if (what == GW_ORDER_LOAD) {
+        message.fds[message.fd_count++] = v->pack;
+        message.fds[message.fd_count++] = v->traffic;
+        if (v->admin >= 0)
+            message.fds[message.fd_count++] = v->admin;
+        w->generation = v->number;
+        w->state = WORKER_LOADING;
+    }
+    /* A worker that can't be told is dead or dying: SIGCHLD will say so. */
+    if (!gw_control_send(w->control, &message))
+        gw_log(GW_LOG_WARN, "pid %d can't be told: %m", (int)w->pid);
+}
+
+static unsigned cores(void)
+{
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n < 1 ? 1 : n > GW_MAX_WORKERS ? GW_MAX_WORKERS : (unsigned)n;
+}
+
+static unsigned wanted_workers(const struct gw_settings *s)
+{
+    return s->workers ? s->workers : cores();
+}
+
+static void on_control(struct ev_loop *loop, struct ev_io *io, int revents);
+
+/* What the child must not keep of its parent: it would hold sockets open, and wake the wrong loop.
+ */
+static void leave_parent(const struct worker_slot *own)
+{
+    for (unsigned i = 1; i <= GW_MAX_WORKERS; i++) {
+        struct worker_slot *w = &master.workers[i];
+        if (w != own && w->state != WORKER_NONE)
+            close(w->control);
+    }
+    if (master.watch)
+        close(gw_watch_fd(master.watch));
+    drop_version(&master.current);
+    drop_version(&master.next);
+    ev_loop_destroy(master.loop.ev);
+}
+
+static bool spawn(unsigned number)
+{
+    struct worker_slot *w = &master.workers[number];
+    int pair[2];
+    if (!gw_control_pair(pair)) {
+        gw_log(GW_LOG_ERROR, "no socket pair for worker %u: %m", number);
+        return false;
+    }
+    pid_t pid = fork();
+    if (pid == 0) {
+        close(pair[0]);
+        leave_parent(w);
+        struct gw_worker_setup setup = {number,         pair[1],      master.file,
+                                        master.lua_dir, master.stats, master.dict};
+        exit(gw_worker_run(&setup));
+    }
+    close(pair[1]);
+    if (pid < 0) {
+        close(pair[0]);
+        gw_log(GW_LOG_ERROR, "no process for worker %u: %m", number);
+        return false;
+    }
+    *w = (struct worker_slot){.pid = pid, .control = pair[0], .started_ms = master.loop.now_ms};
+    ev_io_init(&w->io, on_control, w->control, EV_READ);
+    ev_io_start(master.loop.ev, &w->io);
+    order(w, GW_ORDER_LOAD, &master.current);
+    return true;
+}
+
+/* As many workers as the configuration wants; those beyond it finish what they have. */
+static void set_workers(void)
+{
+    for (unsigned i = 1; i <= GW_MAX_WORKERS; i++) {
+        struct worker_slot *w = &master.workers[i];
+        if (i <= master.wanted && w->state == WORKER_NONE && !spawn(i))
+            gw_timer_start(&master.loop, &master.respawn, RESPAWN_MS);
+        if (i > master.wanted && serves(w)) {
+            w->state = WORKER_ENDING;
+            order(w, GW_ORDER_DRAIN, NULL);
+        }
+    }
+}
+
+static void respawn(struct gw_timer *timer)
+{
+    (void)timer;
+    if (master.ending == ENDING_NO)
+        set_workers();
+}
+
+static void end(enum ending how);
+
+static void reload(bool asked);
+
+static void finish_reload(void)
+{
+    if (!master.again)
+        return;
+    master.again = false;
+    reload(false);
+}
+
+static void log_reload_failed(void)
+{
+    gw_stat_add(&master.stats->slot[0], GW_STAT_RELOADS_FAILED, 1);
+    gw_log(GW_LOG_ERROR, "reload failed");
+}
+
+static void refuse_next(void)
+{
+    for (unsigned i = 1; i <= GW_MAX_WORKERS; i++) {
+        struct worker_slot *w = &master.workers[i];
+        if (serves(w) && w->generation == master.next.number) {
+            order(w, GW_ORDER_DROP, &master.next);
+            w->state = WORKER_SERVING;
+        }
+    }
+    drop_version(&master.next);
+    log_reload_failed();
+    finish_reload();
+}
+
+/* All workers have the new version: from here on it is the current one. */
+static void adopt_next(void)
+{
+    struct gw_log_line line;
+    drop_version(&master.current);
+    master.current = master.next;
+    master.next = no_version;
+    for (unsigned i = 1; i <= GW_MAX_WORKERS; i++) {
+        struct worker_slot *w = &master.workers[i];
+        if (serves(w))
+            order(w, GW_ORDER_SWAP, &master.current);
+    }
+    const struct gw_settings *s = &master.current.settings;
+    gw_log_setup(s->log_level, s->log_format, s->log_file[0] ? s->log_file : NULL);
+    gw_stat_add(&master.stats->slot[0], GW_STAT_RELOADS, 1);
+    gw_log_begin(&line, GW_LOG_INFO, "reloaded");
+    gw_log_int(&line, "generation", (int64_t)master.current.number);
+    gw_log_end(&line);
+    master.wanted = wanted_workers(s);
+    set_workers();
+    finish_reload();
+}
+
+static void check_reload(void)
+{
+    if (!master.next.number)
+        return;
+    for (unsigned i = 1; i <= GW_MAX_WORKERS; i++) {
+        const struct worker_slot *w = &master.workers[i];
+        if (serves(w) && (w->generation != master.next.number || w->state != WORKER_LOADED))
+            return;
+    }
+    adopt_next();
+}
+
+/* asked: by HUP, so that it is tried and reported even when nothing has changed. */
+static void reload(bool asked)
+{
+    uint64_t seen = 0;
+    if (master.ending != ENDING_NO)
+        return;
+    if (master.next.number || !master.ready) {
+        master.again = true;
+        return;
+    }
+    struct version next = no_version;
+    bool good = load_files(&next, asked ? log_error : say_nothing, &seen);
+    if (!asked && seen == master.last_tried) {
+        drop_version(&next);
+        return;
+    }
+    if (!good && !asked)
+        load_files(&next, log_error, &seen);
+    master.last_tried = seen;
+    if (!good || !bind_doors(&next)) {
+        drop_version(&next);
+        log_reload_failed();
+        return;
+    }
+    next.number = ++master.last_number;
+    master.next = next;
+    for (unsigned i = 1; i <= GW_MAX_WORKERS; i++) {
+        if (serves(&master.workers[i]))
+            order(&master.workers[i], GW_ORDER_LOAD, &master.next);
+    }
+    check_reload();
+}
+
+static void on_change(void *data)
+{
+    (void)data;
+    reload(false);
+}
+
+static void say_ready(void)
+{
+    struct gw_log_line line;
+    for (unsigned i = 1; i <= master.wanted; i++) {
+        if (master.workers[i].state != WORKER_SERVING)
+            return;
+    }
+    master.ready = true;
+    gw_log_begin(&line, GW_LOG_INFO, "ready");
+    gw_log_int(&line, "workers", master.wanted);
+    gw_log_end(&line);
+    finish_reload();
+}
+
+static void on_failed(struct worker_slot *w, uint64_t generation)
+{
+    if (generation == master.next.number) {
+        refuse_next();
+        return;
+    }
+    gw_log(GW_LOG_ERROR, "pid %d can't load the configuration it is to serve with", (int)w->pid);
+    if (!master.ready)
+        master.code = 3;
+    end(ENDING_NOW);
+}
+
+static void obey(struct worker_slot *w, const struct gw_message *message)
+{
+    switch ((enum gw_order)message->order) {
+    case GW_ORDER_LOADED:
+        if (message->generation != w->generation)
+            return;
+        w->state = WORKER_LOADED;
+        if (w->generation == master.next.number)
+            check_reload();
+        else
+            order(w, GW_ORDER_SWAP, &master.current);
+        return;
+    case GW_ORDER_FAILED:
+        on_failed(w, message->generation);
+        return;
+    case GW_ORDER_SERVING:
+        if (message->generation != w->generation)
+            return;
+        w->state = WORKER_SERVING;
+        if (!master.ready)
+            say_ready();
+        /* A reload that began while this one was being forked includes it now. */
+        if (master.next.number && w->generation != master.next.number)
+            order(w, GW_ORDER_LOAD, &master.next);
+        return;
+    default:
+        return;
+    }
+}
+
+static void on_control(struct ev_loop *loop, struct ev_io *io, int revents)
+{
+    (void)revents;
+    struct worker_slot *w = GW_CONTAINER(io, struct worker_slot, io);
+    struct gw_message message;
+    int got;
+    while ((got = gw_control_receive(io->fd, &message)) > 0) {
+        if (w->state != WORKER_ENDING)
+            obey(w, &message);
+    }
+    if (got < 0)
+        ev_io_stop(loop, io);
+}
+
+static void log_death(unsigned number, pid_t pid, int status)
+{
+    struct gw_log_line line;
+    gw_log_begin(&line, GW_LOG_ERROR, "worker died");
+    gw_log_int(&line, "worker", number);
+    gw_log_int(&line, "pid", pid);
+    if (WIFSIGNALED(status))
+        gw_log_cstr(&line, "signal", strsignal(WTERMSIG(status)));
+    else
+        gw_log_int(&line, "code", WEXITSTATUS(status));
+    gw_log_end(&line);
+}
+
+static unsigned living(void)
+{
+    unsigned n = 0;
+    for (unsigned i = 1; i <= GW_MAX_WORKERS; i++)
+        n += master.workers[i].state != WORKER_NONE;
+    return n;
+}
+
+static void bury_worker(unsigned number, int status)
+{
+    struct worker_slot *w = &master.workers[number];
+    bool expected = w->state == WORKER_ENDING || master.ending != ENDING_NO;
+    uint64_t lived = master.loop.now_ms - w->started_ms;
+    if (!expected || (WIFEXITED(status) && WEXITSTATUS(status) != 0))
+        log_death(number, w->pid, status);
+    if (expected && WIFEXITED(status) && WEXITSTATUS(status) && !master.code)
+        master.code = WEXITSTATUS(status);
+    ev_io_stop(master.loop.ev, &w->io);
+    close(w->control);
+    gw_stats_forget(&master.stats->slot[number]);
+    *w = (struct worker_slot){.control = -1};
+    if (master.ending != ENDING_NO)
+        return;
+    check_reload();
+    gw_timer_start(&master.loop, &master.respawn, lived < RESPAWN_MS ? RESPAWN_MS : 0);
+}
+
+static void reap(void)
+{
+    int status;
+    pid_t pid;
+    gw_loop_update(&master.loop);
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        for (unsigned i = 1; i <= GW_MAX_WORKERS; i++) {
+            if (master.workers[i].state != WORKER_NONE && master.workers[i].pid == pid)
+                bury_worker(i, status);
+        }
+    }
+    if (master.ending != ENDING_NO && living() == 0)
+        gw_loop_stop(&master.loop);
+}
+
+static void end(enum ending how)
+{
+    if (how <= master.ending)
+        return;
+    master.ending = how;
+    gw_log(GW_LOG_INFO, how == ENDING_DRAIN ? "draining; once more to stop at once" : "stopping");
+    close_fd(&master.current.traffic);
+    close_fd(&master.current.admin);
+    for (unsigned i = 1; i <= GW_MAX_WORKERS; i++) {
+        struct worker_slot *w = &master.workers[i];
+        if (w->state == WORKER_NONE)
+            continue;
+        if (how == ENDING_NOW)
+            kill(w->pid, SIGKILL);
+        else
+            order(w, GW_ORDER_DRAIN, NULL);
+    }
+    if (living() == 0)
+        gw_loop_stop(&master.loop);
+}
+
+static void reopen_logs(void)
+{
+    gw_log_reopen();
+    for (unsigned i = 1; i <= GW_MAX_WORKERS; i++) {
+        if (serves(&master.workers[i]))
+            order(&master.workers[i], GW_ORDER_REOPEN, NULL);
+    }
+}
+
+static void on_signal(struct ev_loop *loop, struct ev_signal *signal, int revents)
+{
+    (void)loop;
+    (void)revents;
+    switch (signal->signum) {
+    case SIGCHLD:
+        reap();
+        return;
+    case SIGHUP:
+        reload(true);
+        return;
+    case SIGUSR1:
+        reopen_logs();
+        return;
+    case SIGQUIT:
+        end(ENDING_NOW);
+        return;
+    default:
+        end(master.ending == ENDING_NO ? ENDING_DRAIN : ENDING_NOW);
+    }
+}
+
+static void set_signals(void)
+{
+    static const int wanted[] = {SIGCHLD, SIGHUP, SIGUSR1, SIGQUIT, SIGTERM, SIGINT};
+    signal(SIGPIPE, SIG_IGN);
+    for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++) {
+        ev_signal_init(&master.signals[i], on_signal, wanted[i]);
+        ev_signal_start(master.loop.ev, &master.signals[i]);
+    }
+}
+
+static bool make_shared(void)
+{
+    gw_hash_seed();
+    if (!gw_shm_init(&master.shm, SHARED_BYTES)) {
+        gw_log(GW_LOG_ERROR, "no shared memory: %m");
+        return false;
+    }
+    master.stats = gw_stats_new(&master.shm);
+    master.dict = gw_dict_new(&master.shm, DICT_BYTES);
+    return master.stats && master.dict;
+}
+
+/* The first version, from disk; its mistakes go to stderr as plain lines. */
+static int load_first(void)
+{
+    if (!load_files(&master.current, print_error, &master.last_tried))
+        return 1;
+    const struct gw_settings *s = &master.current.settings;
+    if (!gw_log_setup(s->log_level, s->log_format, s->log_file[0] ? s->log_file : NULL)) {
+        gw_log(GW_LOG_ERROR, "can't write to %s: %m", s->log_file);
+        return 3;
+    }
+    master.current.number = master.last_number = 1;
+    master.wanted = wanted_workers(s);
+    struct version doors = no_version;
+    doors.settings = *s;
+    if (!bind_doors(&doors)) {
+        drop_version(&doors);
+        return 3;
+    }
+    master.current.traffic = doors.traffic;
+    master.current.admin = doors.admin;
+    master.current.traffic_addr = doors.traffic_addr;
+    master.current.admin_addr = doors.admin_addr;
+    return 0;
+}
+
+static void tear_down(void)
+{
+    gw_timer_stop(&master.loop, &master.respawn);
+    gw_watch_free(master.watch);
+    drop_version(&master.current);
+    drop_version(&master.next);
+    gw_loop_fini(&master.loop);
+    if (master.shm.base)
+        gw_shm_fini(&master.shm);
+}
+
+int gw_master_run(const char *file, const char *lua_dir)
+{
+    gw_log_name("master");
+    master = (struct master){.file = file, .lua_dir = lua_dir};
+    master.current = master.next = no_version;
+    master.env = (struct gw_script_env){.lua_dir = lua_dir, .yaml = gw_yaml_parse};
+    gw_timer_init(&master.respawn, respawn);
+    if (!gw_loop_init(&master.loop)) {
+        gw_log(GW_LOG_ERROR, "no event loop: %m");
+        return 3;
+    }
+    set_signals();
+    master.watch = gw_watch_new(&master.loop, on_change, NULL);
+    if (!master.watch)
+        gw_log(GW_LOG_WARN, "changes of files will not be noticed: %m");
+    master.code = make_shared() ? load_first() : 3;
+    if (master.code == 0) {
+        set_workers();
+        gw_loop_run(&master.loop);
+    }
+    tear_down();
+    return master.code;
+}

@@ -1,0 +1,67 @@
+/* What Lua can call: the module gateway.core and the objects it gives. Private to script/. */
+#ifndef GW_SCRIPT_API_H
+#define GW_SCRIPT_API_H
+
+#include "gateway/exchange.h"
+#include "script/vm.h"
+
+/* What Lua holds of an exchange: a full userdata. x is NULL when the exchange is over. */
+struct gw_handle {
+    struct gw_exchange *x;
+};
+
+/* The event object of a task. event is NULL while no hook may look at it. */
+struct gw_event_ref {
+    struct gw_event *event;
+    int json; /* reference to the decoded data, or LUA_NOREF */
+};
+
+/* Registers gateway.core in package.loaded, with everything below. */
+void gw_api_open(struct gw_vm *vm);
+/* Each adds its functions to the table on the stack's top, with the VM as upvalue. */
+void gw_api_core(struct gw_vm *vm);
+void gw_api_message(struct gw_vm *vm);
+void gw_api_event(struct gw_vm *vm);
+void gw_api_shared(struct gw_vm *vm);
+
+/* The VM that a C function of the API belongs to (its first upvalue). */
+static inline struct gw_vm *gw_api_vm(lua_State *L)
+{
+    return lua_touserdata(L, lua_upvalueindex(1));
+}
+
+/* Pushes a new handle on L. */
+struct gw_handle *gw_handle_push(lua_State *L, struct gw_exchange *x);
+/* The exchange of the handle at that index; a Lua error when it is over or no handle. */
+struct gw_exchange *gw_handle_check(lua_State *L, int index);
+
+/* Sets fields of head from the Lua table at index: name = text or list of texts. Lua error on names
+ * or values that may not stand in a head. */
+void gw_api_set_fields(lua_State *L, int index, struct gw_head *head);
+/* One value (text, list of texts, number, nil = remove) for one name. */
+void gw_api_set_field(lua_State *L, struct gw_slice name, int value, struct gw_head *head);
+
+/* Pushes the task's event object on co. */
+struct gw_event_ref *gw_event_ref_push(struct gw_vm *vm, lua_State *co, struct gw_event_ref **cache,
+                                       int *cache_ref);
+/* The object at index is an event object of C. */
+struct gw_event_ref *gw_event_ref_at(lua_State *L, int index);
+/* No hook may look any more. */
+void gw_event_ref_end(struct gw_vm *vm, struct gw_event_ref *ref);
+
+static inline struct gw_slice gw_lua_slice(lua_State *L, int index)
+{
+    size_t len;
+    const char *text = luaL_checklstring(L, index, &len);
+    return gw_slice_of(text, len);
+}
+
+static inline void gw_lua_push(lua_State *L, struct gw_slice s)
+{
+    if (s.ptr)
+        lua_pushlstring(L, s.ptr, s.len);
+    else
+        lua_pushnil(L);
+}
+
+#endif

@@ -1,0 +1,213 @@
+/* Owns the module gateway.core: logging, time, files, replies. Called by the Lua library, never by
+ * plugins directly. Invariant: no function keeps a pointer to an exchange; they go through handles.
+ */
+#include "script/api.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <time.h>
+#include "base/log.h"
+#include "gateway/reply.h"
+#include "script/task.h"
+
+static const char handle_type[] = "gateway.handle";
+static int reply_mark; /* its address is core.REPLY */
+
+struct gw_handle *gw_handle_push(lua_State *L, struct gw_exchange *x)
+{
+    struct gw_handle *handle = lua_newuserdata(L, sizeof *handle);
+    handle->x = x;
+    luaL_getmetatable(L, handle_type);
+    lua_setmetatable(L, -2);
+    return handle;
+}
+
+struct gw_exchange *gw_handle_check(lua_State *L, int index)
+{
+    struct gw_handle *handle = luaL_checkudata(L, index, handle_type);
+    if (!handle->x)
+        luaL_error(L, "the exchange is over");
+    return handle->x;
+}
+
+static int core_log(lua_State *L)
+{
+    static const char *const names[] = {"debug", "info", "warn", "error", NULL};
+    int level = luaL_checkoption(L, 1, "info", names);
+    struct gw_slice text = gw_lua_slice(L, 2);
+    struct gw_log_line line;
+    gw_log_begin(&line, (enum gw_log_level)level, "lua");
+    gw_log_str(&line, "text", text);
+    gw_log_end(&line);
+    return 0;
+}
+
+static int core_now(lua_State *L)
+{
+    struct gw_loop *loop = gw_api_vm(L)->env->loop;
+    struct timespec ts;
+    if (loop) {
+        lua_pushnumber(L, (lua_Number)loop->now_ms / 1000.0);
+        return 1;
+    }
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    lua_pushnumber(L, (lua_Number)ts.tv_sec + (lua_Number)ts.tv_nsec / 1e9);
+    return 1;
+}
+
+static int core_time(lua_State *L)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_REALTIME, &ts);
+    lua_pushnumber(L, (lua_Number)ts.tv_sec + (lua_Number)ts.tv_nsec / 1e9);
+    return 1;
+}
+
+static int visible(const struct dirent *entry)
+{
+    return entry->d_name[0] != '.';
+}
+
+static int core_list(lua_State *L)
+{
+    struct dirent **names;
+    int n = scandir(luaL_checkstring(L, 1), &names, visible, alphasort);
+    if (n < 0) {
+        lua_pushnil(L);
+        lua_pushstring(L, strerror(errno));
+        return 2;
+    }
+    lua_createtable(L, n, 0);
+    for (int i = 0; i < n; i++) {
+        lua_pushstring(L, names[i]->d_name);
+        lua_rawseti(L, -2, i + 1);
+        free(names[i]);
+    }
+    free(names);
+    return 1;
+}
+
+static unsigned check_status(lua_State *L, int index)
+{
+    int status = (int)luaL_checkinteger(L, index);
+    luaL_argcheck(L, status >= 200 && status <= 599, index, "status must be from 200 to 599");
+    return (unsigned)status;
+}
+
+static int push_reply(lua_State *L)
+{
+    lua_pushlightuserdata(L, &reply_mark);
+    return 1;
+}
+
+static int core_reply(lua_State *L)
+{
+    struct gw_exchange *x = gw_handle_check(L, 1);
+    unsigned status = check_status(L, 2);
+    struct gw_slice body = lua_isnoneornil(L, 3) ? GW_SLICE("") : gw_lua_slice(L, 3);
+    struct gw_reply *reply = gw_reply_new(x, status);
+    if (!lua_isnoneornil(L, 4))
+        gw_api_set_fields(L, 4, &reply->head);
+    bool bare = status == 204 || status == 304;
+    reply->head.has_body = !bare;
+    reply->head.length = bare ? 0 : (int64_t)body.len;
+    if (bare)
+        return push_reply(L);
+    gw_buf_add(&reply->body, body);
+    if (body.len)
+        gw_fields_default(&reply->head, GW_SLICE("content-type"),
+                          GW_SLICE("text/plain; charset=utf-8"));
+    return push_reply(L);
+}
+
+static int core_fail(lua_State *L)
+{
+    struct gw_exchange *x = gw_handle_check(L, 1);
+    unsigned status = check_status(L, 2);
+    gw_reply_problem(x, status, gw_lua_slice(L, 3));
+    if (!lua_isnoneornil(L, 4))
+        gw_api_set_fields(L, 4, &x->reply->head);
+    return push_reply(L);
+}
+
+static int core_client(lua_State *L)
+{
+    struct gw_exchange *x = gw_handle_check(L, 1);
+    char host[GW_ADDR_TEXT];
+    if (!x->client)
+        return 0;
+    lua_pushstring(L, gw_addr_host(&x->client->conn->peer, host));
+    lua_pushinteger(L, (lua_Integer)gw_addr_port(&x->client->conn->peer));
+    return 2;
+}
+
+static int core_id(lua_State *L)
+{
+    lua_pushstring(L, gw_handle_check(L, 1)->id);
+    return 1;
+}
+
+static int core_set_rule(lua_State *L)
+{
+    struct gw_exchange *x = gw_handle_check(L, 1);
+    struct gw_slice id = gw_lua_slice(L, 2);
+    size_t n = id.len < sizeof x->rule ? id.len : sizeof x->rule - 1;
+    memcpy(x->rule, id.ptr, n);
+    x->rule[n] = '\0';
+    return 0;
+}
+
+static int core_tried(lua_State *L)
+{
+    struct gw_exchange *x = gw_handle_check(L, 1);
+    unsigned index = (unsigned)luaL_checkinteger(L, 2);
+    bool found = false;
+    for (unsigned i = 0; i < x->tried_count; i++)
+        found |= x->tried[i] == index;
+    lua_pushboolean(L, found);
+    return 1;
+}
+
+static const luaL_Reg functions[] = {
+    {"log", core_log},        {"now", core_now},     {"time", core_time},
+    {"list", core_list},      {"reply", core_reply}, {"fail", core_fail},
+    {"client", core_client},  {"id", core_id},       {"set_rule", core_set_rule},
+    {"sleep", gw_task_sleep}, {"tried", core_tried}, {NULL, NULL},
+};
+
+void gw_api_core(struct gw_vm *vm)
+{
+    lua_State *L = vm->L;
+    luaL_newmetatable(L, handle_type);
+    lua_pushliteral(L, "private");
+    lua_setfield(L, -2, "__metatable");
+    lua_pop(L, 1);
+    lua_pushlightuserdata(L, vm);
+    luaL_setfuncs(L, functions, 1);
+    lua_pushlightuserdata(L, &reply_mark);
+    lua_setfield(L, -2, "REPLY");
+    lua_pushinteger(L, (lua_Integer)vm->env->worker);
+    lua_setfield(L, -2, "worker");
+    lua_pushliteral(L, GW_VERSION);
+    lua_setfield(L, -2, "version");
+    if (vm->env->yaml) {
+        lua_pushcfunction(L, vm->env->yaml);
+        lua_setfield(L, -2, "yaml");
+    }
+}
+
+void gw_api_open(struct gw_vm *vm)
+{
+    lua_State *L = vm->L;
+    lua_newtable(L);
+    gw_api_core(vm);
+    gw_api_message(vm);
+    gw_api_event(vm);
+    gw_api_shared(vm);
+    lua_getglobal(L, "package");
+    lua_getfield(L, -1, "loaded");
+    lua_pushvalue(L, -3);
+    lua_setfield(L, -2, "gateway.core");
+    lua_pop(L, 3);
+}

@@ -1,0 +1,429 @@
+/* Owns the objects behind ctx.req and ctx.res: tables {handle} whose members are read from and
+ * written to the exchange's heads. Called by the Lua library and by plugins. Invariant: nothing
+ * that could break a head's syntax, and no framing field, gets into one. */
+#include "script/api.h"
+
+#include <stdlib.h>
+#include "gateway/relay.h"
+#include "http/target.h"
+
+static const char request_type[] = "gateway.request", response_type[] = "gateway.response",
+                  fields_type[] = "gateway.fields";
+
+enum member {
+    M_METHOD = 1,
+    M_PATH,
+    M_QUERY,
+    M_QUERYSTRING,
+    M_TARGET,
+    M_SCHEME,
+    M_HOST,
+    M_VERSION,
+    M_STATUS,
+    M_STREAM,
+    M_HEADERS
+};
+
+static const struct {
+    const char *name;
+    enum member member;
+} members[] = {
+    {"method", M_METHOD},   {"path", M_PATH},
+    {"query", M_QUERY},     {"querystring", M_QUERYSTRING},
+    {"target", M_TARGET},   {"scheme", M_SCHEME},
+    {"host", M_HOST},       {"version", M_VERSION},
+    {"status", M_STATUS},   {"stream", M_STREAM},
+    {"headers", M_HEADERS},
+};
+
+enum { UPVALUE_VM = 1, UPVALUE_MEMBERS, UPVALUE_METHODS, UPVALUE_RESPONSE };
+
+/* The exchange behind the object at index: {handle, is_response}. */
+static struct gw_exchange *exchange_at(lua_State *L, int index)
+{
+    luaL_checktype(L, index, LUA_TTABLE);
+    lua_rawgeti(L, index, 1);
+    struct gw_exchange *x = gw_handle_check(L, -1);
+    lua_pop(L, 1);
+    return x;
+}
+
+static struct gw_head *head_at(lua_State *L, int index)
+{
+    struct gw_exchange *x = exchange_at(L, index);
+    lua_rawgeti(L, index, 2);
+    bool response = lua_toboolean(L, -1);
+    lua_pop(L, 1);
+    struct gw_head *head = response ? x->response : x->request;
+    if (!head)
+        luaL_error(L, "there is no %s yet", response ? "response" : "request");
+    return head;
+}
+
+void gw_api_set_field(lua_State *L, struct gw_slice name, int value, struct gw_head *head)
+{
+    if (!gw_field_name_ok(name))
+        luaL_error(L, "not a header name: %q", name.ptr);
+    if (gw_field_is_framing(name))
+        luaL_error(L, "header %s belongs to the gateway's framing", name.ptr);
+    gw_fields_remove(head, name);
+    int count = lua_istable(L, value) ? (int)lua_objlen(L, value) : !lua_isnil(L, value);
+    for (int i = 1; i <= count; i++) {
+        if (lua_istable(L, value))
+            lua_rawgeti(L, value, i);
+        else
+            lua_pushvalue(L, value);
+        if (!lua_isstring(L, -1))
+            luaL_error(L, "header %s: a string is needed, not a %s", name.ptr,
+                       luaL_typename(L, -1));
+        struct gw_slice text = gw_slice_trim(gw_lua_slice(L, -1));
+        if (!gw_field_value_ok(text))
+            luaL_error(L, "header %s: control bytes in its value", name.ptr);
+        gw_fields_add(head, name, text);
+        lua_pop(L, 1);
+    }
+}
+
+void gw_api_set_fields(lua_State *L, int index, struct gw_head *head)
+{
+    luaL_checktype(L, index, LUA_TTABLE);
+    lua_pushnil(L);
+    while (lua_next(L, index)) {
+        if (lua_type(L, -2) != LUA_TSTRING)
+            luaL_error(L, "header names are strings");
+        gw_api_set_field(L, gw_lua_slice(L, -2), lua_gettop(L), head);
+        lua_pop(L, 1);
+    }
+}
+
+static int fields_index(lua_State *L)
+{
+    struct gw_head *head = head_at(L, 1);
+    if (lua_type(L, 2) != LUA_TSTRING)
+        return 0;
+    gw_lua_push(L, gw_fields_joined(head, gw_lua_slice(L, 2)));
+    return 1;
+}
+
+static int fields_newindex(lua_State *L)
+{
+    struct gw_head *head = head_at(L, 1);
+    gw_api_set_field(L, gw_lua_slice(L, 2), 3, head);
+    return 0;
+}
+
+static int message_values(lua_State *L)
+{
+    struct gw_head *head = head_at(L, 1);
+    struct gw_slice name = gw_lua_slice(L, 2);
+    lua_newtable(L);
+    for (unsigned i = 0, n = 0; i < head->count; i++) {
+        if (!gw_slice_ieq(head->fields[i].name, name))
+            continue;
+        gw_lua_push(L, head->fields[i].value);
+        lua_rawseti(L, -2, (int)++n);
+    }
+    return 1;
+}
+
+static int message_add(lua_State *L)
+{
+    struct gw_head *head = head_at(L, 1);
+    struct gw_slice name = gw_lua_slice(L, 2), value = gw_slice_trim(gw_lua_slice(L, 3));
+    if (!gw_field_name_ok(name) || gw_field_is_framing(name))
+        return luaL_error(L, "not a header that can be set: %s", name.ptr);
+    if (!gw_field_value_ok(value))
+        return luaL_error(L, "header %s: control bytes in its value", name.ptr);
+    gw_fields_add(head, name, value);
+    return 0;
+}
+
+static int next_field(lua_State *L)
+{
+    struct gw_head *head = head_at(L, lua_upvalueindex(1));
+    int i = (int)lua_tointeger(L, lua_upvalueindex(2));
+    if (i >= head->count)
+        return 0;
+    lua_pushinteger(L, i + 1);
+    lua_replace(L, lua_upvalueindex(2));
+    gw_lua_push(L, head->fields[i].name);
+    gw_lua_push(L, head->fields[i].value);
+    return 2;
+}
+
+static int message_each(lua_State *L)
+{
+    head_at(L, 1);
+    lua_pushvalue(L, 1);
+    lua_pushinteger(L, 0);
+    lua_pushcclosure(L, next_field, 2);
+    return 1;
+}
+
+/* The header object is made once per message and kept in it. */
+static int push_headers(lua_State *L)
+{
+    lua_rawgeti(L, 1, 3);
+    if (!lua_isnil(L, -1))
+        return 1;
+    lua_createtable(L, 2, 0);
+    lua_rawgeti(L, 1, 1);
+    lua_rawseti(L, -2, 1);
+    lua_rawgeti(L, 1, 2);
+    lua_rawseti(L, -2, 2);
+    luaL_getmetatable(L, fields_type);
+    lua_setmetatable(L, -2);
+    lua_pushvalue(L, -1);
+    lua_rawseti(L, 1, 3);
+    return 1;
+}
+
+/* Takes the next name=value of a query string; false at the end. */
+static bool next_pair(struct gw_slice *rest, struct gw_slice *name, struct gw_slice *value)
+{
+    while (rest->len) {
+        const char *amp = memchr(rest->ptr, '&', rest->len);
+        size_t n = amp ? (size_t)(amp - rest->ptr) : rest->len;
+        struct gw_slice pair = gw_slice_of(rest->ptr, n);
+        *rest = gw_slice_of(rest->ptr + n + !!amp, rest->len - n - !!amp);
+        if (!n)
+            continue;
+        const char *eq = memchr(pair.ptr, '=', pair.len);
+        size_t at = eq ? (size_t)(eq - pair.ptr) : pair.len;
+        *name = gw_slice_of(pair.ptr, at);
+        *value = gw_slice_of(pair.ptr + at + !!eq, pair.len - at - !!eq);
+        return true;
+    }
+    return false;
+}
+
+/* The decoded parameters as a fresh table; the first one of a name counts. */
+static int push_query(lua_State *L, const struct gw_head *head)
+{
+    struct gw_slice rest = gw_head_query(head), name, value;
+    struct gw_arena arena;
+    gw_arena_init(&arena);
+    lua_newtable(L);
+    while (next_pair(&rest, &name, &value)) {
+        gw_lua_push(L, gw_percent_decode(&arena, name, true));
+        lua_pushvalue(L, -1);
+        lua_rawget(L, -3);
+        if (lua_isnil(L, -1)) {
+            lua_pop(L, 1);
+            gw_lua_push(L, gw_percent_decode(&arena, value, true));
+            lua_rawset(L, -3);
+        } else {
+            lua_pop(L, 2);
+        }
+    }
+    gw_arena_clear(&arena);
+    return 1;
+}
+
+static enum member member_of(lua_State *L, int key)
+{
+    lua_pushvalue(L, key);
+    lua_rawget(L, lua_upvalueindex(UPVALUE_MEMBERS));
+    enum member m = (enum member)lua_tointeger(L, -1);
+    lua_pop(L, 1);
+    return m;
+}
+
+static int push_slice(lua_State *L, struct gw_slice s)
+{
+    gw_lua_push(L, s);
+    return 1;
+}
+
+static int push_method_named(lua_State *L)
+{
+    lua_pushvalue(L, 2);
+    lua_rawget(L, lua_upvalueindex(UPVALUE_METHODS));
+    return 1;
+}
+
+static int request_index(lua_State *L)
+{
+    enum member m = member_of(L, 2);
+    if (m == M_HEADERS)
+        return push_headers(L);
+    if (!m)
+        return push_method_named(L);
+    struct gw_head *head = head_at(L, 1);
+    switch (m) {
+    case M_METHOD:
+        return push_slice(L, head->method);
+    case M_PATH:
+        return push_slice(L, gw_head_path(head));
+    case M_QUERY:
+        return push_query(L, head);
+    case M_QUERYSTRING: {
+        struct gw_slice query = gw_head_query(head);
+        return push_slice(L, query.ptr ? query : GW_SLICE(""));
+    }
+    case M_TARGET:
+        return push_slice(L, head->path);
+    case M_SCHEME:
+        return push_slice(L, head->scheme);
+    case M_HOST:
+        return push_slice(L, head->authority);
+    case M_VERSION:
+        lua_pushfstring(L, "1.%d", (int)head->minor);
+        return 1;
+    default:
+        return 0;
+    }
+}
+
+static void check_target(lua_State *L, struct gw_slice text, bool query)
+{
+    for (size_t i = 0; i < text.len; i++) {
+        unsigned char c = (unsigned char)text.ptr[i];
+        if (c <= ' ' || c >= 0x7f || c == '#' || (c == '?' && !query))
+            luaL_error(L, "byte %d can't stand in a path; percent-encode it", (int)c);
+    }
+}
+
+static void set_target(struct gw_head *head, struct gw_slice path, struct gw_slice query)
+{
+    const char *sep = query.ptr && query.len ? "?" : "";
+    head->path = gw_arena_printf(head->arena, "%.*s%s%.*s", (int)path.len, path.ptr, sep,
+                                 (int)query.len, query.ptr ? query.ptr : "");
+}
+
+static void set_request_path(lua_State *L, struct gw_head *head, enum member m)
+{
+    struct gw_slice text = gw_lua_slice(L, 3);
+    check_target(L, text, m != M_PATH);
+    if (m == M_QUERYSTRING) {
+        set_target(head, gw_head_path(head), text);
+        return;
+    }
+    if (text.len == 0 || text.ptr[0] != '/')
+        luaL_error(L, "a path begins with a slash");
+    if (m == M_PATH)
+        set_target(head, text, gw_head_query(head));
+    else
+        head->path = gw_arena_copy(head->arena, text);
+}
+
+static int request_newindex(lua_State *L)
+{
+    struct gw_head *head = head_at(L, 1);
+    enum member m = member_of(L, 2);
+    switch (m) {
+    case M_PATH:
+    case M_TARGET:
+    case M_QUERYSTRING:
+        set_request_path(L, head, m);
+        return 0;
+    case M_METHOD: {
+        struct gw_slice method = gw_lua_slice(L, 3);
+        luaL_argcheck(L, gw_field_name_ok(method), 3, "not a method");
+        head->method = gw_arena_copy(head->arena, method);
+        return 0;
+    }
+    case M_HOST: {
+        struct gw_slice host = gw_lua_slice(L, 3);
+        luaL_argcheck(L, gw_authority_ok(host), 3, "not a host");
+        head->authority = gw_arena_copy(head->arena, host);
+        return 0;
+    }
+    default:
+        return luaL_error(L, "ctx.req.%s can't be set", lua_tostring(L, 2));
+    }
+}
+
+static int response_index(lua_State *L)
+{
+    enum member m = member_of(L, 2);
+    if (m == M_HEADERS)
+        return push_headers(L);
+    if (m == M_STATUS) {
+        lua_pushinteger(L, head_at(L, 1)->status);
+        return 1;
+    }
+    if (m == M_STREAM) {
+        lua_pushboolean(L, gw_relay_is_stream(exchange_at(L, 1)));
+        return 1;
+    }
+    return push_method_named(L);
+}
+
+static int response_newindex(lua_State *L)
+{
+    struct gw_head *head = head_at(L, 1);
+    if (member_of(L, 2) != M_STATUS)
+        return luaL_error(L, "ctx.res.%s can't be set", lua_tostring(L, 2));
+    int status = (int)luaL_checkinteger(L, 3);
+    luaL_argcheck(L, status >= 200 && status <= 599, 3, "status must be from 200 to 599");
+    bool bare = status == 204 || status == 304;
+    luaL_argcheck(L, bare == !head->has_body || !bare, 3, "this response has a body already");
+    head->status = (unsigned)status;
+    return 0;
+}
+
+static int push_message(lua_State *L, const char *type, bool response)
+{
+    struct gw_exchange *x = gw_handle_check(L, 1);
+    if (response && !x->response)
+        return 0;
+    lua_createtable(L, 3, 0);
+    lua_pushvalue(L, 1);
+    lua_rawseti(L, -2, 1);
+    lua_pushboolean(L, response);
+    lua_rawseti(L, -2, 2);
+    luaL_getmetatable(L, type);
+    lua_setmetatable(L, -2);
+    return 1;
+}
+
+static int core_request(lua_State *L)
+{
+    return push_message(L, request_type, false);
+}
+
+static int core_response(lua_State *L)
+{
+    return push_message(L, response_type, true);
+}
+
+static const luaL_Reg methods[] = {
+    {"values", message_values}, {"add", message_add}, {"each", message_each}, {NULL, NULL}};
+static const luaL_Reg functions[] = {
+    {"request", core_request}, {"response", core_response}, {NULL, NULL}};
+
+static void push_members(lua_State *L)
+{
+    lua_newtable(L);
+    for (size_t i = 0; i < sizeof members / sizeof members[0]; i++) {
+        lua_pushinteger(L, members[i].member);
+        lua_setfield(L, -2, members[i].name);
+    }
+}
+
+/* A metatable whose functions have the VM, the member codes and the methods as upvalues. */
+static void new_type(struct gw_vm *vm, const char *type, lua_CFunction index,
+                     lua_CFunction newindex)
+{
+    lua_State *L = vm->L;
+    luaL_Reg meta[] = {{"__index", index}, {"__newindex", newindex}, {NULL, NULL}};
+    luaL_newmetatable(L, type);
+    lua_pushlightuserdata(L, vm);
+    push_members(L);
+    lua_newtable(L);
+    luaL_setfuncs(L, methods, 0);
+    luaL_setfuncs(L, meta, 3);
+    lua_pushliteral(L, "private");
+    lua_setfield(L, -2, "__metatable");
+    lua_pop(L, 1);
+}
+
+void gw_api_message(struct gw_vm *vm)
+{
+    new_type(vm, request_type, request_index, request_newindex);
+    new_type(vm, response_type, response_index, response_newindex);
+    new_type(vm, fields_type, fields_index, fields_newindex);
+    lua_pushlightuserdata(vm->L, vm);
+    luaL_setfuncs(vm->L, functions, 1);
+}

@@ -1,0 +1,362 @@
+/* Owns the Lua side of an exchange: its context, its handle, and the task a hook of it waits on.
+ * Called by the steps through struct gw_hooks. Invariant: a hook runs by lua_resume on a pooled
+ * thread, and only inside a step; whatever wakes it only marks it runnable. */
+#include "script/hooks.h"
+
+#include <stdlib.h>
+#include "gateway/reply.h"
+#include "script/api.h"
+#include "script/task.h"
+
+static struct gw_vm *vm_of(const struct gw_exchange *x)
+{
+    return x->generation->script;
+}
+
+static void error_field(struct gw_log_line *line, lua_State *co, const char *key)
+{
+    lua_getfield(co, -1, key);
+    if (lua_isstring(co, -1))
+        gw_log_cstr(line, key, lua_tostring(co, -1));
+    lua_pop(co, 1);
+}
+
+/* Logs the error on the top of co: the pipeline's table of plugin, hook, message and traceback, or
+ * a plain error of the gateway's own Lua. */
+static void log_error(struct gw_exchange *x, lua_State *co)
+{
+    struct gw_log_line line;
+    gw_stat_add(x->gateway->count, GW_STAT_HOOK_ERRORS, 1);
+    gw_log_begin(&line, GW_LOG_ERROR, "hook failed");
+    gw_log_cstr(&line, "x", x->id);
+    gw_log_cstr(&line, "step", gw_step_name(x->step));
+    if (x->rule[0])
+        gw_log_cstr(&line, "rule", x->rule);
+    if (x->step == GW_STEP_RELAY && (x->relay.event.has & GW_EVENT_ID))
+        gw_log_str(&line, "event", x->relay.event.id);
+    if (lua_istable(co, -1)) {
+        error_field(&line, co, "plugin");
+        error_field(&line, co, "hook");
+        error_field(&line, co, "message");
+        error_field(&line, co, "traceback");
+    } else {
+        const char *msg = lua_tostring(co, -1);
+        luaL_traceback(co, co, msg ? msg : "an error that is no text", 0);
+        gw_log_cstr(&line, "message", lua_tostring(co, -1));
+    }
+    gw_log_end(&line);
+}
+
+/* Makes ctx and handle for a generation; the new context's reference is returned. */
+static int open_context(struct gw_exchange *x, struct gw_vm *vm, struct gw_handle **handle)
+{
+    lua_State *L = vm->L;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, vm->entry[GW_ENTRY_OPEN]);
+    *handle = gw_handle_push(L, x);
+    if (lua_pcall(L, 1, 1, 0) != 0) {
+        log_error(x, L);
+        lua_pop(L, 1);
+        return LUA_NOREF;
+    }
+    return luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
+/* The task that goes on, or a fresh one with `entry` and the context on it. NULL: it still waits.
+ */
+static struct gw_task *prepare(struct gw_exchange *x, enum gw_entry entry, int *nargs)
+{
+    struct gw_vm *vm = vm_of(x);
+    struct gw_task *task = x->script.task;
+    if (task) {
+        *nargs = 0;
+        return task->state == GW_TASK_WAITING ? NULL : task;
+    }
+    task = gw_task_take(vm, x);
+    lua_rawgeti(task->co, LUA_REGISTRYINDEX, vm->entry[entry]);
+    lua_rawgeti(task->co, LUA_REGISTRYINDEX, x->script.ctx_ref);
+    *nargs = 1;
+    return task;
+}
+
+enum run { RUN_DONE, RUN_WAITS, RUN_FAILED };
+
+/* Runs the task a stretch. RUN_DONE: its results are on task->co and the caller gives it back. */
+static enum run run(struct gw_exchange *x, struct gw_task *task, int nargs)
+{
+    int status = gw_task_resume(task, nargs);
+    if (status == 0) {
+        x->script.task = NULL;
+        return RUN_DONE;
+    }
+    if (status == LUA_YIELD) {
+        x->script.task = task;
+        lua_settop(task->co, 0);
+        if (task->state == GW_TASK_RUNNABLE)
+            gw_exchange_wake(x);
+        return RUN_WAITS;
+    }
+    x->script.task = NULL;
+    log_error(x, task->co);
+    if (task->event)
+        gw_event_ref_end(task->vm, task->event);
+    gw_task_discard(task);
+    return RUN_FAILED;
+}
+
+typedef enum gw_hook_result finish_fn(struct gw_exchange *x, lua_State *co);
+
+static enum gw_hook_result run_hook(struct gw_exchange *x, enum gw_entry entry, finish_fn *finish)
+{
+    int nargs;
+    struct gw_task *task = prepare(x, entry, &nargs);
+    if (!task)
+        return GW_HOOK_WAIT;
+    switch (run(x, task, nargs)) {
+    case RUN_WAITS:
+        return GW_HOOK_WAIT;
+    case RUN_FAILED:
+        return GW_HOOK_FAIL;
+    case RUN_DONE:
+        break;
+    }
+    enum gw_hook_result result = x->reply && x->reply->set ? GW_HOOK_REPLY : finish(x, task->co);
+    gw_task_give(task);
+    return result;
+}
+
+static enum gw_hook_result finish_plain(struct gw_exchange *x, lua_State *co)
+{
+    (void)x;
+    (void)co;
+    return GW_HOOK_NEXT;
+}
+
+static void take_rule(struct gw_exchange *x, lua_State *co, int flags, int timeout)
+{
+    double seconds = lua_tonumber(co, timeout);
+    x->hook_flags = (unsigned)lua_tointeger(co, flags);
+    x->timeout_ms = seconds > 0 ? (uint64_t)(seconds * 1000) : 0;
+}
+
+static enum gw_hook_result finish_route(struct gw_exchange *x, lua_State *co)
+{
+    take_rule(x, co, 1, 2);
+    return GW_HOOK_NEXT;
+}
+
+static enum gw_hook_result finish_balance(struct gw_exchange *x, lua_State *co)
+{
+    lua_Integer index = lua_tointeger(co, 1);
+    if (index >= 1 && (unsigned)index <= x->generation->instance_count) {
+        gw_exchange_use(x, x->generation->instances[index - 1]);
+        return GW_HOOK_NEXT;
+    }
+    gw_log(GW_LOG_ERROR, "balance: the program named no instance");
+    return GW_HOOK_FAIL;
+}
+
+static enum gw_hook_result hook_route(struct gw_exchange *x)
+{
+    if (!x->script.handle) {
+        struct gw_handle *handle;
+        x->script.ctx_ref = open_context(x, vm_of(x), &handle);
+        if (x->script.ctx_ref == LUA_NOREF)
+            return GW_HOOK_FAIL;
+        x->script.handle = handle;
+    }
+    return run_hook(x, GW_ENTRY_ROUTE, finish_route);
+}
+
+static enum gw_hook_result hook_access(struct gw_exchange *x)
+{
+    return run_hook(x, GW_ENTRY_ACCESS, finish_plain);
+}
+
+static enum gw_hook_result hook_balance(struct gw_exchange *x)
+{
+    return run_hook(x, GW_ENTRY_BALANCE, finish_balance);
+}
+
+static enum gw_hook_result hook_response(struct gw_exchange *x)
+{
+    return run_hook(x, GW_ENTRY_RESPONSE, finish_plain);
+}
+
+/* What a hook gave in the place of the event: event objects and whole serialised events. */
+static void emit_list(lua_State *co, struct gw_buf *out)
+{
+    for (int i = 1; i <= (int)lua_objlen(co, 1); i++) {
+        lua_rawgeti(co, 1, i);
+        struct gw_event_ref *ref = gw_event_ref_at(co, -1);
+        if (ref && ref->event)
+            gw_event_write(ref->event, out);
+        else if (lua_type(co, -1) == LUA_TSTRING)
+            gw_buf_add(out, gw_lua_slice(co, -1));
+        lua_pop(co, 1);
+    }
+}
+
+static enum gw_event_verdict read_verdict(lua_State *co, struct gw_buf *out)
+{
+    switch (lua_type(co, 1)) {
+    case LUA_TNONE:
+    case LUA_TNIL:
+        return GW_EVENT_PASS;
+    case LUA_TTABLE:
+        emit_list(co, out);
+        return lua_toboolean(co, 2) ? GW_EVENT_END : GW_EVENT_DROP;
+    default:
+        return GW_EVENT_DROP;
+    }
+}
+
+static enum gw_event_verdict hook_event(struct gw_exchange *x, struct gw_event *event,
+                                        struct gw_buf *out)
+{
+    int nargs;
+    struct gw_task *task = prepare(x, GW_ENTRY_EVENT, &nargs);
+    if (!task)
+        return GW_EVENT_PENDING;
+    if (nargs) {
+        gw_event_ref_push(task->vm, task->co, &task->event, &task->event_ref)->event = event;
+        nargs = 2;
+    }
+    switch (run(x, task, nargs)) {
+    case RUN_WAITS:
+        return GW_EVENT_PENDING;
+    case RUN_FAILED:
+        return GW_EVENT_FAIL;
+    case RUN_DONE:
+        break;
+    }
+    enum gw_event_verdict verdict = read_verdict(task->co, out);
+    gw_event_ref_end(task->vm, task->event);
+    gw_task_give(task);
+    return verdict;
+}
+
+static void hook_cancel(struct gw_exchange *x)
+{
+    struct gw_task *task = x->script.task;
+    x->script.task = NULL;
+    if (!task)
+        return;
+    if (task->event)
+        gw_event_ref_end(task->vm, task->event);
+    gw_task_discard(task);
+}
+
+static void hook_close(struct gw_exchange *x, const char *reason)
+{
+    int nargs;
+    hook_cancel(x);
+    struct gw_task *task = prepare(x, GW_ENTRY_CLOSE, &nargs);
+    lua_pushstring(task->co, reason);
+    switch (run(x, task, nargs + 1)) {
+    case RUN_DONE:
+        gw_task_give(task);
+        break;
+    case RUN_WAITS:
+        gw_log(GW_LOG_WARN, "x=%s: an on_close hook waits; it is not waited for", x->id);
+        break;
+    case RUN_FAILED:
+        break;
+    }
+}
+
+static void drop_context(struct gw_exchange *x)
+{
+    struct gw_handle *handle = x->script.handle;
+    if (!handle)
+        return;
+    handle->x = NULL;
+    luaL_unref(vm_of(x)->L, LUA_REGISTRYINDEX, x->script.ctx_ref);
+    x->script.handle = NULL;
+    x->script.ctx_ref = LUA_NOREF;
+}
+
+static void hook_release(struct gw_exchange *x)
+{
+    hook_cancel(x);
+    drop_context(x);
+}
+
+static bool hook_waiting(const struct gw_exchange *x)
+{
+    return x->script.task != NULL;
+}
+
+static void log_pinned(const struct gw_exchange *x, const struct gw_generation *to, const char *why)
+{
+    struct gw_log_line line;
+    gw_log_begin(&line, GW_LOG_WARN, "stream stays under its old version");
+    gw_log_cstr(&line, "x", x->id);
+    gw_log_cstr(&line, "rule", x->rule);
+    gw_log_int(&line, "generation", (int64_t)to->number);
+    gw_log_cstr(&line, "why", why ? why : "?");
+    gw_log_end(&line);
+}
+
+/* Calls save in the old VM; the text is on the top of its stack. */
+static bool save_context(struct gw_exchange *x, struct gw_generation *to)
+{
+    lua_State *L = vm_of(x)->L;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, vm_of(x)->entry[GW_ENTRY_SAVE]);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, x->script.ctx_ref);
+    if (lua_pcall(L, 1, 2, 0) == 0 && lua_isstring(L, -2)) {
+        lua_pop(L, 1);
+        return true;
+    }
+    log_pinned(x, to, lua_tostring(L, -1));
+    lua_settop(L, 0);
+    return false;
+}
+
+/* Calls adopt in the new VM: ctx, flags, timeout are on its stack afterwards. */
+static bool adopt_context(struct gw_exchange *x, struct gw_generation *to, struct gw_slice saved,
+                          struct gw_handle **handle)
+{
+    struct gw_vm *vm = to->script;
+    lua_State *L = vm->L;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, vm->entry[GW_ENTRY_ADOPT]);
+    *handle = gw_handle_push(L, x);
+    lua_pushlstring(L, saved.ptr, saved.len);
+    if (lua_pcall(L, 2, 3, 0) == 0 && lua_istable(L, 1))
+        return true;
+    (*handle)->x = NULL;
+    log_pinned(x, to, lua_tostring(L, lua_gettop(L) > 1 ? 2 : 1));
+    lua_settop(L, 0);
+    return false;
+}
+
+static bool hook_adopt(struct gw_exchange *x, struct gw_generation *to)
+{
+    struct gw_handle *handle;
+    lua_State *from = vm_of(x)->L, *L = ((struct gw_vm *)to->script)->L;
+    if (!save_context(x, to))
+        return false;
+    struct gw_slice saved = gw_lua_slice(from, -1);
+    bool good = adopt_context(x, to, saved, &handle);
+    lua_pop(from, 1);
+    if (!good)
+        return false;
+    drop_context(x);
+    take_rule(x, L, 2, 3);
+    lua_settop(L, 1);
+    x->script.ctx_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    x->script.handle = handle;
+    return true;
+}
+
+const struct gw_hooks gw_lua_hooks = {
+    .route = hook_route,
+    .access = hook_access,
+    .balance = hook_balance,
+    .response = hook_response,
+    .event = hook_event,
+    .close = hook_close,
+    .adopt = hook_adopt,
+    .waiting = hook_waiting,
+    .cancel = hook_cancel,
+    .release = hook_release,
+};

@@ -1,0 +1,20 @@
+/* The hooks of the gateway, decided in Lua; and the making of generations. */
+#ifndef GW_SCRIPT_HOOKS_H
+#define GW_SCRIPT_HOOKS_H
+
+#include "gateway/exchange.h"
+#include "script/vm.h"
+
+/* Fills settings from the Lua table on the top of the stack; config/ has it. False: logged. */
+typedef bool gw_read_settings(lua_State *L, struct gw_settings *out);
+
+/* A generation over a loaded VM, which it owns from now on; one reference. Instances are looked up
+ * in the pool. NULL (and the VM is freed) when the program's data is not as it should be. */
+struct gw_generation *gw_generation_new(struct gw_vm *vm, struct gw_pool *pool, uint64_t number,
+                                        gw_read_settings *read_settings);
+/* The hooks that a generation of Lua has. */
+extern const struct gw_hooks gw_lua_hooks;
+/* Generations alive in this process. */
+unsigned gw_generation_count(void);
+
+#endif

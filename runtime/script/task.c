@@ -1,0 +1,114 @@
+/* Owns the pooled Lua threads of a VM. Called by hooks.c. Invariant: a task that waits has exactly
+ * one thing that will wake it, and gw_task_discard cancels it. */
+#include "script/task.h"
+
+#include <stdlib.h>
+#include "base/check.h"
+#include "gateway/exchange.h"
+#include "script/api.h"
+
+static void wake(struct gw_timer *timer)
+{
+    struct gw_task *task = GW_CONTAINER(timer, struct gw_task, timer);
+    task->state = GW_TASK_RUNNABLE;
+    gw_exchange_wake(task->x);
+}
+
+/* The thread's own global key finds its task from inside C functions called by Lua. */
+static void bind_thread(struct gw_task *task)
+{
+    lua_State *L = task->vm->L;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, task->ref);
+    lua_pushlightuserdata(L, task);
+    lua_settable(L, LUA_REGISTRYINDEX);
+}
+
+static void unbind_thread(struct gw_task *task)
+{
+    lua_State *L = task->vm->L;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, task->ref);
+    lua_pushnil(L);
+    lua_settable(L, LUA_REGISTRYINDEX);
+}
+
+static struct gw_task *task_new(struct gw_vm *vm)
+{
+    struct gw_task *task = calloc(1, sizeof *task);
+    GW_CHECK(task != NULL);
+    gw_list_init(&task->node);
+    gw_timer_init(&task->timer, wake);
+    task->vm = vm;
+    task->co = lua_newthread(vm->L);
+    task->ref = luaL_ref(vm->L, LUA_REGISTRYINDEX);
+    task->event_ref = LUA_NOREF;
+    bind_thread(task);
+    vm->tasks++;
+    return task;
+}
+
+struct gw_task *gw_task_take(struct gw_vm *vm, struct gw_exchange *x)
+{
+    struct gw_list *node = gw_list_take(&vm->idle_tasks);
+    struct gw_task *task = node ? GW_CONTAINER(node, struct gw_task, node) : task_new(vm);
+    task->state = GW_TASK_RUNNING;
+    task->x = x;
+    return task;
+}
+
+int gw_task_resume(struct gw_task *task, int nargs)
+{
+    task->state = GW_TASK_RUNNING;
+    int status = lua_resume(task->co, nargs);
+    if (status == LUA_YIELD && task->state == GW_TASK_RUNNING)
+        task->state = GW_TASK_RUNNABLE; /* a bare coroutine.yield: go on in the next turn */
+    return status;
+}
+
+void gw_task_give(struct gw_task *task)
+{
+    lua_settop(task->co, 0);
+    task->state = GW_TASK_IDLE;
+    task->x = NULL;
+    gw_list_push_front(&task->vm->idle_tasks, &task->node);
+}
+
+void gw_task_discard(struct gw_task *task)
+{
+    struct gw_vm *vm = task->vm;
+    if (vm->env->loop)
+        gw_timer_stop(vm->env->loop, &task->timer);
+    gw_list_remove(&task->node);
+    unbind_thread(task);
+    luaL_unref(vm->L, LUA_REGISTRYINDEX, task->ref);
+    luaL_unref(vm->L, LUA_REGISTRYINDEX, task->event_ref);
+    vm->tasks--;
+    free(task);
+}
+
+void gw_task_drop_idle(struct gw_vm *vm)
+{
+    while (!gw_list_empty(&vm->idle_tasks))
+        gw_task_discard(GW_CONTAINER(vm->idle_tasks.next, struct gw_task, node));
+}
+
+static struct gw_task *current(lua_State *L)
+{
+    lua_pushthread(L);
+    lua_gettable(L, LUA_REGISTRYINDEX);
+    struct gw_task *task = lua_touserdata(L, -1);
+    lua_pop(L, 1);
+    return task;
+}
+
+int gw_task_sleep(lua_State *L)
+{
+    struct gw_task *task = current(L);
+    double seconds = luaL_checknumber(L, 1);
+    if (!task)
+        return luaL_error(L, "sleep: no exchange runs here");
+    if (!(seconds >= 0 && seconds < 1e9))
+        return luaL_error(L, "sleep: not a time: %f", seconds);
+    task->state = GW_TASK_WAITING;
+    gw_timer_start(task->vm->env->loop, &task->timer, (uint64_t)(seconds * 1000));
+    return lua_yield(L, 0);
+}

@@ -1,0 +1,76 @@
+/* One Lua VM: the gateway's Lua library, one loaded program (configuration, rules, plugins), and
+ * the functions of the program that C calls. A generation owns one. */
+#ifndef GW_SCRIPT_VM_H
+#define GW_SCRIPT_VM_H
+
+#include <lauxlib.h>
+#include <lua.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include "base/dict.h"
+#include "base/list.h"
+#include "net/loop.h"
+
+struct gw_vm;
+
+/* What a VM is given by the process it lives in. Outlives the VM. */
+struct gw_script_env {
+    const char *lua_dir;  /* where gateway/init.lua is */
+    lua_CFunction yaml;   /* the parser of config/, which this floor may not include */
+    unsigned worker;      /* from 1; 0 in the master and in -t */
+    struct gw_dict *dict; /* sessions; NULL: there are none (-t) */
+    struct gw_loop *loop; /* NULL in -t */
+};
+
+/* The functions of a program, in the order of enum gw_entry. */
+enum gw_entry {
+    GW_ENTRY_OPEN,
+    GW_ENTRY_ROUTE,
+    GW_ENTRY_ACCESS,
+    GW_ENTRY_BALANCE,
+    GW_ENTRY_RESPONSE,
+    GW_ENTRY_EVENT,
+    GW_ENTRY_CLOSE,
+    GW_ENTRY_SAVE,
+    GW_ENTRY_ADOPT,
+    GW_ENTRY_LIMIT
+};
+
+struct gw_vm {
+    lua_State *L;
+    const struct gw_script_env *env;
+    int entry[GW_ENTRY_LIMIT]; /* references in the registry */
+    int program;               /* the same for the whole table */
+    int source;                /* where its files came from */
+    int json_decode, json_encode;
+    struct gw_list idle_tasks;
+    unsigned tasks; /* live ones, idle or not */
+};
+
+/* A VM with the library loaded and no program yet; NULL, with the reason logged, when the library
+ * can't be loaded. */
+struct gw_vm *gw_vm_new(const struct gw_script_env *env);
+/* Frees it; no task may be suspended. */
+void gw_vm_free(struct gw_vm *vm);
+
+/* Called with each line of an error report. */
+typedef void gw_vm_report(const char *line, void *data);
+
+/* Loads the program that `file` describes: from disk, or from a pack made by another process (then
+ * the disk is not touched). False when there were errors; all of them have been reported. */
+bool gw_vm_load(struct gw_vm *vm, const char *file, const char *pack, size_t pack_len,
+                gw_vm_report *report, void *data);
+/* Everything that was read, as bytes for gw_vm_load in another process. NUL-safe; lives as long as
+ * the VM. */
+const char *gw_vm_pack(struct gw_vm *vm, size_t *len);
+/* Calls each(path, is_dir, data) for the files and folders the program came from, also after a
+ * failed load. */
+void gw_vm_watch(struct gw_vm *vm, void (*each)(const char *path, bool is_dir, void *data),
+                 void *data);
+/* Pushes a member of the program (settings, instances) on vm->L. */
+void gw_vm_push(struct gw_vm *vm, const char *member);
+/* Calls a function of the library with one argument on the stack's top and gives its text:
+ * gateway.config.print for --print-conf. The text is on the stack's top; NULL on an error. */
+const char *gw_vm_print_conf(struct gw_vm *vm);
+
+#endif

@@ -1,0 +1,292 @@
+/* Owns one process's loop, listeners, gateway and generations. Called by the master in the child.
+ * Invariant: a generation is loaded beside the one that serves, and swapped in only when the master
+ * knows that every worker has it. */
+#include "worker.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "config/settings.h"
+#include "config/yaml.h"
+#include "control.h"
+#include "gateway/exchange.h"
+#include "net/listener.h"
+#include "script/hooks.h"
+
+enum { BALANCE_MS = 20, DRAIN_CHECK_MS = 20, STREAMS_APART = 8, STREAMS_APART_PERCENT = 3 };
+
+struct door {
+    struct gw_listener listener;
+    int fd; /* -1: closed */
+};
+
+struct worker {
+    const struct gw_worker_setup *setup;
+    struct gw_loop loop;
+    struct gw_gateway gateway;
+    struct gw_script_env env;
+    struct ev_io control;
+    struct ev_signal term;
+    struct door traffic, admin;
+    struct gw_timer balance, drain_check;
+    struct gw_generation *loaded; /* ready, not serving yet */
+    int loaded_traffic, loaded_admin;
+    uint64_t drain_deadline_ms; /* 0: none */
+};
+
+static struct worker worker;
+
+static bool too_busy(void)
+{
+    uint64_t least = gw_stats_least_streams(worker.setup->stats);
+    uint64_t mine = worker.gateway.count->value[GW_STAT_STREAMS];
+    uint64_t apart = least * STREAMS_APART_PERCENT / 100;
+    return mine > least + (apart > STREAMS_APART ? apart : STREAMS_APART);
+}
+
+/* Long streams stay where they were accepted: so the ones with more of them step back. */
+static void balance(struct gw_timer *timer)
+{
+    bool busy = too_busy();
+    gw_listener_pause(&worker.traffic.listener, busy);
+    if (busy)
+        gw_timer_start(&worker.loop, timer, BALANCE_MS);
+}
+
+static void accept_traffic(struct gw_listener *listener, int fd, const struct gw_addr *peer)
+{
+    (void)listener;
+    gw_gateway_accept(&worker.gateway, fd, peer, GW_DOOR_TRAFFIC);
+    if (!gw_timer_active(&worker.balance))
+        balance(&worker.balance);
+}
+
+static void accept_admin(struct gw_listener *listener, int fd, const struct gw_addr *peer)
+{
+    (void)listener;
+    gw_gateway_accept(&worker.gateway, fd, peer, GW_DOOR_ADMIN);
+}
+
+static const struct gw_listener_events traffic_events = {.on_accept = accept_traffic};
+static const struct gw_listener_events admin_events = {.on_accept = accept_admin};
+
+static void close_door(struct door *door)
+{
+    if (door->fd < 0)
+        return;
+    gw_listener_stop(&door->listener);
+    close(door->fd);
+    door->fd = -1;
+}
+
+static void open_door(struct door *door, int fd, const struct gw_listener_events *events)
+{
+    close_door(door);
+    if (fd < 0)
+        return;
+    door->fd = fd;
+    gw_listener_start(&door->listener, &worker.loop, fd, events, NULL);
+}
+
+static void tell(enum gw_order order, uint64_t generation)
+{
+    struct gw_message message = {.order = order, .generation = generation};
+    if (!gw_control_send(worker.setup->control, &message))
+        gw_log(GW_LOG_ERROR, "the master can't be told: %m");
+}
+
+static void print_error(const char *line, void *data)
+{
+    (void)data;
+    gw_log(GW_LOG_ERROR, "%s", line);
+}
+
+static void close_fd(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+static void drop_loaded(void)
+{
+    if (worker.loaded)
+        gw_generation_unref(worker.loaded);
+    worker.loaded = NULL;
+    close_fd(&worker.loaded_traffic);
+    close_fd(&worker.loaded_admin);
+}
+
+/* The files as the master read them: a mapping of the descriptor it sent. */
+static struct gw_generation *load_pack(int fd, uint64_t number)
+{
+    struct stat st;
+    if (fstat(fd, &st) < 0 || st.st_size == 0)
+        return NULL;
+    void *pack = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (pack == MAP_FAILED)
+        return NULL;
+    struct gw_vm *vm = gw_vm_new(&worker.env);
+    bool good =
+        vm && gw_vm_load(vm, worker.setup->file, pack, (size_t)st.st_size, print_error, NULL);
+    munmap(pack, (size_t)st.st_size);
+    if (good)
+        return gw_generation_new(vm, &worker.gateway.pool, number, gw_settings_read);
+    if (vm)
+        gw_vm_free(vm);
+    return NULL;
+}
+
+static void on_load(struct gw_message *message)
+{
+    drop_loaded();
+    worker.loaded_traffic = message->fd_count > 1 ? message->fds[1] : -1;
+    worker.loaded_admin = message->fd_count > 2 ? message->fds[2] : -1;
+    if (message->fd_count) {
+        worker.loaded = load_pack(message->fds[0], message->generation);
+        close(message->fds[0]);
+    }
+    tell(worker.loaded ? GW_ORDER_LOADED : GW_ORDER_FAILED, message->generation);
+    if (!worker.loaded)
+        drop_loaded();
+}
+
+static void on_swap(uint64_t number)
+{
+    struct gw_generation *next = worker.loaded;
+    if (!next || next->number != number)
+        return;
+    const struct gw_settings *s = &next->settings;
+    gw_log_setup(s->log_level, s->log_format, s->log_file[0] ? s->log_file : NULL);
+    gw_gateway_swap(&worker.gateway, next);
+    open_door(&worker.traffic, worker.loaded_traffic, &traffic_events);
+    open_door(&worker.admin, worker.loaded_admin, &admin_events);
+    worker.loaded_traffic = worker.loaded_admin = -1;
+    drop_loaded();
+    worker.gateway.count->alive = 1;
+    tell(GW_ORDER_SERVING, number);
+}
+
+static void drain_check(struct gw_timer *timer)
+{
+    struct gw_gateway *gateway = &worker.gateway;
+    if (gw_list_empty(&gateway->exchanges) && gw_list_empty(&gateway->codecs)) {
+        gw_loop_stop(&worker.loop);
+        return;
+    }
+    if (worker.drain_deadline_ms && worker.loop.now_ms >= worker.drain_deadline_ms) {
+        gw_gateway_abort(gateway, GW_ERR_SHUTDOWN);
+        worker.drain_deadline_ms = 0;
+    }
+    gw_timer_start(&worker.loop, timer, DRAIN_CHECK_MS);
+}
+
+static void drain(void)
+{
+    if (worker.gateway.draining)
+        return;
+    worker.gateway.count->alive = 0;
+    gw_timer_stop(&worker.loop, &worker.balance);
+    close_door(&worker.traffic);
+    close_door(&worker.admin);
+    gw_gateway_drain(&worker.gateway);
+    uint64_t limit = worker.gateway.current ? worker.gateway.current->settings.drain_ms : 0;
+    worker.drain_deadline_ms = limit ? worker.loop.now_ms + limit : 0;
+    gw_timer_start(&worker.loop, &worker.drain_check, 0);
+}
+
+static void obey(struct gw_message *message)
+{
+    switch ((enum gw_order)message->order) {
+    case GW_ORDER_LOAD:
+        on_load(message);
+        return;
+    case GW_ORDER_SWAP:
+        on_swap(message->generation);
+        return;
+    case GW_ORDER_DROP:
+        drop_loaded();
+        return;
+    case GW_ORDER_DRAIN:
+        drain();
+        return;
+    case GW_ORDER_REOPEN:
+        gw_log_reopen();
+        return;
+    default:
+        gw_log(GW_LOG_ERROR, "unknown order %u", message->order);
+    }
+}
+
+static void on_control(struct ev_loop *loop, struct ev_io *io, int revents)
+{
+    (void)revents;
+    struct gw_message message;
+    int got = 1;
+    while ((got = gw_control_receive(io->fd, &message)) > 0)
+        obey(&message);
+    if (got < 0) {
+        ev_io_stop(loop, io);
+        gw_log(GW_LOG_ERROR, "the master is gone");
+        gw_loop_stop(&worker.loop);
+    }
+}
+
+static void on_term(struct ev_loop *loop, struct ev_signal *signal, int revents)
+{
+    (void)loop;
+    (void)signal;
+    (void)revents;
+    drain();
+}
+
+/* The terminal sends its signals to the whole group: those are for the master to act on. */
+static void set_signals(void)
+{
+    signal(SIGINT, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
+    signal(SIGUSR1, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGCHLD, SIG_DFL);
+    signal(SIGQUIT, SIG_DFL);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    ev_signal_init(&worker.term, on_term, SIGTERM);
+    ev_signal_start(worker.loop.ev, &worker.term);
+}
+
+int gw_worker_run(const struct gw_worker_setup *setup)
+{
+    static char name[32];
+    snprintf(name, sizeof name, "worker-%u", setup->number);
+    gw_log_name(name);
+    worker = (struct worker){.setup = setup, .loaded_traffic = -1, .loaded_admin = -1};
+    worker.traffic.fd = worker.admin.fd = -1;
+    if (!gw_loop_init(&worker.loop)) {
+        gw_log(GW_LOG_ERROR, "no event loop: %m");
+        return 3;
+    }
+    worker.env = (struct gw_script_env){.lua_dir = setup->lua_dir,
+                                        .yaml = gw_yaml_parse,
+                                        .worker = setup->number,
+                                        .dict = setup->dict,
+                                        .loop = &worker.loop};
+    set_signals();
+    gw_gateway_init(&worker.gateway, &worker.loop, setup->stats, setup->number);
+    gw_timer_init(&worker.balance, balance);
+    gw_timer_init(&worker.drain_check, drain_check);
+    ev_io_init(&worker.control, on_control, setup->control, EV_READ);
+    ev_io_start(worker.loop.ev, &worker.control);
+    gw_loop_run(&worker.loop);
+    gw_timer_stop(&worker.loop, &worker.drain_check);
+    gw_timer_stop(&worker.loop, &worker.balance);
+    close_door(&worker.traffic);
+    close_door(&worker.admin);
+    drop_loaded();
+    gw_gateway_fini(&worker.gateway);
+    gw_loop_fini(&worker.loop);
+    return 0;
+}

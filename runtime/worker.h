@@ -1,0 +1,20 @@
+/* One process that carries traffic. */
+#ifndef GW_WORKER_H
+#define GW_WORKER_H
+
+#include "base/dict.h"
+#include "gateway/stats.h"
+
+struct gw_worker_setup {
+    unsigned number;  /* from 1 */
+    int control;      /* this side of the socket pair */
+    const char *file; /* the configuration, for messages and relative paths */
+    const char *lua_dir;
+    struct gw_stats *stats;
+    struct gw_dict *dict;
+};
+
+/* Serves until it is told to end; returns the exit code of the process. */
+int gw_worker_run(const struct gw_worker_setup *setup);
+
+#endif
