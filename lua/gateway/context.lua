@@ -1,0 +1,161 @@
+--- gateway.context: what hooks get as `ctx`, one table per exchange.
+-- Fields are fetched from the runtime when they are first read. Made and kept by gateway.pipeline.
+-- Invariant: `_slot` is the place of the running hook's plugin in the route's list while a hook
+-- runs.
+
+local core = require("gateway.core")
+local json = require("gateway.json")
+
+---@class gateway.Context
+---@field req gateway.Request
+---@field res gateway.Response
+---@field id string                   the request's id
+---@field client {address: string, port: integer}
+---@field params table<string, string> what the `{name}` parts of the path matched
+---@field route table                 the rule as configured
+---@field state any                   this plugin's own for this exchange; at first a table
+---@field shared table                all plugins' for this exchange
+local Context = {}
+
+local context = {}
+
+---@class gateway.Close   what ctx:close returns
+local Close = {}
+
+local getters = {}
+
+function getters.req(self)
+  local req = core.request(self._x)
+  rawset(self, "req", req)
+  return req
+end
+
+function getters.res(self)
+  local res = core.response(self._x)
+  rawset(self, "res", res)
+  return res
+end
+
+function getters.id(self)
+  local id = core.id(self._x)
+  rawset(self, "id", id)
+  return id
+end
+
+function getters.client(self)
+  local address, port = core.client(self._x)
+  local client = { address = address, port = port }
+  rawset(self, "client", client)
+  return client
+end
+
+function getters.params(self)
+  local params = {}
+  rawset(self, "params", params)
+  return params
+end
+
+function getters.shared(self)
+  local shared = {}
+  rawset(self, "shared", shared)
+  return shared
+end
+
+function getters.route(self)
+  return self._rule and self._rule.conf
+end
+
+function getters.state(self)
+  local states = self._states
+  if not states then
+    states = {}
+    self._states = states
+  end
+  local state = states[self._slot]
+  if state == nil then
+    state = {}
+    states[self._slot] = state
+  end
+  return state
+end
+
+-- Only for bodies that are text or tables; the runtime checks names, values and the status.
+local function with_type(headers, media_type)
+  local copy = {}
+  for name, value in pairs(headers or {}) do
+    if type(name) == "string" and name:lower() == "content-type" then return headers end
+    copy[name] = value
+  end
+  copy["Content-Type"] = media_type
+  return copy
+end
+
+--- Answers the request; the backend is not asked. `return ctx:reply(...)` from a hook.
+---@param status integer 200 to 599
+---@param body? string|table a table is sent as JSON
+---@param headers? table<string, string|string[]>
+---@return any
+function Context:reply(status, body, headers)
+  if type(body) == "table" then
+    local text, err = json.encode(body)
+    if not text then error("ctx:reply: " .. err, 2) end
+    body, headers = text, with_type(headers, "application/json")
+  elseif body ~= nil then
+    body, headers = tostring(body), with_type(headers, "text/plain; charset=utf-8")
+  end
+  local verdict = core.reply(self._x, status, body, headers)
+  -- From now on ctx.res is the reply's head.
+  rawset(self, "res", nil)
+  self._replied = true
+  return verdict
+end
+
+--- From `on_event`: send this event and end the stream well. Without an event, only end it.
+---@param event? gateway.Event|table
+---@return gateway.Close
+function Context.close(_, event)
+  return setmetatable({ event = event }, Close)
+end
+
+--- Writes a log line that carries the request's id.
+---@param level "debug"|"info"|"warn"|"error"
+---@param text string
+function Context:log(level, text)
+  core.log(level, ("x=%s %s"):format(self.id, tostring(text)))
+end
+
+function Context:__index(key)
+  local get = getters[key]
+  if get then return get(self) end
+  return Context[key]
+end
+
+function Context:__newindex(key, value)
+  if key == "state" then
+    self._states = self._states or {}
+    self._states[self._slot] = value
+  elseif type(key) == "string" and key:byte() == 95 then
+    rawset(self, key, value)
+  else
+    error(("ctx.%s can't be set; keep things in ctx.state or ctx.shared"):format(tostring(key)), 2)
+  end
+end
+
+Context.__metatable = false
+
+--- A new exchange.
+---@param handle any the runtime's handle of the exchange
+---@param rule table the compiled rule it starts under
+---@return gateway.Context
+function context.open(handle, rule)
+  return setmetatable({ _x = handle, _rule = rule, _slot = 0, _states = false, _replied = false }, Context)
+end
+
+--- Is this what ctx:close returns?
+---@param value any
+---@return boolean
+function context.is_close(value)
+  return getmetatable(value) == Close
+end
+
+return context

@@ -1,0 +1,47 @@
+--- gateway: what plugins and Lua routes use beside `ctx`.
+--     local gateway = require("gateway")
+
+local core = require("gateway.core")
+local event = require("gateway.event")
+local json = require("gateway.json")
+
+local gateway = {
+  version = core.version or "dev",
+  json = json,
+  event = event,
+}
+
+local log = {}
+
+-- With arguments `text` is a format; alone it is taken as it is, percent signs included.
+local function line(text, ...)
+  if select("#", ...) == 0 then return tostring(text) end
+  return tostring(text):format(...)
+end
+
+for _, level in ipairs({ "debug", "info", "warn", "error" }) do
+  log[level] = function(text, ...) core.log(level, line(text, ...)) end
+end
+
+--- log.debug, log.info, log.warn, log.error: `(text)` or `(format, ...)`.
+gateway.log = log
+
+--- Seconds since some fixed point, for measuring; does not jump when the clock is set.
+---@return number
+function gateway.now()
+  return core.now()
+end
+
+--- Seconds since 1970, with a fraction.
+---@return number
+function gateway.time()
+  return core.time()
+end
+
+--- The number of the worker this runs in, from 1; 0 while a configuration is only checked.
+---@return integer
+function gateway.worker()
+  return core.worker
+end
+
+return gateway

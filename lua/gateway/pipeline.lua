@@ -1,0 +1,587 @@
+--- gateway.pipeline: runs the hooks of a route in their order. What the runtime calls for every
+-- exchange. A rule is compiled once into flat lists of guarded functions, one list per hook; a
+-- hook nobody has costs nothing. Request hooks run down the list; response, event and close hooks
+-- run up. Hooks may wait, so nothing here may stand below a C function that can't be left.
+
+local buffer = require("string.buffer")
+
+local context = require("gateway.context")
+local core = require("gateway.core")
+local event = require("gateway.event")
+local round_robin = require("gateway.balancer.round_robin")
+local router = require("gateway.router")
+local session = require("gateway.session")
+local sticky_session = require("gateway.balancer.sticky_session")
+
+local REPLY = core.REPLY
+
+local pipeline = {}
+
+--- What `route` returns: which hooks the rule has.
+local HAS_ACCESS, HAS_RESPONSE, HAS_EVENT, HAS_CLOSE = 1, 2, 4, 8
+
+---@class gateway.HookError
+---@field plugin string
+---@field hook string
+---@field message string     file:line: text
+---@field traceback string
+---@field event string?      the id of the event it was about
+---@field skipped boolean?   the exchange went on without the plugin
+local HookError = {}
+HookError.__index = HookError
+
+function HookError:__tostring()
+  return ("plugin %s, %s: %s"):format(self.plugin, self.hook, self.message)
+end
+
+local function message_of(err)
+  local told = type(err) == "table" and not getmetatable(err) and err.message
+  return tostring(told or err)
+end
+
+local function hook_error(name, hook, err)
+  if getmetatable(err) == HookError then return err end
+  return setmetatable({ plugin = name, hook = hook, message = message_of(err),
+    traceback = debug.traceback("", 3):gsub("^\n", "") }, HookError)
+end
+
+local function skip(ctx, err)
+  err.skipped = true
+  core.hook_error(ctx._x, err)
+end
+
+-- One hook of one plugin, ready to be called with ctx and what the hook gets besides.
+local function guard(entry, hook, fn)
+  local name, conf, slot = entry.name, entry.conf, entry.slot
+  local function fail(err) return hook_error(name, hook, err) end
+  return function(ctx, value)
+    ctx._slot = slot
+    local ok, verdict = xpcall(fn, fail, ctx, conf, value)
+    if ok then return verdict end
+    verdict = hook_error(name, hook, verdict)
+    if hook == "on_event" then verdict.event = value.id end
+    if not entry.skip then error(verdict, 0) end
+    skip(ctx, verdict)
+    return nil
+  end
+end
+
+-- A hook returned what it may not. With `onError: skip` it counts as nothing.
+local function misuse(ctx, entry, hook, text)
+  local err = hook_error(entry.name, hook, text)
+  if not entry.skip then error(err, 0) end
+  skip(ctx, err)
+  return nil
+end
+
+local function describe(value)
+  if type(value) == "string" then return ("the text %q"):format(value) end
+  if type(value) == "table" and context.is_close(value) then return "ctx:close(...)" end
+  if value == REPLY then return "ctx:reply(...)" end
+  return (type(value) == "table" or type(value) == "userdata") and "a " .. type(value) or tostring(value)
+end
+
+-- A list of hooks: the functions at 1..n, beside them who they belong to.
+local function hook_list(entries, hook, up)
+  local list = { entries = {}, hook = hook }
+  for i = 1, #entries do
+    local entry = entries[up and #entries - i + 1 or i]
+    local fn = entry.plugin[hook]
+    if fn then
+      list[#list + 1] = guard(entry, hook, fn)
+      list.entries[#list] = entry
+    end
+  end
+  return list
+end
+
+-- The functions of a Lua route as its innermost plugin. They get no conf: they are the
+-- configuration.
+local function rule_entry(conf)
+  local hooks = { name = "route " .. conf.id }
+  for _, hook in ipairs({ "access", "on_response", "on_event", "on_close" }) do
+    local fn = conf[hook]
+    if fn then hooks[hook] = function(ctx, _, value) return fn(ctx, value) end end
+  end
+  return { plugin = hooks, name = hooks.name, skip = false }
+end
+
+local function has_functions(conf)
+  return conf.access or conf.on_response or conf.on_event or conf.on_close
+end
+
+-- Gives every plugin its place, and a key that finds its state again after a reload.
+local function placed(entries, conf)
+  local list, count = {}, {}
+  for _, entry in ipairs(entries) do list[#list + 1] = entry end
+  if conf and has_functions(conf) then list[#list + 1] = rule_entry(conf) end
+  local out = {}
+  for slot, entry in ipairs(list) do
+    count[entry.name] = (count[entry.name] or 0) + 1
+    out[slot] = { plugin = entry.plugin, name = entry.name, conf = entry.conf, skip = entry.skip, slot = slot,
+      key = entry.name .. "#" .. count[entry.name] }
+  end
+  return out
+end
+
+local function one_of(instance, instances)
+  for i = 1, #instances do
+    if instances[i] == instance then return true end
+  end
+  return false
+end
+
+local function checked_instance(ctx, entry, instances, chosen)
+  if ctx._replied then return REPLY end
+  if chosen == nil or one_of(chosen, instances) then return chosen end
+  local text = ("returned %s, which is none of the instances it got"):format(describe(chosen))
+  return misuse(ctx, entry, "balance", text)
+end
+
+-- A policy that is no part of the gateway: a plugin's balance hook, or a function of a Lua route.
+local function foreign_policy(entry, fn)
+  local balance = guard(entry, "balance", fn)
+  return function(ctx, instances)
+    return checked_instance(ctx, entry, instances, balance(ctx, instances))
+      or round_robin.balance(ctx, nil, instances)
+  end
+end
+
+local function base_policy(rule, policy_entry)
+  local named = rule.conf.loadBalance
+  if type(named) == "function" then
+    local entry = { name = "route " .. rule.id, slot = #rule.entries + 1 }
+    return foreign_policy(entry, function(ctx, _, instances) return named(ctx, instances) end)
+  elseif policy_entry then
+    local entry = { name = policy_entry.name, conf = policy_entry.conf, slot = #rule.entries + 1 }
+    return foreign_policy(entry, policy_entry.plugin.balance)
+  end
+  return function(ctx, instances) return round_robin.balance(ctx, nil, instances) end
+end
+
+local function policy_of(rule, policy_entry)
+  local place = base_policy(rule, policy_entry)
+  if not rule.session then return place end
+  local conf = sticky_session.new(rule.session, place)
+  return function(ctx, instances) return sticky_session.balance(ctx, conf, instances) end
+end
+
+local function flags_of(rule)
+  local sessions = rule.session and (rule.session.set_cookie or rule.session.learn)
+  return (rule.access[1] and HAS_ACCESS or 0)
+    + ((rule.response[1] or sessions) and HAS_RESPONSE or 0)
+    + (rule.events[1] and HAS_EVENT or 0)
+    + (rule.close[1] and HAS_CLOSE or 0)
+end
+
+local function add_hooks(rule)
+  local entries = rule.entries
+  rule.access = hook_list(entries, "access")
+  rule.balance = hook_list(entries, "balance")
+  rule.response = hook_list(entries, "on_response", true)
+  rule.events = hook_list(entries, "on_event", true)
+  rule.close = hook_list(entries, "on_close", true)
+  for _, entry in ipairs(entries) do
+    if entry.plugin.preflight then rule.preflight = true end
+  end
+end
+
+-- A function of the configuration that is no hook, with errors that name the route.
+local function rule_function(rule, key)
+  local fn = rule.conf[key]
+  if type(fn) ~= "function" then return nil end
+  local function fail(err) return hook_error("route " .. rule.id, key, err) end
+  return function(ctx)
+    local ok, value = xpcall(fn, fail, ctx)
+    if not ok then error(value, 0) end
+    return value
+  end
+end
+
+--- Compiles a rule.
+---@param conf table the rule as configured, checked
+---@param entries gateway.Entry[] its plugins, outermost first
+---@param policy_entry gateway.Entry? the plugin that `loadBalance` names
+---@return gateway.Rule
+function pipeline.compile(conf, entries, policy_entry)
+  local rule = { id = conf.id, conf = conf, entries = placed(entries, conf), timeout = conf.timeout or 0 }
+  rule.match = rule_function(rule, "match")
+  rule.service = rule_function(rule, "serviceName")
+  rule.session = session.compile(conf)
+  add_hooks(rule)
+  rule.policy = policy_of(rule, policy_entry)
+  rule.flags = flags_of(rule)
+  router.prepare(rule)
+  return rule
+end
+
+--- Compiles what an exchange runs under before, or without, a rule: the plugins of every route.
+---@param entries gateway.Entry[]
+---@return table
+function pipeline.outer(entries)
+  local rule = { entries = placed(entries), outer = true }
+  add_hooks(rule)
+  rule.route = hook_list(rule.entries, "route")
+  return rule
+end
+
+local function expect_reply(ctx, entry, hook, verdict)
+  if verdict == nil or verdict == REPLY then return end
+  misuse(ctx, entry, hook, ("returned %s; expected nothing or ctx:reply(...)"):format(describe(verdict)))
+end
+
+-- Runs the response hooks of the plugins that lie outside of `slot`, innermost first. Those around
+-- a hook that replies see its reply.
+local function run_response(ctx, rule, slot)
+  local list = rule.response
+  for i = 1, #list do
+    local entry = list.entries[i]
+    if entry.slot < slot then expect_reply(ctx, entry, "on_response", list[i](ctx)) end
+  end
+end
+
+-- A plugin answered, or the gateway did: the plugins around see the answer as they would see the
+-- backend's.
+local function answered(ctx, rule, slot)
+  rawset(ctx, "res", nil)
+  run_response(ctx, rule, slot)
+  return REPLY
+end
+
+local STATUS_TEXT = {
+  [400] = "the path of the request is broken",
+  [404] = "no route for this path",
+  [405] = "this path does not take this method",
+  [406] = "this path answers with an event stream: send the header Accept: text/event-stream",
+}
+
+local function refuse(ctx, rule, status, allow)
+  core.fail(ctx._x, status, STATUS_TEXT[status], status == 405 and { Allow = allow } or nil)
+  return answered(ctx, rule, math.huge)
+end
+
+---@class gateway.Program
+local Program = {}
+Program.__index = Program
+
+-- What a route hook returned: nil, a rule, or true for a reply.
+function Program:_routed(ctx, entry, verdict)
+  if verdict == REPLY or ctx._replied then return true end
+  if type(verdict) == "string" then
+    return self._by_id[verdict]
+      or misuse(ctx, entry, "route", ("returned %q, which is no rule's id"):format(verdict))
+  elseif type(verdict) == "table" then
+    local rule, err = self._dynamic[verdict], nil
+    if not rule then
+      rule, err = self._compile(verdict)
+      self._dynamic[verdict] = rule
+    end
+    return rule or misuse(ctx, entry, "route", "returned a rule that is wrong: " .. err)
+  end
+  local text = ("returned %s; expected nothing, a rule's id or a rule"):format(describe(verdict))
+  return misuse(ctx, entry, "route", text)
+end
+
+function Program:_choose(ctx)
+  local list = self._outer.route
+  for i = 1, #list do
+    local verdict = list[i](ctx)
+    if verdict ~= nil or ctx._replied then
+      local rule = self:_routed(ctx, list.entries[i], verdict)
+      if rule == true then return nil, answered(ctx, self._outer, list.entries[i].slot) end
+      if rule then
+        router.read_params(rule, ctx, ctx.req.path)
+        return rule
+      end
+    end
+  end
+  local rule, status, allow = self._router:match(ctx)
+  if rule then return rule end
+  return nil, refuse(ctx, self._outer, status, allow)
+end
+
+--- Chooses the rule.
+---@param ctx gateway.Context
+---@return any flags, number timeout_s with a reply: REPLY and the flags of what still has to run
+function Program:route(ctx)
+  local rule, reply = self:_choose(ctx)
+  if not rule then return reply, self._outer.close[1] and HAS_CLOSE or 0 end
+  ctx._rule = rule
+  core.set_rule(ctx._x, rule.id)
+  return rule.flags, rule.timeout
+end
+
+--- Runs the access hooks, down.
+---@param ctx gateway.Context
+---@return any REPLY or nil
+function Program.access(_, ctx)
+  local rule = ctx._rule
+  local list = rule.access
+  for i = 1, #list do
+    local verdict = list[i](ctx)
+    if verdict == REPLY or ctx._replied then return answered(ctx, rule, list.entries[i].slot) end
+    expect_reply(ctx, list.entries[i], "access", verdict)
+  end
+end
+
+local function no_instance(ctx, rule, service)
+  core.fail(ctx._x, 503, ("no healthy instance of %s"):format(service), { ["Retry-After"] = "5" })
+  return answered(ctx, rule, math.huge)
+end
+
+local function untried(ctx, instances)
+  local left = {}
+  for i = 1, #instances do
+    if not core.tried(ctx._x, instances[i].index) then left[#left + 1] = instances[i] end
+  end
+  return left
+end
+
+function Program:_service(ctx, rule)
+  local name = rule.conf.serviceName
+  if rule.service then name = rule.service(ctx) end
+  local service = self._services[name]
+  if service then return service end
+  local text = name == nil and "no serviceName, and access did not reply"
+    or ("there is no service called %s"):format(describe(name))
+  error(hook_error("route " .. rule.id, "serviceName", text), 0)
+end
+
+-- Asks the balance hooks, then the rule's policy.
+local function choose(ctx, rule, instances)
+  local list = rule.balance
+  for i = 1, #list do
+    local chosen = checked_instance(ctx, list.entries[i], instances, list[i](ctx, instances))
+    if chosen then return chosen, list.entries[i].slot end
+  end
+  return rule.policy(ctx, instances), #rule.entries + 1
+end
+
+--- Chooses an instance. Called again for a retry.
+---@param ctx gateway.Context
+---@return any index of the instance, or REPLY; nil when a retry has none left
+function Program:balance(ctx)
+  local rule = ctx._rule
+  local service = self:_service(ctx, rule)
+  local instances, again = service.healthy, ctx._balanced
+  if again then instances = untried(ctx, instances) end
+  ctx._balanced = true
+  if not instances[1] then
+    if again and service.healthy[1] then return nil end
+    return no_instance(ctx, rule, service.name)
+  end
+  local chosen, slot = choose(ctx, rule, instances)
+  if chosen == REPLY then return answered(ctx, rule, slot) end
+  if not chosen then return no_instance(ctx, rule, service.name) end
+  ctx._instance = chosen
+  return chosen.index
+end
+
+--- Runs the response hooks, up.
+---@param ctx gateway.Context
+---@return any REPLY or nil
+function Program.response(_, ctx)
+  local rule = ctx._rule
+  -- Answers of the gateway's own may come here after a hook read ctx.res.
+  rawset(ctx, "res", nil)
+  if rule.session then session.on_response(rule.session, ctx) end
+  ctx._replied = false
+  run_response(ctx, rule, math.huge)
+  if ctx._replied then return REPLY end
+end
+
+local EXPECTED = "; expected nothing, an event, false, a list of events or ctx:close(...)"
+
+local spread
+
+-- Sends an event through the hooks from `i` on; what comes out at the top is added to `out`.
+local function pass_up(ctx, list, i, ev, out)
+  for k = i, #list do
+    local verdict = list[k](ctx, ev)
+    if verdict ~= nil and verdict ~= ev then return spread(ctx, list, k, ev, verdict, out) end
+  end
+  out[#out + 1] = ev
+  return false
+end
+
+-- A plain table stands for a new event; `event.new` says what is wrong with it.
+local function made_event(ctx, entry, fields)
+  local ok, made = pcall(event.new, fields)
+  if ok then return made end
+  return misuse(ctx, entry, "on_event", message_of(made):gsub("^[^:]*:%d+: ", ""))
+end
+
+local function spread_list(ctx, list, i, ev, verdicts, out)
+  for k = 1, #verdicts do
+    if spread(ctx, list, i, ev, verdicts[k], out) then return true end
+  end
+  return false
+end
+
+-- Takes the verdict of hook `i` about `ev` apart. Returns true when the stream ends with it.
+function spread(ctx, list, i, ev, verdict, out)
+  if verdict == false then return false end
+  if verdict == ev or event.is(verdict) then return pass_up(ctx, list, i + 1, verdict, out) end
+  if verdict == REPLY or type(verdict) ~= "table" then
+    misuse(ctx, list.entries[i], "on_event", "returned " .. describe(verdict) .. EXPECTED)
+    return pass_up(ctx, list, i + 1, ev, out)
+  end
+  if context.is_close(verdict) then
+    if verdict.event ~= nil then spread(ctx, list, i, ev, verdict.event, out) end
+    return true
+  end
+  if type(next(verdict)) ~= "string" then return spread_list(ctx, list, i, ev, verdict, out) end
+  local made = made_event(ctx, list.entries[i], verdict)
+  return pass_up(ctx, list, i + 1, made or ev, out)
+end
+
+-- What the runtime is told: nothing changed, nothing left, or what to send instead.
+local function result(ev, out, closing)
+  if not closing then
+    if not out[1] then return false end
+    if out[1] == ev and not out[2] then return nil end
+  end
+  for i = 1, #out do
+    if event.is(out[i]) and out[i] ~= ev then out[i] = event.encode(out[i]) end
+  end
+  return out, closing
+end
+
+--- Runs the event hooks, up. The way without garbage: each hook lets the event pass, changed or
+--- not, or drops it.
+---@param ctx gateway.Context
+---@param ev gateway.Event
+---@return nil|false|table out, boolean? close
+function Program.event(_, ctx, ev)
+  local list = ctx._rule.events
+  for i = 1, #list do
+    local verdict = list[i](ctx, ev)
+    if verdict == false then return false end
+    if verdict ~= nil and verdict ~= ev then
+      local out = {}
+      return result(ev, out, spread(ctx, list, i, ev, verdict, out))
+    end
+  end
+end
+
+--- Runs the close hooks, up, once. An error of one does not keep the others from running.
+---@param ctx gateway.Context
+---@param reason string
+function Program.close(_, ctx, reason)
+  if ctx._closed then return end
+  ctx._closed = true
+  local list = ctx._rule.close
+  for i = 1, #list do
+    local ok, err = pcall(list[i], ctx, reason)
+    if not ok then core.hook_error(ctx._x, hook_error(list.entries[i].name, "on_close", err)) end
+  end
+end
+
+--- A new exchange, before routing.
+---@param handle any
+---@return gateway.Context
+function Program:open(handle)
+  return context.open(handle, self._outer)
+end
+
+local function states_of(ctx)
+  if not ctx._states then return nil end
+  local states = {}
+  for slot, entry in ipairs(ctx._rule.entries) do states[entry.key] = ctx._states[slot] end
+  return states
+end
+
+local function why_not(saved)
+  for key, state in pairs(saved.states or {}) do
+    local ok, err = pcall(buffer.encode, state)
+    if not ok then
+      return ("ctx.state of %s can't move to a new version: %s"):format(key:gsub("#1$", ""), tostring(err))
+    end
+  end
+  return "ctx.shared can't move to a new version; only data can"
+end
+
+--- All of an exchange that must survive a reload, as one string.
+---@param ctx gateway.Context
+---@return string? saved, string? why
+function Program.save(_, ctx)
+  local instance = ctx._instance
+  local saved = {
+    rule = ctx._rule.id, states = states_of(ctx),
+    shared = rawget(ctx, "shared"), params = rawget(ctx, "params"),
+    instance = instance and instance.id, service = instance and instance.service,
+    new_session = ctx._new_session, balanced = ctx._balanced,
+  }
+  local ok, text = pcall(buffer.encode, saved)
+  if ok then return text end
+  return nil, why_not(saved)
+end
+
+local function upgraded(entry, state)
+  if not entry.plugin.upgrade then return state end
+  local function fail(err) return hook_error(entry.name, "upgrade", err) end
+  local ok, new = xpcall(entry.plugin.upgrade, fail, state, entry.conf)
+  if not ok then return nil, tostring(new) end
+  if new == nil then return state end
+  return new
+end
+
+local function restore_states(ctx, rule, states)
+  for slot, entry in ipairs(rule.entries) do
+    local state = states[entry.key]
+    if state ~= nil then
+      local new, err = upgraded(entry, state)
+      if err then return err end
+      ctx._states = ctx._states or {}
+      ctx._states[slot] = new
+    end
+  end
+end
+
+--- Goes on with an exchange that another generation saved.
+---@param handle any
+---@param text string from `save`
+---@return gateway.Context? ctx, any flags the rule's flags; without ctx: why not
+---@return number? timeout_s
+function Program:adopt(handle, text)
+  local saved = buffer.decode(text)
+  local rule = self._by_id[saved.rule]
+  if not rule then return nil, ("route %s is not there any more"):format(tostring(saved.rule)) end
+  local ctx = context.open(handle, rule)
+  rawset(ctx, "shared", saved.shared)
+  rawset(ctx, "params", saved.params)
+  ctx._new_session, ctx._balanced = saved.new_session, saved.balanced
+  local service = self._services[saved.service]
+  ctx._instance = service and service.by_id[saved.instance]
+  local err = restore_states(ctx, rule, saved.states or {})
+  if err then return nil, err end
+  core.set_rule(handle, rule.id)
+  return ctx, rule.flags, rule.timeout
+end
+
+local FUNCTIONS = { "open", "route", "access", "balance", "response", "event", "close", "save", "adopt" }
+
+--- Puts a generation together.
+---@class gateway.Parts
+---@field settings table                   the effective configuration
+---@field instances gateway.Instance[]     of all services
+---@field services table<string, {name: string, healthy: gateway.Instance[], by_id: table}>
+---@field rules gateway.Rule[]
+---@field outer table                      from pipeline.outer
+---@field compile fun(rule: table): gateway.Rule?, string?  for rules that a route hook returns
+
+---@param parts gateway.Parts
+---@return table program the functions the runtime calls, and settings and instances
+function pipeline.new(parts)
+  local self = setmetatable({ _outer = parts.outer, _services = parts.services, _compile = parts.compile,
+    _dynamic = setmetatable({}, { __mode = "k" }), _by_id = {}, _router = router.new(parts.rules) }, Program)
+  for _, rule in ipairs(parts.rules) do self._by_id[rule.id] = rule end
+  local program = { settings = parts.settings, instances = parts.instances }
+  for _, name in ipairs(FUNCTIONS) do
+    local method = Program[name]
+    program[name] = function(a, b) return method(self, a, b) end
+  end
+  return program
+end
+
+return pipeline

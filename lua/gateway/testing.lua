@@ -1,0 +1,244 @@
+--- gateway.testing: run a plugin without a server, from busted or any Lua script.
+--     local t = require("gateway.testing")
+--     local plugin = t.plugin("plugins/event_filter.lua", { drop = { "debug" } })
+--     local events = plugin:event(t.context(), { type = "debug", data = "x" })   -- {}
+-- The hooks run in the gateway's own pipeline, sandbox and schema; only the runtime below is a
+-- stand-in.
+
+-- Inside gatewayd there is a real core; a script or a spec has none.
+if not package.loaded["gateway.core"] then
+  package.loaded["gateway.core"] = require("gateway.testing.core")
+end
+
+local context = require("gateway.context")
+local core = require("gateway.core")
+local event = require("gateway.event")
+local message = require("gateway.testing.message")
+local pipeline = require("gateway.pipeline")
+local plugin = require("gateway.plugin")
+local sandbox = require("gateway.sandbox")
+local source = require("gateway.source")
+
+local testing = {
+  --- What the stand-in saw: logs, errors, sessions, now.
+  state = core.state,
+  reset = core.reset,
+}
+
+--- Moves the clock.
+---@param seconds number
+function testing.advance(seconds)
+  core.state.now = core.state.now + seconds
+end
+
+--- Reads an event stream as a list of events.
+testing.events = event.parse
+
+---@class gateway.testing.ContextOptions
+---@field method? string                   GET
+---@field path? string                     "/", may hold a query
+---@field headers? table<string, string|string[]>
+---@field host? string
+---@field scheme? string
+---@field body? string
+---@field params? table<string, string>    what `{name}` parts matched
+---@field client? string                   address; 192.0.2.1
+---@field id? string                       the request's id
+---@field response? {status?: integer, headers?: table}  what the backend answered; an event stream
+
+--- A handle as the runtime's.
+local function new_handle(options)
+  return {
+    request = message.request(options),
+    response = message.response(options.response or { headers = { ["Content-Type"] = "text/event-stream" } }),
+    address = options.client or "192.0.2.1", port = 12345,
+    id = options.id or "test-1", tried = {},
+  }
+end
+
+--- A context for hooks.
+---@param options? gateway.testing.ContextOptions
+---@return gateway.Context
+function testing.context(options)
+  options = options or {}
+  local ctx = context.open(new_handle(options), nil)
+  if options.params then rawset(ctx, "params", options.params) end
+  return ctx
+end
+
+---@class gateway.testing.Chain one or more plugins as one route would run them
+---@field _program table
+---@field _rule gateway.Rule
+---@field _service table
+local Chain = {}
+Chain.__index = Chain
+
+-- A plugin's own errors, as text with the file and line in it.
+local function call(fn, ...)
+  local results = { pcall(fn, ...) }
+  if not results[1] then error(tostring(results[2]), 0) end
+  return unpack(results, 2, 3)
+end
+
+function Chain:_enter(ctx)
+  if ctx._rule ~= self._rule then ctx._rule = self._rule end
+  return ctx
+end
+
+local function reply_of(ctx)
+  local reply = ctx._x.reply
+  return { status = reply.status, headers = reply.headers, body = reply.body, error = reply.error,
+    head = reply }
+end
+
+--- Runs the `route` hooks and the router, which has one rule: `/*`.
+---@param ctx gateway.Context
+---@return string|table id of the rule, or the reply {status, headers, body}
+function Chain:route(ctx)
+  ctx._rule = self._outer
+  if call(self._program.route, ctx) == core.REPLY then return reply_of(ctx) end
+  return ctx._rule.id
+end
+
+--- Runs the `access` hooks.
+---@param ctx gateway.Context
+---@return table? reply {status, headers, body} when a hook replied
+function Chain:access(ctx)
+  if call(self._program.access, self:_enter(ctx)) == core.REPLY then return reply_of(ctx) end
+end
+
+--- Runs the `balance` hooks, and round_robin after them.
+---@param ctx gateway.Context
+---@param instances? table[] {id=, weight=, …}; two by default
+---@return table? instance, or the reply
+function Chain:balance(ctx, instances)
+  self:_enter(ctx)
+  if instances then self:_use(instances) end
+  local index = call(self._program.balance, ctx)
+  if index == core.REPLY then return reply_of(ctx) end
+  return self._service.healthy[index]
+end
+
+--- Runs the `on_response` hooks; look at ctx.res afterwards.
+---@param ctx gateway.Context
+---@return table? reply {status, headers, body} when a hook replied
+function Chain:response(ctx)
+  if call(self._program.response, self:_enter(ctx)) == core.REPLY then return reply_of(ctx) end
+end
+
+-- An event as the runtime would hand it over.
+local function incoming(ev)
+  return event.is(ev) and ev or event.new(ev)
+end
+
+--- Runs the `on_event` hooks.
+---@param ctx gateway.Context
+---@param ev gateway.Event|table {type=, id=, data=, json=, retry=}
+---@return gateway.Event[] events what goes on to the client
+---@return boolean closed whether the stream ends with them
+function Chain:event(ctx, ev)
+  ev = incoming(ev)
+  ctx._x.streaming = true
+  local out, closed = call(self._program.event, self:_enter(ctx), ev)
+  if out == nil then return { ev }, false end
+  local events = {}
+  for _, item in ipairs(out or {}) do
+    events[#events + 1] = item == ev and ev or event.parse(item)[1]
+  end
+  return events, closed or false
+end
+
+--- Feeds a whole stream; blocks without a field (comments) pass by.
+---@param ctx gateway.Context
+---@param text string
+---@return string text what the client gets
+---@return boolean closed
+function Chain:stream(ctx, text)
+  local out = {}
+  for _, ev in ipairs(event.parse(text)) do
+    local events, closed = { ev }, false
+    if event.has_fields(ev) then events, closed = self:event(ctx, ev) end
+    for _, item in ipairs(events) do out[#out + 1] = item.raw end
+    if closed then return table.concat(out), true end
+  end
+  return table.concat(out), false
+end
+
+--- Runs the `on_close` hooks.
+---@param ctx gateway.Context
+---@param reason? string "ok"
+function Chain:close(ctx, reason)
+  call(self._program.close, self:_enter(ctx), reason or "ok")
+end
+
+--- Takes over an exchange from another chain, as a reload does; runs `upgrade`.
+---@param ctx gateway.Context
+---@return gateway.Context ctx the exchange under this chain
+function Chain:adopt(ctx)
+  local saved, err = self._program.save(ctx)
+  if not saved then error(err, 2) end
+  local adopted, why = self._program.adopt(ctx._x, saved)
+  return adopted or error(why, 2)
+end
+
+function Chain:_use(instances)
+  local service = self._service
+  service.healthy, service.by_id = {}, {}
+  for i, given in ipairs(instances) do
+    local instance = { index = i, service = "test", address = "127.0.0.1", port = 3000 + i, weight = 1,
+      health = "healthy" }
+    for key, value in pairs(given) do instance[key] = value end
+    instance.id = instance.id or "test-" .. i
+    service.healthy[i], service.by_id[instance.id] = instance, instance
+  end
+end
+
+local function load_plugin(what)
+  if type(what) == "table" then
+    local errors = plugin.verify(what, what.name)
+    return #errors == 0 and what or nil, errors
+  end
+  local files, dirs = source.disk(), { source.folder(what) }
+  return plugin.open(files, dirs, sandbox.new(files, dirs)):file(what)
+end
+
+local function entry_of(item, rule)
+  local value, errors = load_plugin(item[1])
+  if not value then error(table.concat(errors, "\n"), 0) end
+  local found = {}
+  local entry = plugin.entry(value, { conf = item[2], onError = item.onError }, rule, function(path, text)
+    table.insert(found, #path > 0 and table.concat(path, ".") .. ": " .. text or text)
+  end, {})
+  if not entry then error(value.name .. ": " .. table.concat(found, "\n"), 0) end
+  return entry
+end
+
+--- Several plugins in the order of a route's list, outermost first.
+---@param list {[1]: string|table, [2]: table?, onError: string?}[] file or plugin table, settings
+---@param rule? table keys of a rule, for plugins that look at ctx.route
+---@return gateway.testing.Chain
+function testing.chain(list, rule)
+  local conf = { id = "test", path = "/*", serviceName = "test", timeout = 0 }
+  for key, value in pairs(rule or {}) do conf[key] = value end
+  local entries = {}
+  for i, item in ipairs(list) do entries[i] = entry_of(item, conf) end
+  local self = setmetatable({ _rule = pipeline.compile(conf, entries), _outer = pipeline.outer(entries),
+    _service = { name = "test" } }, Chain)
+  self:_use({ {}, {} })
+  self._program = pipeline.new({ settings = {}, instances = self._service.healthy, rules = { self._rule },
+    services = { [conf.serviceName] = self._service }, outer = self._outer,
+    compile = function() return nil, "specs have one rule" end })
+  return self
+end
+
+--- One plugin, loaded and checked as gatewayd would; what is wrong with it or its settings is
+--- raised.
+---@param what string|table file, or a plugin table
+---@param conf? table settings, as in YAML
+---@param options? {onError: "fail"|"skip"}
+---@return gateway.testing.Chain
+function testing.plugin(what, conf, options)
+  return testing.chain({ { what, conf or {}, onError = options and options.onError } })
+end
+
+return testing

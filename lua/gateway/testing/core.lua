@@ -1,0 +1,119 @@
+--- gateway.testing.core: a stand-in for gateway.core, the part of the runtime that is written in C.
+-- What it holds is in the open: logs, errors, sessions, the clock. Only specs load it, through
+-- gateway.testing.
+
+local message = require("gateway.testing.message")
+
+local core = {
+  REPLY = setmetatable({}, { __tostring = function() return "ctx:reply(...)" end }),
+  worker = 1,
+  version = "test",
+}
+
+--- What was done, for specs to look at; `core.reset()` empties it.
+---@class gateway.testing.State
+---@field now number          the clock, in seconds; set it, or use testing.advance
+---@field logs {level: string, text: string}[]
+---@field errors table[]      errors that were survived
+---@field sessions table
+---@field randoms integer
+local state = {}
+core.state = state
+
+function core.reset()
+  state.now, state.logs, state.errors, state.sessions, state.randoms = 1000, {}, {}, {}, 0
+end
+
+core.reset()
+
+function core.log(level, text)
+  table.insert(state.logs, { level = level, text = text })
+end
+
+function core.now() return state.now end
+function core.time() return 1700000000 + state.now end
+
+function core.list(dir)
+  local ok, lfs = pcall(require, "lfs")
+  if not ok then return nil, "listing a folder needs luafilesystem" end
+  if lfs.attributes(dir, "mode") ~= "directory" then return nil, dir .. ": No such folder" end
+  local names = {}
+  for name in lfs.dir(dir) do
+    if name ~= "." and name ~= ".." then names[#names + 1] = name end
+  end
+  table.sort(names)
+  return names
+end
+
+function core.random(bytes)
+  state.randoms = state.randoms + 1
+  return ("%0" .. bytes * 2 .. "x"):format(state.randoms)
+end
+
+local function live(handle)
+  if handle.over then error("the exchange is over", 3) end
+  return handle
+end
+
+function core.request(handle) return live(handle).request end
+function core.client(handle) return live(handle).address, handle.port end
+function core.id(handle) return live(handle).id end
+function core.set_rule(handle, id) live(handle).rule = id end
+function core.tried(handle, index) return live(handle).tried[index] == true end
+
+--- The answer that is pending, or else the backend's.
+function core.response(handle)
+  return live(handle).reply or handle.response or error("there is no response yet", 2)
+end
+
+function core.reply(handle, status, body, headers)
+  if type(status) ~= "number" or status < 200 or status > 599 or status % 1 ~= 0 then
+    error("ctx:reply: expected a status from 200 to 599, got " .. tostring(status), 3)
+  end
+  if live(handle).streaming then error("ctx:reply: the response has begun already", 3) end
+  handle.reply = message.response({ status = status, headers = headers, body = body })
+  return core.REPLY
+end
+
+function core.fail(handle, status, text, headers)
+  local verdict = core.reply(handle, status, nil, headers)
+  rawset(handle.reply, "error", text)
+  return verdict
+end
+
+function core.hook_error(_, err)
+  table.insert(state.errors, err)
+end
+
+local function group_of(name)
+  local group = state.sessions[name] or { order = {}, entries = {} }
+  state.sessions[name] = group
+  return group
+end
+
+function core.session_get(group, key, ttl)
+  local entry = group_of(group).entries[key]
+  if not entry or entry.until_time <= state.now then return nil end
+  entry.until_time = ttl > 0 and state.now + ttl or math.huge
+  return entry.value
+end
+
+function core.session_set(name, key, value, ttl, max_entries)
+  local group = group_of(name)
+  if not group.entries[key] then table.insert(group.order, key) end
+  group.entries[key] = { value = value, until_time = ttl > 0 and state.now + ttl or math.huge }
+  if max_entries and #group.order > max_entries then group.entries[table.remove(group.order, 1)] = nil end
+end
+
+function core.session_add(group, key, value, ttl, max_entries)
+  local now = core.session_get(group, key, ttl)
+  if now then return now end
+  core.session_set(group, key, value, ttl, max_entries)
+  return value
+end
+
+function core.session_delete(group, key)
+  group_of(group).entries[key] = nil
+end
+
+return core
