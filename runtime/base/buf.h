@@ -10,9 +10,9 @@
 #include "base/slice.h"
 
 enum {
-    GW_CHUNK_SMALL = 2048,      /* bytes of a small chunk, its header included */
-    GW_CHUNK_LARGE = 20480,     /* holds one read */
-    GW_READ_SIZE = 16384,       /* bytes asked of one recv */
+    GW_CHUNK_SMALL = 2048,  /* bytes of a small chunk, its header included */
+    GW_CHUNK_LARGE = 20480, /* holds one read */
+    GW_READ_SIZE = 16384,   /* bytes asked of one recv */
     GW_CHUNK_HEADROOM = 32,
     GW_CHUNK_TAILROOM = 16
 };

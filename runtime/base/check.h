@@ -24,8 +24,8 @@
 
 #define GW_CHECK_MAGIC(obj, value) GW_DEBUG_CHECK((obj) != NULL && (obj)->magic == (value))
 
-#define GW_MUST_CHECK __attribute__((warn_unused_result))
-#define GW_UNUSED     __attribute__((unused))
+#define GW_MUST_CHECK        __attribute__((warn_unused_result))
+#define GW_UNUSED            __attribute__((unused))
 #define GW_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 
 #endif

@@ -12,7 +12,7 @@
 struct gw_dict;
 
 enum {
-    GW_DICT_KEY_MAX = 512,   /* longer keys are hashed by the caller or refused */
+    GW_DICT_KEY_MAX = 512, /* longer keys are hashed by the caller or refused */
     GW_DICT_VALUE_MAX = 4096,
     GW_DICT_GROUP_MAX = 128
 };

@@ -4,20 +4,20 @@
 
 enum gw_err {
     GW_OK = 0,
-    GW_AGAIN,               /* nothing wrong: not now, wait for readiness */
-    GW_EOF,                 /* the peer ended its sending in order */
-    GW_ERR_IO,              /* a system call on the socket failed */
-    GW_ERR_RESET,           /* connection reset by the peer */
-    GW_ERR_REFUSED,         /* connect refused or unreachable */
+    GW_AGAIN,       /* nothing wrong: not now, wait for readiness */
+    GW_EOF,         /* the peer ended its sending in order */
+    GW_ERR_IO,      /* a system call on the socket failed */
+    GW_ERR_RESET,   /* connection reset by the peer */
+    GW_ERR_REFUSED, /* connect refused or unreachable */
     GW_ERR_DIAL_TIMEOUT,
-    GW_ERR_HEAD_TIMEOUT,    /* a client's request head took too long */
-    GW_ERR_IDLE_TIMEOUT,    /* keep-alive connection without a request */
-    GW_ERR_RESPONSE_TIMEOUT,/* the backend's response head took too long */
-    GW_ERR_SILENCE_TIMEOUT, /* an open stream was silent for longer than allowed */
-    GW_ERR_WRITE_TIMEOUT,   /* the peer took nothing for too long */
-    GW_ERR_BODY_TIMEOUT,    /* a client's request body made no progress */
-    GW_ERR_TOTAL_TIMEOUT,   /* the rule's timeout for the whole exchange */
-    GW_ERR_BAD_REQUEST,     /* a request that is not HTTP, or whose framing is in doubt */
+    GW_ERR_HEAD_TIMEOUT,     /* a client's request head took too long */
+    GW_ERR_IDLE_TIMEOUT,     /* keep-alive connection without a request */
+    GW_ERR_RESPONSE_TIMEOUT, /* the backend's response head took too long */
+    GW_ERR_SILENCE_TIMEOUT,  /* an open stream was silent for longer than allowed */
+    GW_ERR_WRITE_TIMEOUT,    /* the peer took nothing for too long */
+    GW_ERR_BODY_TIMEOUT,     /* a client's request body made no progress */
+    GW_ERR_TOTAL_TIMEOUT,    /* the rule's timeout for the whole exchange */
+    GW_ERR_BAD_REQUEST,      /* a request that is not HTTP, or whose framing is in doubt */
     GW_ERR_BAD_VERSION,
     GW_ERR_HEAD_TOO_LARGE,
     GW_ERR_TARGET_TOO_LONG,
@@ -27,13 +27,13 @@ enum gw_err {
     GW_ERR_TRUNCATED,       /* the peer closed before the message was complete */
     GW_ERR_EVENT_TOO_LARGE,
     GW_ERR_NO_INSTANCE,
-    GW_ERR_OVERLOADED,      /* a bound of the gateway is reached */
+    GW_ERR_OVERLOADED, /* a bound of the gateway is reached */
     GW_ERR_CLIENT_GONE,
-    GW_ERR_HOOK,            /* a hook raised an error */
-    GW_ERR_SHUTDOWN,        /* the gateway is stopping */
-    GW_ERR_CLOSED,          /* this side closed on purpose */
-    GW_ERR_CANCELLED,       /* reset by the other side of the exchange */
-    GW_ERR_LIMIT            /* number of entries, not an error */
+    GW_ERR_HOOK,      /* a hook raised an error */
+    GW_ERR_SHUTDOWN,  /* the gateway is stopping */
+    GW_ERR_CLOSED,    /* this side closed on purpose */
+    GW_ERR_CANCELLED, /* reset by the other side of the exchange */
+    GW_ERR_LIMIT      /* number of entries, not an error */
 };
 
 /* A sentence fragment for people; never NULL. */

@@ -11,11 +11,11 @@
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
-#define GW_ASAN 1
+#define GW_ASAN             1
 #define GW_POISON(ptr, n)   ASAN_POISON_MEMORY_REGION(ptr, n)
 #define GW_UNPOISON(ptr, n) ASAN_UNPOISON_MEMORY_REGION(ptr, n)
 #else
-#define GW_ASAN 0
+#define GW_ASAN             0
 #define GW_POISON(ptr, n)   ((void)(ptr), (void)(n))
 #define GW_UNPOISON(ptr, n) ((void)(ptr), (void)(n))
 #endif
