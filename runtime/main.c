@@ -68,7 +68,7 @@ static int parse_arguments(int argc, char **argv, struct arguments *out)
 
 static bool has_library(const char *dir)
 {
-    char path[PATH_MAX + 32];
+    char path[PATH_MAX + 64];
     snprintf(path, sizeof path, "%s/gateway/init.lua", dir);
     return access(path, R_OK) == 0;
 }
