@@ -13,7 +13,8 @@ local ffi = require "ffi"
 local rt = require "support.runtime"
 local sys = require "support.sys"
 
-local C = rt.load("net/loop.h", "net/addr.h", "net/conn.h", "net/fault.h", "net/listener.h")
+local C = rt.load("net/loop.h", "net/addr.h", "net/conn.h", "net/fault.h", "net/listener.h",
+  "base/log.h")
 local S = sys.C
 local net = { C = C }
 
