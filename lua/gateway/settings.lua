@@ -1,0 +1,369 @@
+--- Every key of a configuration file: type, default, bounds and one line of explanation.
+-- The check, `--print-conf`, the reference in docs/configuration.md and Lua routes all read this one table.
+-- Called by gateway.config. Names and defaults are promises to users: add keys, do not rename them.
+
+local address = require("gateway.address")
+
+local settings = {}
+
+--- Policies that are part of the gateway; plugins with a `balance` hook add theirs.
+settings.policies = { round_robin = true, sticky_session = true }
+
+settings.SESSION_COOKIE = "GATEWAY_SESSION"
+
+-- What llhttp knows, without CONNECT: the gateway opens no tunnels by that method.
+local methods = { "SSE" }
+for method in ([[GET HEAD POST PUT PATCH DELETE OPTIONS TRACE COPY LOCK MKCOL MOVE PROPFIND PROPPATCH SEARCH
+  UNLOCK BIND REBIND UNBIND ACL REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE PURGE
+  MKCALENDAR LINK UNLINK SOURCE]]):gmatch("%S+") do
+  methods[#methods + 1] = method
+end
+
+--- Texts with a form of their own ------------------------------------------------------------------
+
+local function check_parameter(segment, seen)
+  local name = segment:match("^{(.*)}$")
+  if not name then return ("%q: {name} stands for a whole segment"):format(segment) end
+  if not name:find("^[%a_][%w_]*$") then
+    return ('"%s": a name is letters, digits and _, and does not begin with a digit'):format(segment)
+  end
+  if seen[name] then return ('"%s" appears twice'):format(segment) end
+  seen[name] = true
+end
+
+--- Checks a path pattern: exact, `{name}` for one whole segment, `*` as the last segment.
+---@param path string
+---@return string? path
+---@return string? why
+local function parse_path(path)
+  if path:sub(1, 1) ~= "/" then return nil, 'a path begins with "/"' end
+  local bad = path:match("[%c%s?#\\]") or path:match("[\128-\255]")
+  if bad then
+    return nil, ("a path pattern cannot hold %q (write it as %%%02X if it belongs to the path)")
+      :format(bad, bad:byte())
+  end
+  local seen = {}
+  for segment, next_at in path:gmatch("/([^/]*)()") do
+    if segment:find("*", 1, true) and (segment ~= "*" or next_at <= #path) then
+      return nil, '"*" can only be the whole last segment, as in /files/*'
+    end
+    local why = segment:find("[{}]") and check_parameter(segment, seen)
+    if why then return nil, why end
+  end
+  return path
+end
+
+local function parse_host(host)
+  local name = host:lower()
+  local inner = name:match("^%[(.*)%]$")
+  if inner and address.family(inner) == 6 then return name end
+  if name:find("^[^:]*:%d+$") then return nil, "a host name here has no port" end
+  if address.family(name) == 6 then return nil, "an IPv6 address stands in brackets here" end
+  local rest = name:gsub("^%*%.", "")
+  if rest:find("*", 1, true) then return nil, '"*" can only be the whole first label, as in *.example.com' end
+  local named = rest:find("^[%w_][%w_.-]*$") and not rest:find("..", 1, true)
+  if named then return name end
+  return nil, ('"%s" is not a host name'):format(host)
+end
+
+local function parse_address(text)
+  if text == "localhost" or address.family(text) then return text end
+  if text:find("^%[.*%]$") then return nil, "write an IPv6 address without brackets" end
+  if text:find("^%d[%d.]*:%d+$") then return nil, 'the port has a key of its own, "port"' end
+  if text:find("^%d[%d.]*$") then return nil, ('"%s" is not an IPv4 address'):format(text) end
+  return nil, ('"%s" is not an IP address; names other than localhost are not looked up yet'):format(text)
+end
+
+local token = "^[%w!#$%%&'*+.^_`|~-]+$"
+
+local function parse_header_name(name)
+  if name:find(token) then return name end
+  return nil, ('"%s" is not a header name'):format(name)
+end
+
+local function parse_header_value(value)
+  if value:find("[%z\1-\8\10-\31\127]") then return nil, "a header value has no control characters" end
+  return (value:gsub("^[ \t]+", ""):gsub("[ \t]+$", ""))
+end
+
+-- Header names compare without case, so they are kept in lower case.
+local function parse_headers(headers, check)
+  local out = {}
+  for name, values in pairs(headers) do
+    local lower = name:lower()
+    if not name:find(token) then
+      check:fail("not a header name", name)
+    elseif out[lower] then
+      check:fail(("the header %s appears twice"):format(lower), name)
+    end
+    out[lower] = values
+  end
+  return out
+end
+
+local function parse_pattern(pattern)
+  if pattern:find("%z") then return nil, "holds a NUL" end
+  return pattern
+end
+
+local function parse_cookie_name(name)
+  if name:find(token) then return name end
+  return nil, ('"%s" is not a cookie name'):format(name)
+end
+
+--- Plugin entries ------------------------------------------------------------------------------------
+
+local on_error = { fail = true, skip = true }
+
+-- The key that names the plugin; `onError` stands beside it.
+local function plugin_key(value, check)
+  local name
+  for key in pairs(value) do
+    if key ~= "onError" then
+      if name then
+        local a, b = tostring(name), tostring(key)
+        if b < a then a, b = b, a end
+        check:fail(('one plugin per entry, found "%s" and "%s" (begin each with "- ")'):format(a, b))
+        return nil
+      end
+      name = key
+    end
+  end
+  if type(name) ~= "string" then
+    check:fail("names no plugin (write `- name` or `- name: {settings}`)")
+    return nil
+  end
+  return name
+end
+
+local function plugin_conf(value, name, check, mark)
+  local conf = value[name]
+  local at = mark and mark.at[name]
+  if conf == nil or type(conf) == "userdata" then return {} end
+  if type(conf) == "table" and (at and at.kind == "map" or not at and #conf == 0) then return conf end
+  check:fail("a plugin's settings are a map", name)
+  return {}
+end
+
+--- `- name`, `- name: {settings}`, either with `onError: skip` beside it; always gives an entry.
+---@param value any
+---@param check gateway.Check
+---@param mark table?
+---@return {name: string?, conf: table, onError: "fail"|"skip"}
+local function parse_plugin(value, check, mark)
+  local entry = { conf = {}, onError = "fail" }
+  if type(value) == "table" and (mark and mark.kind == "map" or not mark and #value == 0) then
+    entry.name = plugin_key(value, check)
+    if entry.name then entry.conf = plugin_conf(value, entry.name, check, mark) end
+    local wanted = value.onError
+    if on_error[wanted] then
+      entry.onError = wanted
+    elseif wanted ~= nil and type(wanted) ~= "userdata" then
+      check:fail(("expected fail or skip, got %s"):format(tostring(wanted)), "onError")
+    end
+  elseif type(value) == "string" then
+    entry.name = value
+  else
+    check:fail("expected a plugin's name, or its name with settings")
+  end
+  if entry.name and not entry.name:find("^[%w_][%w_-]*$") then
+    check:fail(('"%s" cannot be the name of a plugin (letters, digits, _ and -)'):format(entry.name))
+    entry.name = nil
+  end
+  return entry
+end
+
+-- Back to how it is written in a file.
+local function show_plugin(entry)
+  return { { entry.name, entry.conf }, { "onError", entry.onError } }
+end
+
+--- Pieces that appear more than once -------------------------------------------------------------------
+
+local function duration(name, default, doc)
+  return { name, type = "duration", default = default, doc = doc }
+end
+
+local function size(name, default, doc)
+  return { name, type = "size", default = default, doc = doc }
+end
+
+local function count(name, default, doc)
+  return { name, type = "integer", min = 0, default = default, doc = doc }
+end
+
+local function flag(name, default, doc)
+  return { name, type = "boolean", default = default, doc = doc }
+end
+
+local function listen_address(default)
+  return { "host", type = "string", default = default, parse = parse_address, kind = "address",
+    doc = "Address to listen on; `0.0.0.0` is every IPv4 address, `::` every IPv6 address." }
+end
+
+local function listen_port(default)
+  return { "port", type = "integer", min = 0, max = 65535, default = default,
+    doc = "Port to listen on; 0 takes any free one and logs it." }
+end
+
+local function plugins(doc)
+  return { "plugins", type = "array", default = {}, doc = doc, kind = "list of plugin entries",
+    of = { type = "any", parse = parse_plugin, show = show_plugin } }
+end
+
+local function hook(name, doc)
+  return { name, type = "function", lua = true, doc = doc }
+end
+
+local frontend = { "frontend", type = "map", doc = "The side of the clients.", fields = {
+  { "http", type = "map", doc = "The listener, and what holds for every request.", fields = {
+    listen_address("0.0.0.0"),
+    listen_port(8080),
+    duration("readTimeout", 30, "Time for a whole request head, from its first byte on; 408 past it."),
+    duration("writeTimeout", 30, "Time without progress writing an ordinary response."),
+    duration("idleTimeout", 75, "Time that a keep-alive connection may lie idle between requests."),
+    size("maxHeaderBytes", "32KiB", "Largest request head; 431 past it."),
+    count("maxHeaders", 100, "Most header fields in a request; 431 past it."),
+    size("maxBodyBytes", 0, "Largest request body; 413 past it. 0 = no limit."),
+    count("maxConnections", 0, "Most client connections at a time. 0 = no limit."),
+  } },
+  { "sse", type = "map", doc = "Event streams to clients.", fields = {
+    flag("enabled", true, "Whether event streams are recognised; false passes them on like any response."),
+    duration("writeTimeout", 60, "A client that takes nothing for this long is closed."),
+    duration("keepaliveTimeout", 30, "Interval of `:keepalive` comments on an open stream; 0 = none."),
+    { "keepaliveMode", type = "enum", values = { "interval", "idle" }, default = "interval",
+      doc = "`interval`: always; `idle`: only after that long without traffic." },
+    size("maxEventBytes", "1MiB", "Largest event where events are handled whole; the stream ends past it."),
+  } },
+} }
+
+local backend = { "backend", type = "map", doc = "The side of the services.", fields = {
+  { "http", type = "map", doc = "Connections to services.", fields = {
+    count("maxIdleConns", 100, "Idle connections kept for reuse, over all instances."),
+    count("maxIdleConnsPerHost", 10, "Idle connections kept for reuse, for each instance."),
+    duration("idleConnTimeout", 90, "How long an idle connection is kept."),
+    flag("keepAlive", true, "Whether connections are reused at all."),
+    duration("keepAliveTimeout", 30, "Interval of TCP keepalive probes; 0 = none."),
+    duration("dialTimeout", 10, "Time to connect."),
+    duration("responseHeaderTimeout", 10, "Time from the sent request to the response head; 504 past it."),
+  } },
+  { "sse", type = "map", doc = "Event streams from services.", fields = {
+    duration("dialTimeout", 10, "Time to connect, for a request that asks for events."),
+    duration("responseTimeout", 0, "Silence allowed on an open stream; 0 = no limit."),
+    duration("keepaliveTimeout", 30, "Interval of TCP keepalive probes; 0 = none."),
+  } },
+} }
+
+local instance = { type = "map", fields = {
+  { "id", type = "string", min = 1,
+    doc = "Name of the instance, unique in its service. Default: `address:port`." },
+  { "address", type = "string", required = true, parse = parse_address, kind = "address",
+    doc = "IPv4 or IPv6 address, or `localhost`." },
+  { "port", type = "integer", min = 1, max = 65535, required = true, doc = "Port of the instance." },
+  { "health", type = "enum", values = { "healthy", "unhealthy" }, default = "healthy",
+    doc = "`unhealthy` instances get no traffic." },
+  { "weight", type = "integer", min = 1, max = 1000, default = 1,
+    doc = "Share of the traffic, for policies that weigh." },
+} }
+
+local service = { type = "map", fields = {
+  { "name", type = "string", min = 1, required = true, doc = "What `serviceName` of a rule refers to." },
+  { "instances", type = "array", min = 1, required = true, of = instance, doc = "Where it runs." },
+} }
+
+local registry = { "registry", type = "map", doc = "The services and where they run.", fields = {
+  { "type", type = "enum", values = { "static" }, default = "static", doc = "Where services come from." },
+  { "static", type = "map", doc = "Instances that are written down here.", fields = {
+    { "services", type = "array", default = {}, of = service, doc = "The services." },
+  } },
+} }
+
+local sticky = { "stickySession", type = "map", optional = true,
+  doc = "One backend per session: cookie, header or address, whichever the request has.", fields = {
+    flag("enabled", true, "Whether sessions stick."),
+    duration("ttl", 3600, "How long a session lives after its last request. 0 = no limit."),
+  } }
+
+local affinity = { "sessionAffinity", type = "map", optional = true,
+  doc = "One backend per session, with one named source.", fields = {
+    flag("enabled", true, "Whether sessions stick."),
+    duration("ttl", 3600, "How long a session lives after its last request; Max-Age of the cookie."),
+    { "source", type = "enum", values = { "cookie", "header", "query", "path", "ip" }, default = "cookie",
+      doc = "What names the session." },
+    { "cookieName", type = "string", min = 1, default = settings.SESSION_COOKIE, parse = parse_cookie_name,
+      doc = "Cookie of `source: cookie`; set by the gateway when it is missing." },
+    { "headerName", type = "string", min = 1, default = "X-Session-Id", parse = parse_header_name,
+      doc = "Header of `source: header`; one in a response teaches the session too." },
+    { "queryParam", type = "string", min = 1, default = "session", doc = "Parameter of `source: query`." },
+    { "pathParam", type = "string", min = 1, doc = "`{name}` in the path, for `source: path`." },
+    { "maxEntries", type = "integer", min = 1, default = 100000,
+      doc = "Most sessions remembered; the longest unused one goes first." },
+  } }
+
+--- One rule of the router, in YAML or (with the keys marked `lua`) in a Lua route.
+settings.rule = { type = "map", fields = {
+  { "id", type = "string", min = 1, doc = "Name of the rule in logs and for hooks. Default: its path." },
+  { "path", type = "string", parse = parse_path, kind = "path",
+    doc = "Path pattern: exact, `{name}` for one segment, `*` as the last segment. Required." },
+  { "host", type = "array", single = true, default = {}, kind = "host name or list",
+    of = { type = "string", parse = parse_host },
+    doc = "Host names that the rule is for; `*.example.com` allowed." },
+  { "headers", type = "map", default = {}, parse = parse_headers, kind = "map of text or list",
+    of = { type = "array", single = true, min = 1, of = { type = "string", parse = parse_header_value } },
+    doc = "Headers that a request must have, each with one of the values; `\"*\"` is any value." },
+  { "methods", type = "array", default = {}, of = { type = "enum", values = methods },
+    kind = "list of methods",
+    doc = "HTTP methods and `SSE` (a GET that accepts event streams). Empty = any." },
+  { "serviceName", type = "string", min = 1, lua = "function",
+    doc = "The service that gets the requests. Required." },
+  { "loadBalance", type = "string", min = 1, lua = "function",
+    doc = "Policy: `round_robin`, `sticky_session` or a plugin with a `balance` hook. Default: "
+      .. "`sticky_session` where a session section is enabled, else `round_robin`." },
+  duration("timeout", 0, "The whole exchange. 0 = none; it cuts event streams only when above 0."),
+  sticky,
+  affinity,
+  plugins("Plugins of this rule, outermost first, inside those of `gateway.plugins`."),
+  hook("match", "`match(ctx)`: a last condition; true takes the request."),
+  hook("access", "`access(ctx)`: as the hook of a plugin."),
+  hook("on_response", "`on_response(ctx)`: as the hook of a plugin."),
+  hook("on_event", "`on_event(ctx, event)`: as the hook of a plugin."),
+  hook("on_close", "`on_close(ctx, reason)`: as the hook of a plugin."),
+} }
+
+local router = { "router", type = "map", doc = "Which request goes where.", fields = {
+  { "rules", type = "array", default = {}, of = settings.rule,
+    doc = "The rules; their order does not matter." },
+  { "lua", type = "array", default = {}, of = { type = "string", min = 1, parse = parse_pattern },
+    kind = "list of file patterns",
+    doc = "Lua routes, relative to this file, `*` allowed in file names; reloaded when they change." },
+} }
+
+--- Everything below `gateway:`.
+settings.gateway = { type = "map", fields = {
+  frontend,
+  backend,
+  registry,
+  router,
+  { "pluginPath", type = "array", default = { "../plugins" }, of = { type = "string", min = 1 },
+    kind = "list of folders",
+    doc = "Where plugins and policies are looked up, relative to this file; the first found wins." },
+  plugins("Plugins of every route, outermost first."),
+  { "workers", type = "integer", min = 1, max = 256, words = { "auto" }, default = "auto",
+    doc = "Processes that carry traffic; `auto` = one per core." },
+  duration("drainTimeout", 25, "How long TERM waits for what is open before it breaks it off; 0 = no limit."),
+  { "log", type = "map", doc = "The log.", fields = {
+    { "level", type = "enum", values = { "debug", "info", "warn", "error" }, default = "info",
+      doc = "The least level that is written." },
+    { "format", type = "enum", values = { "text", "json" }, default = "text", doc = "`text` is logfmt." },
+    flag("access", true, "Whether each exchange gets a line when it ends."),
+    { "file", type = "string", default = "",
+      doc = "A file to log to instead of standard error; USR1 reopens it." },
+  } },
+  { "management", type = "map", doc = "Metrics, health, administration; a listener of their own.", fields = {
+    flag("enabled", true, "Whether there is such a listener."),
+    listen_address("127.0.0.1"),
+    listen_port(9001),
+  } },
+} }
+
+return settings
