@@ -9,7 +9,8 @@ local buffer = require("string.buffer")
 ---@field _files table<string, string|false>    path -> text; false where there was none
 ---@field _dirs table<string, string[]|false>   folder -> sorted names
 ---@field _errors table<string, string>         path -> why not
----@field _disk boolean
+---@field _read fun(path: string): string?, string?     asked once for each path
+---@field _list fun(dir: string): string[]?, string?
 local Source = {}
 Source.__index = Source
 
@@ -56,8 +57,8 @@ end
 ---@param path string
 ---@return string? text, string? err
 function Source:read(path)
-  if self._files[path] == nil and self._disk then
-    local text, err = read_disk(path)
+  if self._files[path] == nil then
+    local text, err = self._read(path)
     self._files[path], self._errors[path] = text or false, err
   end
   local text = self._files[path]
@@ -69,8 +70,8 @@ end
 ---@param dir string
 ---@return string[]? names, string? err
 function Source:list(dir)
-  if self._dirs[dir] == nil and self._disk then
-    local names, err = require("gateway.core").list(dir)
+  if self._dirs[dir] == nil then
+    local names, err = self._list(dir)
     self._dirs[dir], self._errors[dir] = names or false, err
   end
   local names = self._dirs[dir]
@@ -118,22 +119,25 @@ function Source:pack()
   return buffer.encode({ files = self._files, dirs = self._dirs, errors = self._errors })
 end
 
-local function new(files, dirs, errors, disk)
-  return setmetatable({ _files = files, _dirs = dirs, _errors = errors, _disk = disk }, Source)
+local function new(read, list, all)
+  all = all or { files = {}, dirs = {}, errors = {} }
+  return setmetatable({ _read = read, _list = list,
+    _files = all.files, _dirs = all.dirs, _errors = all.errors }, Source)
 end
+
+local function nothing() end
 
 --- A source that reads the disk.
 ---@return gateway.Source
 function source.disk()
-  return new({}, {}, {}, true)
+  return new(read_disk, function(dir) return require("gateway.core").list(dir) end)
 end
 
 --- A source that answers from a pack only.
 ---@param packed string from `Source:pack`
 ---@return gateway.Source
 function source.unpack(packed)
-  local all = buffer.decode(packed)
-  return new(all.files, all.dirs, all.errors, false)
+  return new(nothing, nothing, buffer.decode(packed))
 end
 
 --- A source over texts in memory, for specs.
@@ -146,9 +150,7 @@ function source.memory(files)
     dirs[dir] = dirs[dir] or {}
     table.insert(dirs[dir], name)
   end
-  local copy = {}
-  for path, text in pairs(files) do copy[path] = text end
-  return new(copy, dirs, {}, false)
+  return new(function(path) return files[path] end, function(dir) return dirs[dir] end)
 end
 
 return source
