@@ -622,23 +622,44 @@ static uint32_t find_live(struct place *place, uint64_t now_ms)
     return index;
 }
 
+/* Copies a live entry's value out, renews its ttl and its place among the recently used. */
+static int read_live(struct place *place, uint32_t index, char *out, size_t cap, uint64_t now_ms,
+                     uint64_t slide_ms)
+{
+    struct cell *cell = at(place->dict, index);
+    struct cursor cursor = cursor_at(place->dict, index);
+    size_t len = cell->value_len;
+    read_bytes(&cursor, NULL, cell->key_len);
+    read_bytes(&cursor, out, len < cap ? len : cap);
+    if (slide_ms && cell->expires != never)
+        cell->expires = expiry(now_ms, slide_ms);
+    entry_touch(place->dict, place->shard, index);
+    return (int)len;
+}
+
 int gw_dict_get(struct gw_dict *dict, struct gw_slice group, struct gw_slice key, char *out,
                 size_t cap, uint64_t now_ms, uint64_t slide_ms)
 {
     struct place place = place_of(dict, group, key);
-    int len = -1;
     shard_lock(dict, place.shard);
     uint32_t index = find_live(&place, now_ms);
-    if (index) {
-        struct cell *cell = at(dict, index);
-        struct cursor cursor = cursor_at(dict, index);
-        len = cell->value_len;
-        read_bytes(&cursor, NULL, cell->key_len);
-        read_bytes(&cursor, out, (size_t)len < cap ? (size_t)len : cap);
-        if (slide_ms && cell->expires != never)
-            cell->expires = expiry(now_ms, slide_ms);
-        entry_touch(dict, place.shard, index);
-    }
+    int len = index ? read_live(&place, index, out, cap, now_ms, slide_ms) : -1;
+    gw_shm_lock_give(&place.shard->lock);
+    return len;
+}
+
+int gw_dict_add(struct gw_dict *dict, struct gw_slice group, struct gw_slice key,
+                struct gw_slice value, char *out, size_t cap, uint64_t now_ms, uint64_t ttl_ms,
+                uint64_t max_entries)
+{
+    if (group.len > GW_DICT_GROUP_MAX || key.len > GW_DICT_KEY_MAX || value.len > GW_DICT_VALUE_MAX)
+        return -1;
+    struct place place = place_of(dict, group, key);
+    shard_lock(dict, place.shard);
+    uint32_t index = find_live(&place, now_ms);
+    if (!index && set_locked(&place, value, now_ms, ttl_ms, max_entries))
+        index = find_live(&place, now_ms);
+    int len = index ? read_live(&place, index, out, cap, now_ms, ttl_ms) : -1;
     gw_shm_lock_give(&place.shard->lock);
     return len;
 }

@@ -32,6 +32,12 @@ int gw_dict_get(struct gw_dict *dict, struct gw_slice group, struct gw_slice key
  * unless it was itself pushed out. */
 bool gw_dict_set(struct gw_dict *dict, struct gw_slice group, struct gw_slice key,
                  struct gw_slice value, uint64_t now_ms, uint64_t ttl_ms, uint64_t max_entries);
+/* Stores a copy only where there is none, and gives what is stored then: of two who add at the same
+ * time, both get the first one's value. Length and limits as for get and set; -1 when it can't be
+ * stored. */
+int gw_dict_add(struct gw_dict *dict, struct gw_slice group, struct gw_slice key,
+                struct gw_slice value, char *out, size_t cap, uint64_t now_ms, uint64_t ttl_ms,
+                uint64_t max_entries);
 /* True when there was one. */
 bool gw_dict_delete(struct gw_dict *dict, struct gw_slice group, struct gw_slice key);
 /* Entries in the whole dictionary, or of one group when group.len > 0. Those that have run out and

@@ -39,7 +39,8 @@ enum gw_err {
 /* A sentence fragment for people; never NULL. */
 const char *gw_err_text(enum gw_err err);
 
-/* The word for logs, metrics and on_close reasons, such as "upstream_reset"; never NULL. */
+/* The word for logs, metrics and on_close reasons, such as "reset" (whose side is said elsewhere);
+ * never NULL. */
 const char *gw_err_slug(enum gw_err err);
 
 /* The HTTP status a client gets when the response head is not out yet; 0 where none fits. */

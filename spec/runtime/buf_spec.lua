@@ -170,6 +170,13 @@ describe("gw_buf", function()
       check(buf, "1000\r\n" .. ("b"):rep(n) .. "\r\n0\r\n\r\n")
     end)
 
+    it("may use the headroom to its first byte", function()
+      append(buf, "body")
+      local head = ("h"):rep(C.GW_CHUNK_HEADROOM)
+      C.gw_buf_prepend(buf, head, #head)
+      assert.same({ head .. "body" }, pieces(buf))
+    end)
+
     it("takes another chunk where headroom or tailroom is used up", function()
       local text = random_bytes(rt.random(5), 1968)
       append(buf, text)
@@ -335,6 +342,18 @@ describe("gw_buf", function()
         assert.is_true(held <= #text + #text / 4 + tonumber(C.GW_CHUNK_SMALL), held .. " held")
         C.gw_buf_clear(buf)
       end
+    end)
+
+    it("is done where it frees half of the memory", function()
+      local other = new_buf()
+      for _ = 1, 2 do
+        C.gw_buf_reserve(other, C.GW_READ_SIZE, size_out)
+        C.gw_buf_commit(other, 5000)
+        C.gw_buf_move(buf, other)
+      end
+      assert.equal(before + 2 * tonumber(C.GW_CHUNK_LARGE), tonumber(C.gw_buf_memory()))
+      C.gw_buf_compact(buf)
+      assert.equal(before + 6 * tonumber(C.GW_CHUNK_SMALL), tonumber(C.gw_buf_memory()))
     end)
 
     it("leaves full chunks alone", function()

@@ -51,6 +51,12 @@ describe("gw_map", function()
     assert.equal(0, get "xxx")
   end)
 
+  it("grows with its entries", function()
+    for i = 1, 1000 do put("key" .. i, i) end
+    assert.is_true(tonumber(map.cap) >= 1000)
+    for i = 1, 1000 do assert.equal(i, get("key" .. i)) end
+  end)
+
   it("does what a Lua table does", function()
     local random, model, count = rt.random(3), {}, 0
     for i = 1, 20000 do
