@@ -124,6 +124,9 @@ lint:
 format:
 	clang-format -i $(ALL_C)
 
+# One short line for each thing made; V=1 shows the commands.
+say = $(if $(V),,@printf '  %-4s %s\n' $(1) $@;)
+
 programs: compiler $(if $(MAIN_C),$(BUILD)/gatewayd) $(SERVERS)
 
 test-programs: compiler $(TEST_SO)
@@ -132,31 +135,31 @@ compiler:
 	@[ -n "$(LUA_LIBS)" ] || { echo "no LuaJIT found by $(PKG): run 'make deps' first" >&2; false; }
 
 $(BUILD)/gatewayd: $(OBJ)
-	$(CC) -pie -rdynamic $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+	$(call say,LINK)$(CC) -pie -rdynamic $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 # The floors as a shared object: specs call the C code through LuaJIT's FFI.
 $(TEST_SO): $(PIC)
-	$(CC) -shared $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+	$(call say,LINK)$(CC) -shared $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 $(BUILD)/obj/runtime/%.o: runtime/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -fPIE -MMD -MP -c -o $@ $<
+	$(call say,CC)$(CC) $(CPPFLAGS) $(CFLAGS) -fPIE -MMD -MP -c -o $@ $<
 
 $(BUILD)/pic/runtime/%.o: runtime/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -fPIC -MMD -MP -c -o $@ $<
+	$(call say,CC)$(CC) $(CPPFLAGS) $(CFLAGS) -fPIC -MMD -MP -c -o $@ $<
 
 $(BUILD)/obj/llhttp/%.o: $(LLHTTP_SRC)/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(CC) $(LLHTTP_CFLAGS) $(OPTIMIZE) $(HARDEN) $(SANITIZE) -w -fPIE -c -o $@ $<
+	$(call say,CC)$(CC) $(LLHTTP_CFLAGS) $(OPTIMIZE) $(HARDEN) $(SANITIZE) -w -fPIE -c -o $@ $<
 
 $(BUILD)/pic/llhttp/%.o: $(LLHTTP_SRC)/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(CC) $(LLHTTP_CFLAGS) $(OPTIMIZE) $(HARDEN) $(SANITIZE) -w -fPIC -c -o $@ $<
+	$(call say,CC)$(CC) $(LLHTTP_CFLAGS) $(OPTIMIZE) $(HARDEN) $(SANITIZE) -w -fPIC -c -o $@ $<
 
 $(SERVERS): $(BUILD)/%: test-servers/%.c $(COMMON) $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(CC) -D_GNU_SOURCE $(CFLAGS) -pie -fPIE $(LDFLAGS) -MMD -MP -o $@ $< $(COMMON) -lev -lm
+	$(call say,CC)$(CC) -D_GNU_SOURCE $(CFLAGS) -pie -fPIE $(LDFLAGS) -MMD -MP -o $@ $< $(COMMON) -lev -lm
 
 # Objects are made again when the flags change, and those that know where things get installed when
 # that changes. A stamp holds each, and is out of date only when it holds something else.
