@@ -6,15 +6,7 @@
 local core = require("gateway.core")
 local json = require("gateway.json")
 
----@class gateway.Context
----@field req gateway.Request
----@field res gateway.Response
----@field id string                   the request's id
----@field client {address: string, port: integer}
----@field params table<string, string> what the `{name}` parts of the path matched
----@field route table                 the rule as configured
----@field state any                   this plugin's own for this exchange; at first a table
----@field shared table                all plugins' for this exchange
+---@class gateway.Context its fields are described in meta/gateway.lua
 local Context = {}
 
 local context = {}

@@ -28,7 +28,8 @@ describe("event_rewrite", function()
     } }
     assert.equal('data: {"big": 12345678901234567890, "user":{"name":"a"},"meta":{"n":[],"via":"gw"}}\n\n',
       rewritten(conf, 'data: {"big": 12345678901234567890, "user":{"name":"a","email":"x@y"}}\n\n'))
-    assert.equal('data: {"a":\ndata: 2}\n\n', rewritten({ json = { set = { a = 2 } } }, 'data: {"a":\ndata: 1}\n\n'))
+    conf = { json = { set = { a = 2 } } }
+    assert.equal('data: {"a":\ndata: 2}\n\n', rewritten(conf, 'data: {"a":\ndata: 1}\n\n'))
   end)
 
   it("leaves data alone that is no JSON object, and what would not change", function()

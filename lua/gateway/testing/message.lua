@@ -58,7 +58,7 @@ local function headers_of(fields)
   })
 end
 
----@class gateway.Message
+---@class gateway.testing.Message
 local Message = {}
 
 --- All values of a header, in order.
@@ -153,9 +153,9 @@ end
 ---@param options gateway.testing.ContextOptions
 function message.request(options)
   local path, query = (options.path or "/"):match("^([^?]*)%??(.*)$")
-  local self = object({ method = options.method or "GET", path = path, querystring = query,
-    scheme = options.scheme or "http", host = options.host or "localhost", version = "1.1",
-    body = options.body }, { method = true, path = true, querystring = true, target = true, host = true })
+  local values = { method = options.method or "GET", path = path, querystring = query, version = "1.1",
+    scheme = options.scheme or "http", host = options.host or "localhost" }
+  local self = object(values, { method = true, path = true, querystring = true, target = true, host = true })
   add_headers(self, options.headers)
   return self
 end
