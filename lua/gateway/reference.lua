@@ -34,7 +34,7 @@ end
 
 local function default_text(spec)
   if spec.required then return "required" end
-  if spec.default == nil then return "" end
+  if spec.default == nil or spec.default == "" then return "" end
   if type(spec.default) ~= "table" then return code(spec.default) end
   if next(spec.default) == nil then return code(spec.type == "array" and "[]" or "{}") end
   return code("[" .. table.concat(spec.default, ", ") .. "]")
@@ -72,7 +72,7 @@ end
 
 function write_section(out, spec, path, field)
   out[#out + 1] = ("### `%s`"):format(path)
-  local note = field.optional and " Left out: not there at all." or ""
+  local note = field.optional and " Not there by default." or ""
   out[#out + 1] = (field.doc or "") .. note
   write_table(out, spec, path)
 end
