@@ -41,17 +41,17 @@ static enum gw_err fault_read(struct gw_conn *conn, struct gw_buf *in, size_t ma
     return err;
 }
 
-/* Lets the first n bytes of out go; what the kernel did not take comes back to the front. */
+/* Lets the first n bytes of out go. They go as a copy, so that out stays as its owner left it. */
 static enum gw_err write_part(struct gw_conn *conn, struct gw_buf *out, size_t n)
 {
     struct gw_buf part;
     enum gw_err err;
 
     gw_buf_init(&part);
-    gw_buf_move_n(&part, out, n);
+    gw_buf_add(&part, gw_buf_linear(out, n));
     err = gw_tcp.write(conn, &part);
-    gw_buf_move(&part, out);
-    gw_buf_move(out, &part);
+    gw_buf_consume(out, n - part.len);
+    gw_buf_clear(&part);
     if (err == GW_OK && !gw_buf_empty(out))
         return GW_AGAIN;
     return err;
@@ -68,7 +68,10 @@ static enum gw_err fault_write(struct gw_conn *conn, struct gw_buf *out)
     n = allow(&plan->write, out->len, &err);
     if (err != GW_OK)
         return err;
-    err = write_part(conn, out, n);
+    if (n == out->len)
+        err = gw_tcp.write(conn, out);
+    else
+        err = write_part(conn, out, n);
     plan->write.bytes += before - out->len;
     return err;
 }

@@ -30,8 +30,8 @@ enum gw_err gw_transport_err(int code)
 static enum gw_err tcp_read(struct gw_conn *conn, struct gw_buf *in, size_t max)
 {
     size_t room;
-    /* Where bytes are left over, a quarter of the room is enough to go on in their chunk: a peer
-     * that sends byte by byte must not get a fresh chunk for each. */
+    /* Behind bytes that were left over a quarter of that is room enough: asking for all of it would
+     * take a new chunk when the last one is a fifth full. */
     char *at = gw_buf_reserve(in, (max + 3) / 4, &room);
     ssize_t got = recv(conn->fd, at, room < max ? room : max, 0);
     int code = errno;

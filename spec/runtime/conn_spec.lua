@@ -154,11 +154,12 @@ describe("reading", function()
     end
   end)
 
-  it("does not take a chunk for each byte of a peer that drips", function()
-    local user, peer = connected { plan = net.plan { max = 1 }, on_bytes = function() end }
-    local bytes = ("x"):rep(18000)
-    assert.equal(#bytes, net.send(peer, bytes))
-    net.turn_until(loop, function() return user.conn["in"].len == #bytes end)
+  it("fills its chunks before it takes more, though the reads are small", function()
+    local user, peer = connected { on_bytes = function() end }
+    for got = 1000, 18000, 1000 do
+      net.send(peer, ("x"):rep(1000))
+      net.turn_until(loop, function() return user.conn["in"].len == got end)
+    end
     assert.is_true(tonumber(C.gw_buf_memory()) <= 2 * C.GW_CHUNK_LARGE)
   end)
 
@@ -170,6 +171,20 @@ describe("reading", function()
     assert.equal("", user:story())
     C.gw_conn_read(user.conn, true)
     net.turn_until(loop, function() return user.got == "later" end)
+  end)
+
+  it("does not keep the loop awake when the peer has gone, paused or not", function()
+    for _, paused in ipairs { true, false } do
+      local user, peer = connected()
+      if paused then C.gw_conn_read(user.conn, false) end
+      hang_up(peer)
+      local fired = false
+      local timer = net.timer(loop, function() fired = true end)
+      C.gw_timer_start(loop, timer.timer, 60)
+      local turns = net.turn_until(loop, function() return fired end)
+      assert.is_true(turns <= 5, turns .. " turns")
+      assert.equal(paused and "" or "eof", user:story())
+    end
   end)
 
   it("tells of the end once, after the bytes, and writing goes on", function()
@@ -323,6 +338,9 @@ describe("writing", function()
     assert.equal(2000, tonumber(user.conn.write_ms))
     loop.now_ms = 3000
     user:write "d"
+    plan.write.calls = 0
+    net.turn(loop, true)
+    assert.equal(1, tonumber(plan.write.calls))
     assert.equal(2000, tonumber(user.conn.write_ms))
     net.turn(loop, true)
     assert.equal(2, tonumber(user.conn.out.len))
@@ -436,7 +454,7 @@ describe("closing", function()
   it("twice is closing once, and the memory goes at the end of the turn", function()
     local user, peer = connected()
     user:close()
-    user:close()
+    C.gw_conn_close(user.conn)
     assert.equal(1, alive())
     assert.equal("eof", select(2, net.recv(peer)))
     net.turn(loop)
@@ -512,6 +530,20 @@ describe("lingering", function()
     local due_ms = loop.now_ms + 40
     assert.equal("eof", select(2, net.recv(peer)))
     net.turn_until(loop, function() return alive() == 0 end)
+    assert.is_true(loop.now_ms >= due_ms)
+  end)
+
+  it("is not prolonged by a peer that goes on and on", function()
+    local user, peer = connected()
+    linger(user, 40)
+    local due_ms, sent = loop.now_ms + 40, 0
+    -- So slowly that it is not the bound on bytes which ends it.
+    while alive() > 0 and sent < 2000 do
+      sent = sent + net.send(peer, "x")
+      net.turn(loop, true)
+      sys.poll({}, sys.now() + 0.001)
+    end
+    assert.equal(0, alive())
     assert.is_true(loop.now_ms >= due_ms)
   end)
 

@@ -152,6 +152,17 @@ describe("the graveyard", function()
     assert.same({ "run", "free" }, order)
   end)
 
+  it("waits for the ready list with what a callback buried", function()
+    local order = {}
+    local task = net.task(function() order[#order + 1] = "run" end)
+    start(net.timer(loop, function()
+      net.bury(loop, function() order[#order + 1] = "free" end)
+      C.gw_loop_wake(loop, task.task)
+    end), 1)
+    net.turn_until(loop, function() return #order > 0 end)
+    assert.same({ "run", "free" }, order)
+  end)
+
   it("takes what is buried while it is emptied", function()
     local freed = 0
     net.bury(loop, function()

@@ -310,6 +310,7 @@ function User:on_error(err)
 end
 
 function User:close()
+  if self.closed then return end
   self.closed = true
   C.gw_conn_close(self.conn)
 end
