@@ -135,7 +135,7 @@ static struct gw_generation *load_pack(int fd, uint64_t number)
         vm && gw_vm_load(vm, worker.setup->file, pack, (size_t)st.st_size, print_error, NULL);
     munmap(pack, (size_t)st.st_size);
     if (good)
-        return gw_generation_new(vm, &worker.gateway.pool, number, gw_settings_read);
+        return gw_generation_new(vm, &worker.gateway, number, gw_settings_read);
     if (vm)
         gw_vm_free(vm);
     return NULL;

@@ -95,6 +95,7 @@ static enum gw_step after_hook(struct gw_exchange *x, enum gw_hook_result result
     case GW_HOOK_WAIT:
         return GW_STEP_WAIT;
     case GW_HOOK_REPLY:
+        x->head_seen = true; /* the hooks around the one that replied have seen it */
         return GW_STEP_HEAD;
     case GW_HOOK_FAIL:
         break;
@@ -338,8 +339,8 @@ static void interrupt(struct gw_exchange *x)
         return;
     x->failed = false;
     enum gw_step next = refuse(x, x->why, x->why_upstream);
+    x->head_seen |= x->step == GW_STEP_HEAD && hooks(x)->waiting(x);
     hooks(x)->cancel(x);
-    x->head_seen = true;
     x->step = next;
 }
 

@@ -128,7 +128,7 @@ void gw_gateway_init(struct gw_gateway *gateway, struct gw_loop *loop, struct gw
 {
     *gateway = (struct gw_gateway){.loop = loop, .stats = stats, .worker = worker};
     gateway->count = &stats->slot[worker];
-    gw_pool_init(&gateway->pool, loop);
+    gw_pool_init(&gateway->pool, loop, gateway->count);
     gw_list_init(&gateway->exchanges);
     gw_list_init(&gateway->codecs);
     gw_task_node_init(&gateway->adoption, adopt_some);

@@ -13,6 +13,7 @@
 struct gw_exchange;
 struct gw_generation;
 struct gw_instance;
+struct gw_stats_slot;
 
 enum gw_hook_result {
     GW_HOOK_NEXT,  /* go on */
@@ -71,6 +72,7 @@ struct gw_generation {
     void *script;
     struct gw_instance **instances; /* a reference each; index as Lua knows it, less one */
     unsigned instance_count;
+    struct gw_stats_slot *count; /* where it is counted while it lives */
     void (*free)(struct gw_generation *generation);
 };
 

@@ -17,6 +17,7 @@ static void forget_idle(struct gw_codec *codec)
     codec->idle_since_ms = 0;
     host->idle_count--;
     host->pool->idle_count--;
+    gw_stat_add(host->pool->count, GW_STAT_POOL_IDLE, -1);
 }
 
 static void on_idle(struct gw_codec *codec)
@@ -35,6 +36,7 @@ static void on_idle(struct gw_codec *codec)
     host->busy--;
     host->idle_count++;
     pool->idle_count++;
+    gw_stat_add(pool->count, GW_STAT_POOL_IDLE, 1);
     if (s->idle_conn_ms && !gw_timer_active(&pool->sweep))
         gw_timer_start(pool->loop, &pool->sweep, SWEEP_MS);
 }
@@ -76,9 +78,9 @@ static void sweep(struct gw_timer *timer)
         gw_timer_start(pool->loop, &pool->sweep, SWEEP_MS);
 }
 
-void gw_pool_init(struct gw_pool *pool, struct gw_loop *loop)
+void gw_pool_init(struct gw_pool *pool, struct gw_loop *loop, struct gw_stats_slot *count)
 {
-    *pool = (struct gw_pool){.loop = loop};
+    *pool = (struct gw_pool){.loop = loop, .count = count};
     gw_map_init(&pool->hosts);
     gw_list_init(&pool->busy);
     gw_timer_init(&pool->sweep, sweep);
@@ -144,18 +146,34 @@ static struct gw_codec *take_idle(struct gw_pool_host *host)
     return NULL;
 }
 
+static struct gw_codec *dial(struct gw_pool_host *host, const struct gw_pool_wish *wish,
+                             enum gw_err *err)
+{
+    return gw_http1_dial(host->pool->loop, &host->addr, wish->dial_ms, wish->tcp_keepalive_s,
+                         &gw_tcp, &origin_limits, &codec_host, host, err);
+}
+
 struct gw_stream *gw_pool_borrow(struct gw_pool *pool, struct gw_pool_host *host,
                                  const struct gw_pool_wish *wish,
                                  const struct gw_stream_events *events, void *owner,
                                  enum gw_err *err)
 {
-    struct gw_codec *codec = wish->fresh ? NULL : take_idle(host);
-    if (!codec)
-        codec = gw_http1_dial(pool->loop, &host->addr, wish->dial_ms, wish->tcp_keepalive_s,
-                              &gw_tcp, &origin_limits, &codec_host, host, err);
-    if (!codec)
-        return NULL;
-    gw_list_push(&pool->busy, &codec->node);
-    host->busy++;
-    return codec->ops->open(codec, events, owner);
+    for (;;) {
+        struct gw_codec *codec = wish->fresh ? NULL : take_idle(host);
+        bool used = codec != NULL;
+        if (!codec && !(codec = dial(host, wish, err)))
+            return NULL;
+        gw_list_push(&pool->busy, &codec->node);
+        host->busy++;
+        struct gw_stream *stream = codec->ops->open(codec, events, owner);
+        if (stream) {
+            if (!pool->settings->keep_alive)
+                codec->ops->drain(codec);
+            return stream;
+        }
+        codec->ops->close(codec, GW_ERR_CLOSED);
+        *err = GW_ERR_IO;
+        if (!used)
+            return NULL;
+    }
 }

@@ -6,6 +6,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "gateway/settings.h"
+#include "gateway/stats.h"
 #include "http/http1.h"
 
 struct gw_pool_host {
@@ -22,6 +23,7 @@ struct gw_pool {
     struct gw_map hosts;
     struct gw_list busy; /* codecs that are lent */
     unsigned idle_count;
+    struct gw_stats_slot *count;
     struct gw_timer sweep; /* closes connections that were idle for too long */
 };
 
@@ -32,7 +34,7 @@ struct gw_pool_wish {
     unsigned tcp_keepalive_s;
 };
 
-void gw_pool_init(struct gw_pool *pool, struct gw_loop *loop);
+void gw_pool_init(struct gw_pool *pool, struct gw_loop *loop, struct gw_stats_slot *count);
 /* Closes every connection, lent ones too. */
 void gw_pool_fini(struct gw_pool *pool);
 /* The settings of a new generation; closes what its limits no longer allow. */

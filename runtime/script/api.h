@@ -35,6 +35,10 @@ struct gw_handle *gw_handle_push(lua_State *L, struct gw_exchange *x);
 /* The exchange of the handle at that index; a Lua error when it is over or no handle. */
 struct gw_exchange *gw_handle_check(lua_State *L, int index);
 
+/* Logs and counts the error on the top of L: the pipeline's table of plugin, hook, message,
+ * traceback, event; or a plain error of the gateway's own Lua. It stays there. */
+void gw_api_log_error(lua_State *L, struct gw_exchange *x);
+
 /* Sets fields of head from the Lua table at index: name = text or list of texts. Lua error on names
  * or values that may not stand in a head. */
 void gw_api_set_fields(lua_State *L, int index, struct gw_head *head);

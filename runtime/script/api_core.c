@@ -43,6 +43,46 @@ static int core_log(lua_State *L)
     return 0;
 }
 
+static void error_field(struct gw_log_line *line, lua_State *co, const char *key)
+{
+    lua_getfield(co, -1, key);
+    if (lua_isstring(co, -1))
+        gw_log_cstr(line, key, lua_tostring(co, -1));
+    lua_pop(co, 1);
+}
+
+void gw_api_log_error(lua_State *co, struct gw_exchange *x)
+{
+    struct gw_log_line line;
+    gw_stat_add(x->gateway->count, GW_STAT_HOOK_ERRORS, 1);
+    gw_log_begin(&line, GW_LOG_ERROR, "hook failed");
+    gw_log_cstr(&line, "x", x->id);
+    gw_log_cstr(&line, "step", gw_step_name(x->step));
+    if (x->rule[0])
+        gw_log_cstr(&line, "rule", x->rule);
+    if (lua_istable(co, -1)) {
+        error_field(&line, co, "plugin");
+        error_field(&line, co, "hook");
+        error_field(&line, co, "event");
+        error_field(&line, co, "message");
+        error_field(&line, co, "traceback");
+    } else {
+        const char *msg = lua_tostring(co, -1);
+        luaL_traceback(co, co, msg ? msg : "an error that is no text", 0);
+        gw_log_cstr(&line, "message", lua_tostring(co, -1));
+    }
+    gw_log_end(&line);
+}
+
+/* An error that was survived: `onError: skip`, or one of several on_close hooks. */
+static int core_hook_error(lua_State *L)
+{
+    struct gw_exchange *x = gw_handle_check(L, 1);
+    lua_settop(L, 2);
+    gw_api_log_error(L, x);
+    return 0;
+}
+
 static int core_now(lua_State *L)
 {
     struct gw_loop *loop = gw_api_vm(L)->env->loop;
@@ -170,10 +210,19 @@ static int core_tried(lua_State *L)
 }
 
 static const luaL_Reg functions[] = {
-    {"log", core_log},        {"now", core_now},     {"time", core_time},
-    {"list", core_list},      {"reply", core_reply}, {"fail", core_fail},
-    {"client", core_client},  {"id", core_id},       {"set_rule", core_set_rule},
-    {"sleep", gw_task_sleep}, {"tried", core_tried}, {NULL, NULL},
+    {"log", core_log},
+    {"now", core_now},
+    {"time", core_time},
+    {"list", core_list},
+    {"reply", core_reply},
+    {"fail", core_fail},
+    {"client", core_client},
+    {"id", core_id},
+    {"set_rule", core_set_rule},
+    {"sleep", gw_task_sleep},
+    {"tried", core_tried},
+    {"hook_error", core_hook_error},
+    {NULL, NULL},
 };
 
 void gw_api_core(struct gw_vm *vm)

@@ -48,13 +48,19 @@ static struct gw_exchange *exchange_at(lua_State *L, int index)
     return x;
 }
 
+/* A reply that waits to be sent is the response; before it, what the backend sent. */
+static struct gw_head *response_of(const struct gw_exchange *x)
+{
+    return x->reply && x->reply->set ? &x->reply->head : x->response;
+}
+
 static struct gw_head *head_at(lua_State *L, int index)
 {
     struct gw_exchange *x = exchange_at(L, index);
     lua_rawgeti(L, index, 2);
     bool response = lua_toboolean(L, -1);
     lua_pop(L, 1);
-    struct gw_head *head = response ? x->response : x->request;
+    struct gw_head *head = response ? response_of(x) : x->request;
     if (!head)
         luaL_error(L, "there is no %s yet", response ? "response" : "request");
     return head;
@@ -366,7 +372,7 @@ static int response_newindex(lua_State *L)
 static int push_message(lua_State *L, const char *type, bool response)
 {
     struct gw_exchange *x = gw_handle_check(L, 1);
-    if (response && !x->response)
+    if (response && !response_of(x))
         return 0;
     lua_createtable(L, 3, 0);
     lua_pushvalue(L, 1);

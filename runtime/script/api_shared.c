@@ -48,6 +48,23 @@ static int session_get(lua_State *L)
     return 1;
 }
 
+/* Of two workers that meet a session at the same time, the first one's choice holds for both. */
+static int session_add(lua_State *L)
+{
+    char stored[GW_DICT_VALUE_MAX], hashed[HASHED_KEY];
+    uint64_t max = (uint64_t)luaL_optnumber(L, 5, 0);
+    if (!dict_of(L))
+        return 0;
+    struct gw_slice key = bounded_key(gw_lua_slice(L, 2), hashed);
+    int n = gw_dict_add(dict_of(L), gw_lua_slice(L, 1), key, gw_lua_slice(L, 3), stored,
+                        sizeof stored, now_ms(L), seconds_ms(L, 4), max);
+    if (n < 0)
+        lua_pushvalue(L, 3);
+    else
+        lua_pushlstring(L, stored, (size_t)n);
+    return 1;
+}
+
 static int session_set(lua_State *L)
 {
     char hashed[HASHED_KEY];
@@ -86,11 +103,8 @@ static int random_hex(lua_State *L)
 }
 
 static const luaL_Reg functions[] = {
-    {"session_get", session_get},
-    {"session_set", session_set},
-    {"session_delete", session_delete},
-    {"random", random_hex},
-    {NULL, NULL},
+    {"session_get", session_get},       {"session_add", session_add}, {"session_set", session_set},
+    {"session_delete", session_delete}, {"random", random_hex},       {NULL, NULL},
 };
 
 void gw_api_shared(struct gw_vm *vm)

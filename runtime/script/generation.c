@@ -5,21 +5,14 @@
 #include <string.h>
 #include "script/hooks.h"
 
-static unsigned alive;
-
-unsigned gw_generation_count(void)
-{
-    return alive;
-}
-
 static void free_generation(struct gw_generation *generation)
 {
     for (unsigned i = 0; i < generation->instance_count; i++)
         gw_instance_unref(generation->instances[i]);
     free(generation->instances);
     gw_vm_free(generation->script);
+    gw_stat_add(generation->count, GW_STAT_GENERATIONS, -1);
     free(generation);
-    alive--;
 }
 
 static void copy_text(lua_State *L, const char *key, char *out, size_t cap)
@@ -67,12 +60,13 @@ static bool read_instances(struct gw_generation *generation, lua_State *L, struc
     return true;
 }
 
-struct gw_generation *gw_generation_new(struct gw_vm *vm, struct gw_pool *pool, uint64_t number,
-                                        gw_read_settings *read_settings)
+struct gw_generation *gw_generation_new(struct gw_vm *vm, struct gw_gateway *gateway,
+                                        uint64_t number, gw_read_settings *read_settings)
 {
     struct gw_generation *generation = calloc(1, sizeof *generation);
     GW_CHECK(generation != NULL);
-    alive++;
+    generation->count = gateway->count;
+    gw_stat_add(generation->count, GW_STAT_GENERATIONS, 1);
     generation->refs = 1;
     generation->number = number;
     generation->hooks = &gw_lua_hooks;
@@ -81,7 +75,7 @@ struct gw_generation *gw_generation_new(struct gw_vm *vm, struct gw_pool *pool, 
     gw_vm_push(vm, "settings");
     bool good = read_settings(vm->L, &generation->settings);
     gw_vm_push(vm, "instances");
-    good = good && read_instances(generation, vm->L, pool);
+    good = good && read_instances(generation, vm->L, &gateway->pool);
     lua_settop(vm->L, 0);
     if (good)
         return generation;

@@ -13,40 +13,6 @@ static struct gw_vm *vm_of(const struct gw_exchange *x)
     return x->generation->script;
 }
 
-static void error_field(struct gw_log_line *line, lua_State *co, const char *key)
-{
-    lua_getfield(co, -1, key);
-    if (lua_isstring(co, -1))
-        gw_log_cstr(line, key, lua_tostring(co, -1));
-    lua_pop(co, 1);
-}
-
-/* Logs the error on the top of co: the pipeline's table of plugin, hook, message and traceback, or
- * a plain error of the gateway's own Lua. */
-static void log_error(struct gw_exchange *x, lua_State *co)
-{
-    struct gw_log_line line;
-    gw_stat_add(x->gateway->count, GW_STAT_HOOK_ERRORS, 1);
-    gw_log_begin(&line, GW_LOG_ERROR, "hook failed");
-    gw_log_cstr(&line, "x", x->id);
-    gw_log_cstr(&line, "step", gw_step_name(x->step));
-    if (x->rule[0])
-        gw_log_cstr(&line, "rule", x->rule);
-    if (x->step == GW_STEP_RELAY && (x->relay.event.has & GW_EVENT_ID))
-        gw_log_str(&line, "event", x->relay.event.id);
-    if (lua_istable(co, -1)) {
-        error_field(&line, co, "plugin");
-        error_field(&line, co, "hook");
-        error_field(&line, co, "message");
-        error_field(&line, co, "traceback");
-    } else {
-        const char *msg = lua_tostring(co, -1);
-        luaL_traceback(co, co, msg ? msg : "an error that is no text", 0);
-        gw_log_cstr(&line, "message", lua_tostring(co, -1));
-    }
-    gw_log_end(&line);
-}
-
 /* Makes ctx and handle for a generation; the new context's reference is returned. */
 static int open_context(struct gw_exchange *x, struct gw_vm *vm, struct gw_handle **handle)
 {
@@ -54,7 +20,7 @@ static int open_context(struct gw_exchange *x, struct gw_vm *vm, struct gw_handl
     lua_rawgeti(L, LUA_REGISTRYINDEX, vm->entry[GW_ENTRY_OPEN]);
     *handle = gw_handle_push(L, x);
     if (lua_pcall(L, 1, 1, 0) != 0) {
-        log_error(x, L);
+        gw_api_log_error(L, x);
         lua_pop(L, 1);
         return LUA_NOREF;
     }
@@ -96,11 +62,18 @@ static enum run run(struct gw_exchange *x, struct gw_task *task, int nargs)
         return RUN_WAITS;
     }
     x->script.task = NULL;
-    log_error(x, task->co);
+    gw_api_log_error(task->co, x);
     if (task->event)
         gw_event_ref_end(task->vm, task->event);
     gw_task_discard(task);
     return RUN_FAILED;
+}
+
+static void take_rule(struct gw_exchange *x, lua_State *co, int flags, int timeout)
+{
+    double seconds = lua_tonumber(co, timeout);
+    x->hook_flags = (unsigned)lua_tointeger(co, flags);
+    x->timeout_ms = seconds > 0 ? (uint64_t)(seconds * 1000) : 0;
 }
 
 typedef enum gw_hook_result finish_fn(struct gw_exchange *x, lua_State *co);
@@ -131,13 +104,6 @@ static enum gw_hook_result finish_plain(struct gw_exchange *x, lua_State *co)
     return GW_HOOK_NEXT;
 }
 
-static void take_rule(struct gw_exchange *x, lua_State *co, int flags, int timeout)
-{
-    double seconds = lua_tonumber(co, timeout);
-    x->hook_flags = (unsigned)lua_tointeger(co, flags);
-    x->timeout_ms = seconds > 0 ? (uint64_t)(seconds * 1000) : 0;
-}
-
 static enum gw_hook_result finish_route(struct gw_exchange *x, lua_State *co)
 {
     take_rule(x, co, 1, 2);
@@ -146,6 +112,8 @@ static enum gw_hook_result finish_route(struct gw_exchange *x, lua_State *co)
 
 static enum gw_hook_result finish_balance(struct gw_exchange *x, lua_State *co)
 {
+    if (lua_isnil(co, 1) && x->tried_count)
+        return GW_HOOK_NEXT; /* none is left that was not tried: the step sees the old one again */
     lua_Integer index = lua_tointeger(co, 1);
     if (index >= 1 && (unsigned)index <= x->generation->instance_count) {
         gw_exchange_use(x, x->generation->instances[index - 1]);

@@ -9,12 +9,11 @@
 typedef bool gw_read_settings(lua_State *L, struct gw_settings *out);
 
 /* A generation over a loaded VM, which it owns from now on; one reference. Instances are looked up
- * in the pool. NULL (and the VM is freed) when the program's data is not as it should be. */
-struct gw_generation *gw_generation_new(struct gw_vm *vm, struct gw_pool *pool, uint64_t number,
-                                        gw_read_settings *read_settings);
+ * in the gateway's pool. NULL (and the VM is freed) when the program's data is not as it should be.
+ */
+struct gw_generation *gw_generation_new(struct gw_vm *vm, struct gw_gateway *gateway,
+                                        uint64_t number, gw_read_settings *read_settings);
 /* The hooks that a generation of Lua has. */
 extern const struct gw_hooks gw_lua_hooks;
-/* Generations alive in this process. */
-unsigned gw_generation_count(void);
 
 #endif
