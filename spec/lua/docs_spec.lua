@@ -1,0 +1,121 @@
+--- The examples of the guides: files load, specs pass.
+-- In the guides, `<!-- file: PATH -->` stands before the text of a file, `<!-- spec -->` before a spec.
+local testing = require("gateway.testing")
+local core = require("gateway.core")
+core.yaml = require("spec.support.yaml")
+
+local loader = require("gateway.loader")
+local source = require("gateway.source")
+
+local function read(path)
+  local file = assert(io.open(path))
+  local text = file:read("*a")
+  file:close()
+  return text
+end
+
+-- The marked blocks of a guide: files by path, specs in order.
+local function examples(path)
+  local files, specs, text = {}, {}, read(path)
+  for mark, block in text:gmatch("<!%-%- ([^\n]-) %-%->\n```%a+\n(.-)\n```") do
+    local name = mark:match("^file: (.+)$")
+    if name then files[name] = block .. "\n" else specs[#specs + 1] = block end
+  end
+  return files, specs
+end
+
+local shipped = { "event_filter", "event_rewrite", "cors", "headers" }
+
+local function with_shipped(files)
+  for _, name in ipairs(shipped) do
+    local path = "plugins/" .. name .. ".lua"
+    files[path] = files[path] or read(path)
+  end
+  return files
+end
+
+-- A spec of a guide names plugins as the reader would; here they lie in a folder of their own.
+local function run_spec(text, dir, where)
+  local chunk = assert(loadstring((text:gsub('"plugins/', '"' .. dir .. "/")), "=" .. where))
+  setfenv(chunk, getfenv(1))
+  chunk()
+end
+
+for guide, count in pairs({ ["docs/plugins.md"] = 8, ["docs/routing.md"] = 0 }) do
+  describe(guide, function()
+    local files, specs = examples(guide)
+    with_shipped(files)
+    local dir = os.tmpname()
+    os.remove(dir)
+    assert(require("lfs").mkdir(dir))
+    for path, text in pairs(files) do
+      local name = path:match("^plugins/(.*)$")
+      if name then
+        local file = assert(io.open(dir .. "/" .. name, "w"))
+        file:write(text)
+        file:close()
+      end
+    end
+
+    teardown(function() os.execute("rm -rf " .. dir) end)
+    before_each(testing.reset)
+
+    it("has specs", function() assert.equal(count, #specs) end)
+
+    for path in pairs(files) do
+      local plugin_name = path:match("^plugins/(.*)%.lua$")
+      if path:find("%.yaml$") then
+        it("has a configuration that loads: " .. path, function()
+          local program, errors = loader.load({ file = path, source = source.memory(files) })
+          assert.same({}, errors)
+          assert.is_table(program)
+        end)
+      elseif plugin_name then
+        it("has a plugin that loads: " .. path, function()
+          local yaml = "plugins: [nothing]\n"
+          local _, errors = loader.load({ file = "conf/x.yaml", source = source.memory(setmetatable({
+            ["conf/x.yaml"] = yaml:gsub("nothing", plugin_name) }, { __index = files })) })
+          for _, text in ipairs(errors) do assert.matches("%.%w+: missing$", text) end
+        end)
+      end
+    end
+
+    for i, text in ipairs(specs) do
+      describe("spec " .. i, function() run_spec(text, dir, guide .. "#" .. i) end)
+    end
+  end)
+end
+
+describe("docs/routing.md", function()
+  local program
+
+  setup(function()
+    local files = with_shipped(examples("docs/routing.md"))
+    files["conf/x.yaml"] = "plugins: [maintenance: {on: true}]\n" .. files["conf/tenants.yaml"]
+    program = assert(loader.load({ file = "conf/tenants.yaml", source = source.memory(files) }))
+    program.closed = assert(loader.load({ file = "conf/x.yaml", source = source.memory(files) }))
+  end)
+
+  local function routed(built, options)
+    local handle = testing.context(options)._x
+    local ctx = built.open(handle)
+    built.route(ctx)
+    return ctx, handle
+  end
+
+  it("routes tenants", function()
+    local ctx = routed(program, { path = "/tenants/acme/events" })
+    assert.equal("tenant-events", ctx.route.id)
+    assert.equal(1, program.balance(ctx))
+    ctx = routed(program, { path = "/x", headers = { ["X-Beta"] = "1" } })
+    assert.equal(3, program.balance(ctx))
+    assert.equal("/*", routed(program, { path = "/x" }).route.id)
+  end)
+
+  it("closes for maintenance", function()
+    local ctx, handle = routed(program.closed, { path = "/x" })
+    program.closed.access(ctx)
+    assert.equal(503, handle.reply.status)
+    assert.equal("/*", routed(program.closed, { path = "/health" }).route.id)
+  end)
+end)
