@@ -25,6 +25,7 @@ enum gw_h1_line { GW_H1_LINE_START, GW_H1_LINE_TEXT, GW_H1_LINE_EMPTY_CR, GW_H1_
 struct gw_h1_scan {
     size_t seen;          /* bytes looked at */
     size_t start;         /* bytes of empty lines in front of a request */
+    size_t first_line;    /* its bytes, once it is complete */
     unsigned lines;       /* complete ones */
     enum gw_h1_line line; /* where the last byte left it */
 };

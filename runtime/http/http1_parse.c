@@ -41,7 +41,8 @@ static enum seen look_at(struct gw_h1_scan *scan, unsigned char c)
         return c == '\r' || is_text(c) ? SEEN_MORE : SEEN_BAD;
     case GW_H1_LINE_CR:
         scan->line = GW_H1_LINE_START;
-        scan->lines++;
+        if (scan->lines++ == 0)
+            scan->first_line = scan->seen;
         return c == '\n' ? SEEN_MORE : SEEN_BAD;
     case GW_H1_LINE_EMPTY_CR:
         scan->line = GW_H1_LINE_START;
@@ -82,13 +83,15 @@ static bool skip_empty_line(struct gw_http1 *h)
 static enum gw_err check_limits(const struct gw_http1 *h)
 {
     const struct gw_http_limits *limits = h->codec.limits;
-    bool too_large = h->scan.seen - h->scan.start > limits->max_header_bytes;
+    const struct gw_h1_scan *scan = &h->scan;
+    size_t line = scan->lines ? scan->first_line : scan->seen;
 
-    if (!too_large && h->scan.lines <= limits->max_headers + 1)
+    if (scan->seen - scan->start <= limits->max_header_bytes &&
+        scan->lines <= limits->max_headers + 1)
         return GW_OK;
     if (!h->server)
         return GW_ERR_BAD_RESPONSE;
-    return h->scan.lines ? GW_ERR_HEAD_TOO_LARGE : GW_ERR_TARGET_TOO_LONG;
+    return line > limits->max_header_bytes ? GW_ERR_TARGET_TOO_LONG : GW_ERR_HEAD_TOO_LARGE;
 }
 
 enum gw_err gw_h1_scan_head(struct gw_http1 *h)
@@ -109,7 +112,7 @@ enum gw_err gw_h1_scan_head(struct gw_http1 *h)
                 err = h->scan.lines ? GW_OK : bad(h);
         }
     }
-    enum gw_err limit = err == GW_OK || err == GW_AGAIN ? check_limits(h) : GW_OK;
+    enum gw_err limit = check_limits(h); /* first, so that it does not matter how the bytes came */
     return limit ? limit : err;
 }
 

@@ -164,7 +164,8 @@ static bool frame_response(struct gw_h1_stream *s, const struct gw_head *head)
     s->drop_body = s->head_request || head->status == 204 || head->status == 304;
     if (s->drop_body) {
         s->tx = GW_H1_TX_LENGTH;
-        return head->length > 0 || (head->length == 0 && s->head_request && head->status < 300);
+        return head->status != 204 && head->status != 304 ? head->length >= 0
+                                                          : head->status == 304 && head->length > 0;
     }
     if (!known && s->codec->peer_minor == 0)
         s->tx = GW_H1_TX_CLOSE;
