@@ -21,7 +21,7 @@ local Backend = {}
 Backend.__index = Backend
 
 local SOCKET_FLAGS = 0x800 + 0x80000 -- non-blocking, close-on-exec
-local SOL_SOCKET, SO_REUSEADDR = 1, 2
+local SOL_SOCKET, SO_REUSEADDR, IPPROTO_TCP, TCP_NODELAY = 1, 2, 6, 1
 
 local function bound_port(fd)
   local addr, size = ffi.new("struct spec_sockaddr_in"), ffi.new("unsigned[1]", 16)
@@ -35,6 +35,8 @@ end
 function backend.listen(port)
   local fd = sys.check(C.spec_socket(2, 1 + SOCKET_FLAGS, 0), "socket")
   C.spec_setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, ffi.new("int[1]", 1), 4)
+  -- Accepted sockets inherit it: what is sent in pieces arrives in pieces.
+  C.spec_setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, ffi.new("int[1]", 1), 4)
   local addr = ffi.new("struct spec_sockaddr_in")
   addr.family, addr.addr = 2, 0x0100007f
   addr.port = port and bit.bor(bit.lshift(bit.band(port, 255), 8), bit.rshift(port, 8)) or 0

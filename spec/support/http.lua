@@ -570,7 +570,8 @@ function Parser:feed(bytes)
     end
     self.raw = self.raw .. line .. ending
     self.text, self.after_cr = self.text:sub(rest), ending == "\r"
-    self.items[#self.items + 1] = take_line(self, line)
+    local event = take_line(self, line)
+    self.items[#self.items + 1] = event
   end
 end
 
