@@ -131,6 +131,7 @@ static enum gw_hook_result hook_route(struct gw_exchange *x)
         if (x->script.ctx_ref == LUA_NOREF)
             return GW_HOOK_FAIL;
         x->script.handle = handle;
+        x->hook_flags = GW_HAS_CLOSE; /* plugins of every route close what gets no rule, too */
     }
     return run_hook(x, GW_ENTRY_ROUTE, finish_route);
 }
