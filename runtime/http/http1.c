@@ -210,8 +210,8 @@ static void after_head(struct gw_http1 *h)
     if (h->rx == GW_H1_DONE) {
         gw_timer_stop(h->loop, &h->timer);
         deliver_end(h);
-    } else {
-        arm(h, h->server && !h->stream->await_continue ? h->codec.limits->body_ms : 0);
+    } else if (h->rx == GW_H1_BODY && h->server) {
+        arm(h, h->stream->await_continue ? 0 : h->codec.limits->body_ms);
     }
 }
 
@@ -312,6 +312,32 @@ static bool read_body(struct gw_http1 *h)
     return true;
 }
 
+/* The answer is out and the request is in: the next one may come. */
+static void settle(struct gw_http1 *h)
+{
+    if (h->keep && !h->draining)
+        enter_idle(h);
+    else
+        linger(h);
+}
+
+/* The rest of the request is not wanted any more: it is dropped within a bound. */
+static void start_drain(struct gw_http1 *h)
+{
+    h->rx = GW_H1_DRAIN;
+    h->blocked = false;
+    h->drained = 0;
+    arm(h, h->codec.limits->linger_ms);
+}
+
+/* Gives up on the rest. The answer still goes out as long as the client takes it. */
+static void stop_drain(struct gw_http1 *h)
+{
+    if (h->stream)
+        close_stream(h, GW_OK);
+    linger(h);
+}
+
 /* The rest of a request that has been answered. */
 static bool drain_body(struct gw_http1 *h)
 {
@@ -323,9 +349,9 @@ static bool drain_body(struct gw_http1 *h)
     err = gw_h1_read_body(h, &body);
     gw_buf_clear(&body);
     if (err || h->drained > DRAIN_MAX)
-        linger(h);
-    else if (h->rx == GW_H1_DONE)
-        enter_idle(h);
+        stop_drain(h);
+    else if (h->rx == GW_H1_DONE && !h->stream)
+        settle(h);
     return true;
 }
 
@@ -348,22 +374,12 @@ static bool advance(struct gw_http1 *h)
     return false;
 }
 
-/* The answer is out. What the client still sends of its request is dropped within a bound. */
 static void finish_response(struct gw_http1 *h)
 {
     close_stream(h, GW_OK);
     h->used = true;
-    if (h->dead)
-        return;
-    if (!h->keep || h->draining) {
-        linger(h);
-    } else if (h->rx == GW_H1_DONE) {
-        enter_idle(h);
-    } else {
-        h->rx = GW_H1_DRAIN;
-        h->drained = 0;
-        arm(h, h->codec.limits->linger_ms);
-    }
+    if (!h->dead && (h->rx == GW_H1_DONE || !h->keep))
+        settle(h);
 }
 
 /* The answer is here. The connection lives on only when nothing about it is in doubt. */
@@ -501,7 +517,7 @@ static void on_timer(struct gw_timer *timer)
     else if (h->rx == GW_H1_BODY && !h->blocked)
         fail(h, GW_ERR_BODY_TIMEOUT);
     else if (h->rx == GW_H1_DRAIN)
-        linger(h);
+        stop_drain(h);
     else if (h->rx == GW_H1_IDLE)
         hang_up(h);
     run(h);
@@ -614,6 +630,15 @@ static enum gw_err stream_send_head(struct gw_stream *stream, const struct gw_he
     return GW_OK;
 }
 
+/* From here on nobody may look after the stream any more: it is the codec's to get it done. */
+static void answered(struct gw_http1 *h)
+{
+    if (h->rx == GW_H1_BODY)
+        start_drain(h);
+    else
+        arm(h, h->codec.limits->idle_ms);
+}
+
 static enum gw_err stream_send(struct gw_stream *stream, struct gw_buf *body, bool end)
 {
     struct gw_h1_stream *s = stream_of(stream);
@@ -632,8 +657,8 @@ static enum gw_err stream_send(struct gw_stream *stream, struct gw_buf *body, bo
         return fail_later(h, err);
     stream->sent = end;
     flush(h);
-    if (end && h->server && h->rx == GW_H1_DONE)
-        arm(h, h->codec.limits->idle_ms);
+    if (end && h->server)
+        answered(h);
     if (end || h->failed)
         wake(h);
     return h->failed;

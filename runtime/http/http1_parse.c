@@ -6,7 +6,10 @@
 
 #include "http/fields.h"
 
-enum { CHUNK_LINE_MAX = 1024 }; /* size and extensions of one chunk */
+enum {
+    CHUNK_LINE_MAX = 1024, /* size and extensions of one chunk */
+    FIELDS_MAX = 32768     /* whatever the settings say: a head counts in 16 bits */
+};
 
 /* What one call of the lexer works on. */
 struct gw_h1_lex {
@@ -183,7 +186,7 @@ static int on_field_done(llhttp_t *parser)
         return end_trailer(parser);
     if (!gw_field_name_ok(lex->name) || !gw_field_value_ok(lex->value))
         return refuse(parser, bad(h));
-    if (lex->head->count >= h->codec.limits->max_headers)
+    if (lex->head->count >= h->codec.limits->max_headers || lex->head->count >= FIELDS_MAX)
         return refuse(parser, h->server ? GW_ERR_HEAD_TOO_LARGE : GW_ERR_BAD_RESPONSE);
     lower(lex->name);
     gw_fields_add_view(lex->head, lex->name, gw_slice_trim(lex->value));

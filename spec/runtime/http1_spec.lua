@@ -463,6 +463,28 @@ describe("a request that is answered early", function()
     assert.equal("head POST /, close ok, gone", side:story())
   end)
 
+  it("ends also when the answer is stuck and the body waits for nobody", function()
+    for _, body in ipairs { "", ("a"):rep(40000) } do
+      local side = server { hold = true, linger_ms = 40, idle_ms = 40 }
+      send(side, POST .. "Content-Length: 50000\r\n\r\n" .. body)
+      side.streams[1]:reply { body = ("x"):rep(4 * 1024 * 1024) }
+      http1.turn_until(loop, function() return C.gw_conn_count() == 0 end)
+      assert.equal("head POST /, close ok, gone", side:story())
+    end
+  end)
+
+  it("gives the exchange no more of the body", function()
+    local side = server { on_head = function(s) s.asked = true end }
+    send(side, POST .. "Content-Length: 6\r\n\r\nab")
+    side.streams[1]:reply { body = ("x"):rep(4 * 1024 * 1024) }
+    send(side, "cdef" .. GET)
+    assert.equal("ab", side.streams[1].got)
+    http1.turn_until(loop, function()
+      got(side)
+      return #side.streams == 2
+    end)
+  end)
+
   it("ends the connection when garbage comes for the rest", function()
     local side = early("Transfer-Encoding: chunked", "5\r\nabcde\r\n")
     send(side, "xyz\r\n")
@@ -1007,7 +1029,10 @@ describe("a client's connection", function()
           end }
           ask(side)
           side:accept()
-          http1.turn_until(loop, function() return side.gone or got(side):find "\r\n\r\n$" end)
+          http1.turn_until(loop, function()
+            local bytes = got(side)
+            return side.gone or bytes:find "\r\n\r\n$"
+          end)
           if not side.gone then answered(side) end
           assert.is_true(side.gone, what .. " in " .. name)
         end
