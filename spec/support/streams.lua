@@ -56,6 +56,7 @@ local FRAMING = {
 ---@field client spec.Response
 ---@field origin spec.Received
 ---@field framing "chunked"|"length"|"close" at the backend
+---@field ahead string what was read of the body and not taken yet
 local Stream = {}
 Stream.__index = Stream
 
@@ -99,7 +100,7 @@ function streams.request(gw, backend, options)
   options = options or {}
   local headers = { Accept = "text/event-stream" }
   for name, value in pairs(options.headers or {}) do headers[name] = value end
-  local self = setmetatable({ options = options, framing = options.framing or "chunked" }, Stream)
+  local self = setmetatable({ options = options, framing = options.framing or "chunked", ahead = "" }, Stream)
   self.conn = options.conn or http.connect(gw.port, { rcvbuf = options.rcvbuf })
   opened[#opened + 1] = self
   self.conn:send(http.format {
@@ -145,23 +146,25 @@ function Stream:finish()
   self.origin.conn:close()
 end
 
---- The client gets these bytes next. Raises when it gets others, or not as many.
+--- The client gets these bytes next, at least. Raises when it gets others, or not as many.
 ---@param bytes string
 ---@param timeout? number seconds
 function Stream:expect(bytes, timeout)
-  local got = ""
-  while #got < #bytes do
+  while #self.ahead < #bytes do
     local piece, how = self.client:read(timeout)
-    if not piece then error(("%s after %q of %q"):format(how, got, bytes), 2) end
-    got = got .. piece
+    if not piece then error(("%s after %q of %q"):format(how, self.ahead, bytes), 2) end
+    self.ahead = self.ahead .. piece
   end
+  local got = self.ahead:sub(1, #bytes)
   if got ~= bytes then error(("got %q where %q was expected"):format(got, bytes), 2) end
+  self.ahead = self.ahead:sub(#bytes + 1)
 end
 
---- What the client has got so far and nobody has read.
+--- What the client has got so far and nobody has taken.
 ---@return string
 function Stream:available()
-  local pieces = {}
+  local pieces = { self.ahead }
+  self.ahead = ""
   repeat
     local piece = self.client:read(0)
     pieces[#pieces + 1] = piece
@@ -174,7 +177,10 @@ end
 ---@return string bytes
 ---@return "clean"|"broken"|"reset"|"malformed"|"timeout" how it ended
 function Stream:rest(timeout)
-  return self.client:body(timeout)
+  local ahead = self.ahead
+  self.ahead = ""
+  local bytes, how = self.client:body(timeout)
+  return ahead .. bytes, how
 end
 
 --- Whoever has sent something to the gateway before this call has been heard when it returns: a request
