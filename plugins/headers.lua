@@ -19,8 +19,9 @@ local plugin = {
 }
 
 -- These say how a message is framed and where it goes; the gateway writes them itself.
-local RESERVED = { ["connection"] = true, ["content-length"] = true, ["keep-alive"] = true, ["te"] = true,
-  ["trailer"] = true, ["transfer-encoding"] = true, ["upgrade"] = true }
+local RESERVED = { ["connection"] = true, ["content-length"] = true, ["keep-alive"] = true,
+  ["proxy-connection"] = true, ["te"] = true, ["trailer"] = true, ["transfer-encoding"] = true,
+  ["upgrade"] = true }
 
 local function check_name(where, name)
   if not name:find("^[%w!#$%%&'*+.^_`|~-]+$") then

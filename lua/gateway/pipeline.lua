@@ -42,7 +42,7 @@ end
 local function hook_error(name, hook, err)
   if getmetatable(err) == HookError then return err end
   return setmetatable({ plugin = name, hook = hook, message = message_of(err),
-    traceback = debug.traceback("", 3):gsub("^\n", "") }, HookError)
+    traceback = debug.traceback("", 2):gsub("^\n", "") }, HookError)
 end
 
 local function skip(ctx, err)

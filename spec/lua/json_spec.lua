@@ -108,3 +108,72 @@ describe("json.set", function()
     assert.is_nil((json.set("{}", path("a"), print)))
   end)
 end)
+
+describe("json.get and json.set", function()
+  -- A small generator of its own, so that every machine sees the same cases.
+  local seed = 7
+  local function random(n)
+    seed = (seed * 16807) % 2147483647
+    return seed % n + 1
+  end
+
+  local keys = { "a", "b", "c.d", "k\"q", "\195\169" }
+  local blanks = { "", " ", "\n", "\t ", "" }
+  local function blank() return blanks[random(#blanks)] end
+
+  local function text_of(depth)
+    local kind = random(depth > 0 and 8 or 5)
+    if kind == 1 then return tostring(random(1000)) end
+    if kind == 2 then return '"x,}]\\"{[\\\\"' end
+    if kind == 3 then return ({ "true", "false", "null" })[random(3)] end
+    if kind == 4 then return "-1.5e3" end
+    if kind == 5 then return "{" .. blank() .. "}" end
+    local parts, object = {}, kind > 6
+    for i = 1, random(3) do
+      local key = object and json.encode(keys[random(#keys)]) .. blank() .. ":" .. blank() or ""
+      parts[i] = blank() .. key .. text_of(depth - 1) .. blank()
+    end
+    local inside = table.concat(parts, ",")
+    return object and "{" .. inside .. "}" or "[" .. inside .. "]"
+  end
+
+  local function object_text()
+    return '{"a":' .. text_of(3) .. blank() .. ',"b":' .. text_of(3) .. "}"
+  end
+
+  local function is_object(value)
+    return type(value) == "table" and value[1] == nil and getmetatable(value) == nil
+  end
+
+  -- What json.set means, on decoded data; false where a part on the way is no object.
+  local function set_plainly(value, parts, new)
+    for i = 1, #parts - 1 do
+      if value[parts[i]] == nil then
+        if new == nil then return true end
+        value[parts[i]] = {}
+      end
+      value = value[parts[i]]
+      if not is_object(value) then return new == nil end
+    end
+    value[parts[#parts]] = new
+    return true
+  end
+
+  it("agree with decoding, changing and encoding", function()
+    for _ = 1, 2000 do
+      local text = object_text()
+      local parts = {}
+      for i = 1, random(3) do parts[i] = keys[random(#keys)] end
+      local new = ({ 5, "x", false })[random(4)]
+      local want = json.decode(text)
+      local possible = set_plainly(want, parts, new)
+      local got = json.set(text, parts, new)
+      if possible then
+        assert.same(want, json.decode(got), text)
+        assert.equal(new, json.get(got, parts), text)
+      else
+        assert.is_nil(got, text)
+      end
+    end
+  end)
+end)

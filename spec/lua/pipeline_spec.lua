@@ -156,7 +156,7 @@ describe("an error in a hook", function()
     assert.equal("on_event", err.hook)
     assert.equal("7", err.event)
     assert.matches("pipeline_spec.lua:%d+: oops table", err.message)
-    assert.matches("stack traceback", err.traceback)
+    assert.matches("^stack traceback:.-error.-\n[^\n]-pipeline_spec.lua:%d+: in function", err.traceback)
     assert.matches("^plugin bad, on_event: .*oops", tostring(err))
   end)
 

@@ -71,7 +71,8 @@ function core.reply(handle, status, body, headers)
     error("ctx:reply: expected a status from 200 to 599, got " .. tostring(status), 3)
   end
   if live(handle).streaming then error("ctx:reply: the response has begun already", 3) end
-  handle.reply = message.response({ status = status, headers = headers, body = body })
+  handle.reply = message.response({ status = status, body = body })
+  for name, value in pairs(headers or {}) do handle.reply.headers[name] = value end
   return core.REPLY
 end
 

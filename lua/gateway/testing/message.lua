@@ -20,6 +20,17 @@ local function check_name(name)
   return name
 end
 
+-- How a message is framed is the gateway's business.
+local FRAMING = { ["te"] = true, ["trailer"] = true, ["upgrade"] = true, ["connection"] = true,
+  ["keep-alive"] = true, ["content-length"] = true, ["proxy-connection"] = true,
+  ["transfer-encoding"] = true }
+
+local function check_settable(name)
+  if FRAMING[check_name(name):lower()] then
+    error(("header %s belongs to the gateway's framing"):format(name), 4)
+  end
+end
+
 -- The fields of a head in their order: {lower-case name, value, name as written}.
 local function find_values(fields, name)
   local lower, values = name:lower(), {}
@@ -37,12 +48,10 @@ local function remove_field(fields, name)
 end
 
 local function add_field(fields, name, value)
-  check_name(name)
   table.insert(fields, { name:lower(), check_text(name, value), name })
 end
 
 local function set_field(fields, name, value)
-  check_name(name)
   remove_field(fields, name)
   if type(value) ~= "table" then value = value ~= nil and { value } or {} end
   for _, item in ipairs(value) do add_field(fields, name, item) end
@@ -51,10 +60,13 @@ end
 local function headers_of(fields)
   return setmetatable({}, {
     __index = function(_, name)
-      local values = find_values(fields, check_name(name))
+      local values = find_values(fields, tostring(name))
       return values[1] and table.concat(values, ", ") or nil
     end,
-    __newindex = function(_, name, value) set_field(fields, name, value) end,
+    __newindex = function(_, name, value)
+      check_settable(name)
+      set_field(fields, name, value)
+    end,
   })
 end
 
@@ -65,13 +77,14 @@ local Message = {}
 ---@param name string
 ---@return string[]
 function Message:values(name)
-  return find_values(self._fields, check_name(name))
+  return find_values(self._fields, name)
 end
 
 --- Adds a header beside those of its name.
 ---@param name string
 ---@param value string
 function Message:add(name, value)
+  check_settable(name)
   add_field(self._fields, name, value)
 end
 
@@ -116,6 +129,7 @@ local setters = {
     values.path = value
   end,
   querystring = function(values, value) values.querystring = check_text("querystring", value) end,
+  body = function(values, value) values.body = check_text("body", value) end,
   host = function(values, value) values.host = check_text("host", value) end,
   target = function(values, value)
     values.path, values.querystring = check_text("target", value):match("^([^?]*)%??(.*)$")
@@ -146,7 +160,7 @@ local function add_headers(self, headers)
   local names = {}
   for name in pairs(headers or {}) do names[#names + 1] = name end
   table.sort(names)
-  for _, name in ipairs(names) do set_field(self._fields, name, headers[name]) end
+  for _, name in ipairs(names) do set_field(self._fields, check_name(name), headers[name]) end
 end
 
 --- A request.
@@ -154,8 +168,9 @@ end
 function message.request(options)
   local path, query = (options.path or "/"):match("^([^?]*)%??(.*)$")
   local values = { method = options.method or "GET", path = path, querystring = query, version = "1.1",
-    scheme = options.scheme or "http", host = options.host or "localhost" }
-  local self = object(values, { method = true, path = true, querystring = true, target = true, host = true })
+    scheme = options.scheme or "http", host = options.host or "localhost", body = options.body or "" }
+  local self = object(values,
+    { method = true, path = true, querystring = true, target = true, host = true, body = true })
   add_headers(self, options.headers)
   return self
 end
