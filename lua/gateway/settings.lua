@@ -225,6 +225,8 @@ local frontend = { "frontend", type = "map", doc = "The side of the clients.", f
     size("maxHeaderBytes", "32KiB", "Largest request head; 431 past it."),
     count("maxHeaders", 100, "Most header fields in a request; 431 past it."),
     size("maxBodyBytes", 0, "Largest request body; 413 past it. 0 = no limit."),
+    size("maxBufferedBody", "1MiB",
+      "Largest request body that plugins can read whole; `ctx.req.body` is nil past it."),
     count("maxConnections", 0, "Most client connections at a time. 0 = no limit."),
   } },
   { "sse", type = "map", doc = "Event streams to clients.", fields = {

@@ -40,6 +40,7 @@ testing.events = event.parse
 ---@field headers? table<string, string|string[]>
 ---@field host? string
 ---@field scheme? string
+---@field body? string                    of the request
 ---@field params? table<string, string>    what `{name}` parts matched
 ---@field client? string                   address; 192.0.2.1
 ---@field id? string                       the request's id

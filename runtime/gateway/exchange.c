@@ -191,13 +191,8 @@ static enum gw_step step_send(struct gw_exchange *x)
     enum gw_err err = x->origin ? gw_stream_send_head(x->origin, &head) : GW_OK;
     gw_arena_clear(&arena);
     (void)err; /* a failed write is the stream's on_close, which STEP_HEAD deals with */
-    if (x->request->expect_continue && gw_buf_empty(&x->upload) && !x->upload_end) {
-        struct gw_head go_on;
-        gw_head_init(&go_on, &x->client->arena);
-        go_on.status = 100;
-        if (gw_stream_send_head(x->client, &go_on) != GW_OK)
-            return refuse(x, GW_ERR_CLIENT_GONE, false);
-    }
+    if (gw_forward_continue(x) != GW_OK)
+        return refuse(x, GW_ERR_CLIENT_GONE, false);
     return GW_STEP_HEAD;
 }
 
@@ -478,6 +473,7 @@ static void client_on_head(struct gw_stream *stream, struct gw_head *head)
 static void client_on_body(struct gw_stream *stream, struct gw_buf *body, bool end)
 {
     struct gw_exchange *x = stream->owner;
+    x->upload_uncredited += body->len;
     gw_buf_move(&x->upload, body);
     x->upload_end |= end;
     gw_exchange_wake(x);

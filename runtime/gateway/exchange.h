@@ -85,16 +85,18 @@ struct gw_exchange {
     struct gw_arena request_arena, response_arena; /* taken over from streams that have closed */
     struct gw_buf upload;                          /* request body on its way */
     struct gw_buf body;                            /* response body on its way */
-    size_t uncredited;  /* bytes of body the origin has not been credited for */
-    bool upload_end;    /* the request body is complete */
-    bool upload_sent;   /* … and all of it was handed to the origin */
-    bool body_end;      /* the response body is complete */
-    bool head_sent;     /* the final head went to the client */
-    bool head_seen;     /* the hooks have seen the response */
-    bool response_sent; /* … and the whole body too */
-    bool failed;        /* `why` came up outside a step and has not been dealt with */
-    bool origin_closed; /* the backend's stream is over; origin_why tells how */
-    bool origin_reused; /* it was on a connection that had been used before */
+    size_t uncredited;        /* bytes of body the origin has not been credited for */
+    size_t upload_uncredited; /* bytes of upload the client has not been credited for */
+    bool upload_begun;        /* some of the request body has gone to the backend */
+    bool upload_end;          /* the request body is complete */
+    bool upload_sent;         /* … and all of it was handed to the origin */
+    bool body_end;            /* the response body is complete */
+    bool head_sent;           /* the final head went to the client */
+    bool head_seen;           /* the hooks have seen the response */
+    bool response_sent;       /* … and the whole body too */
+    bool failed;              /* `why` came up outside a step and has not been dealt with */
+    bool origin_closed;       /* the backend's stream is over; origin_why tells how */
+    bool origin_reused;       /* it was on a connection that had been used before */
     enum gw_err origin_why;
     uint64_t pinned;     /* number of a generation that this stream could not move to */
     bool accepts_events; /* the request asked for text/event-stream */

@@ -79,3 +79,14 @@ void gw_forward_response(struct gw_exchange *x)
     gw_fields_default(head, GW_SLICE("x-accel-buffering"), GW_SLICE("no"));
     head->length = GW_LENGTH_UNKNOWN;
 }
+
+enum gw_err gw_forward_continue(struct gw_exchange *x)
+{
+    struct gw_head head;
+    if (!x->request->expect_continue || !gw_buf_empty(&x->upload) || x->upload_end || !x->client)
+        return GW_OK;
+    x->request->expect_continue = false;
+    gw_head_init(&head, &x->client->arena);
+    head.status = 100;
+    return gw_stream_send_head(x->client, &head);
+}

@@ -3,8 +3,31 @@
  * own goes in only where the scanner stands between two events. */
 #include "gateway/relay.h"
 
+#include "gateway/forward.h"
+
 static const char keepalive_comment[] = ":keepalive\n\n";
 static const char bom[] = "\xef\xbb\xbf";
+
+static void credit_upload(struct gw_exchange *x)
+{
+    size_t n = x->upload_uncredited;
+    x->upload_uncredited = 0;
+    if (n && x->client)
+        gw_stream_consumed(x->client, n);
+}
+
+enum gw_err gw_relay_hold_upload(struct gw_exchange *x)
+{
+    size_t max = x->generation->settings.max_buffered_body;
+    if (x->upload_begun)
+        return GW_ERR_CLOSED;
+    if (max && (x->upload.len > max || x->request->length > (int64_t)max))
+        return GW_ERR_BODY_TOO_LARGE;
+    if (x->upload_end)
+        return GW_OK;
+    credit_upload(x);
+    return gw_forward_continue(x) == GW_OK ? GW_AGAIN : GW_ERR_CLIENT_GONE;
+}
 
 void gw_relay_upload(struct gw_exchange *x)
 {
@@ -14,14 +37,13 @@ void gw_relay_upload(struct gw_exchange *x)
         return;
     if (gw_stream_pending(x->origin) >= GW_SEND_MARK)
         return;
-    size_t n = x->upload.len;
+    x->upload_begun = true;
     x->upload_sent = x->upload_end;
     x->sent_ms = x->gateway->loop->now_ms;
     /* A backend that stops reading may still answer: its answer or its end decides, not this. */
     if (gw_stream_send(x->origin, &x->upload, x->upload_end) != GW_OK)
         gw_buf_clear(&x->upload);
-    if (x->client && n)
-        gw_stream_consumed(x->client, n);
+    credit_upload(x);
 }
 
 bool gw_relay_is_stream(const struct gw_exchange *x)

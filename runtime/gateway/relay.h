@@ -7,6 +7,10 @@
 
 /* Sends what is there of the request body and credits the client for it. */
 void gw_relay_upload(struct gw_exchange *x);
+/* Takes in the whole request body, for a hook that wants to read it: GW_OK when it is all in
+ * x->upload, GW_AGAIN while more is to come (the client may go on), GW_ERR_BODY_TOO_LARGE past
+ * maxBufferedBody, GW_ERR_CLOSED when it has begun to go to the backend. */
+enum gw_err gw_relay_hold_upload(struct gw_exchange *x) GW_MUST_CHECK;
 /* Begins with the response body; the head has just gone out. */
 void gw_relay_start(struct gw_exchange *x);
 /* Moves what may go on. GW_OK: all of the response is sent; GW_AGAIN: wait to be woken; else why

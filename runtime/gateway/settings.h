@@ -16,6 +16,7 @@ struct gw_settings {
     unsigned http_port;
     struct gw_http_limits client; /* heads, bodies and times of client connections */
     struct gw_http_limits origin; /* the same of backend connections */
+    size_t max_buffered_body;     /* a request body that a hook reads whole */
     uint64_t write_ms;            /* no progress writing an ordinary response */
     unsigned max_connections;     /* per worker: the configured number divided by the workers */
 

@@ -45,6 +45,9 @@ void gw_api_set_fields(lua_State *L, int index, struct gw_head *head);
 /* One value (text, list of texts, number, nil = remove) for one name. */
 void gw_api_set_field(lua_State *L, struct gw_slice name, int value, struct gw_head *head);
 
+/* Pushes the whole request body for a hook, or nil when it is too large or has gone. */
+int gw_api_push_body(lua_State *L, struct gw_exchange *x);
+
 /* Pushes the task's event object on co. */
 struct gw_event_ref *gw_event_ref_push(struct gw_vm *vm, lua_State *co, struct gw_event_ref **cache,
                                        int *cache_ref);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include "gateway/relay.h"
 #include "http/target.h"
+#include "script/task.h"
 
 static const char request_type[] = "gateway.request", response_type[] = "gateway.response",
                   fields_type[] = "gateway.fields";
@@ -21,7 +22,8 @@ enum member {
     M_VERSION,
     M_STATUS,
     M_STREAM,
-    M_HEADERS
+    M_HEADERS,
+    M_BODY
 };
 
 static const struct {
@@ -33,7 +35,7 @@ static const struct {
     {"target", M_TARGET},   {"scheme", M_SCHEME},
     {"host", M_HOST},       {"version", M_VERSION},
     {"status", M_STATUS},   {"stream", M_STREAM},
-    {"headers", M_HEADERS},
+    {"headers", M_HEADERS}, {"body", M_BODY},
 };
 
 enum { UPVALUE_VM = 1, UPVALUE_MEMBERS, UPVALUE_METHODS, UPVALUE_RESPONSE };
@@ -226,6 +228,42 @@ static int push_query(lua_State *L, const struct gw_head *head)
     return 1;
 }
 
+int gw_api_push_body(lua_State *L, struct gw_exchange *x)
+{
+    if (gw_relay_hold_upload(x) == GW_OK)
+        gw_lua_push(L, gw_buf_linear(&x->upload, x->upload.len));
+    else
+        lua_pushnil(L);
+    if (lua_isnil(L, -1) && x->upload_end && !x->upload_begun && gw_buf_empty(&x->upload))
+        lua_pushliteral(L, "");
+    return 1;
+}
+
+/* The body whole; the hook waits until it has come. */
+static int read_body(lua_State *L, struct gw_exchange *x)
+{
+    if (gw_relay_hold_upload(x) != GW_AGAIN)
+        return gw_api_push_body(L, x);
+    struct gw_task *task = gw_task_current(L);
+    if (!task)
+        return luaL_error(L, "ctx.req.body: no hook runs here that could wait for it");
+    task->state = GW_TASK_WAITING;
+    task->wait = GW_WAIT_BODY;
+    return lua_yield(L, 0);
+}
+
+static int set_body(lua_State *L, struct gw_exchange *x)
+{
+    struct gw_slice text = gw_lua_slice(L, 3);
+    if (gw_relay_hold_upload(x) != GW_OK)
+        return luaL_error(L, "ctx.req.body: read it whole before it is replaced");
+    gw_buf_clear(&x->upload);
+    gw_buf_add(&x->upload, text);
+    x->request->length = (int64_t)text.len;
+    x->request->has_body = true;
+    return 0;
+}
+
 static enum member member_of(lua_State *L, int key)
 {
     lua_pushvalue(L, key);
@@ -273,6 +311,8 @@ static int request_index(lua_State *L)
         return push_slice(L, head->scheme);
     case M_HOST:
         return push_slice(L, head->authority);
+    case M_BODY:
+        return read_body(L, exchange_at(L, 1));
     case M_VERSION:
         lua_pushfstring(L, "1.%d", (int)head->minor);
         return 1;
@@ -323,6 +363,8 @@ static int request_newindex(lua_State *L)
     case M_QUERYSTRING:
         set_request_path(L, head, m);
         return 0;
+    case M_BODY:
+        return set_body(L, exchange_at(L, 1));
     case M_METHOD: {
         struct gw_slice method = gw_lua_slice(L, 3);
         luaL_argcheck(L, gw_field_name_ok(method), 3, "not a method");

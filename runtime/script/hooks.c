@@ -4,6 +4,7 @@
 #include "script/hooks.h"
 
 #include <stdlib.h>
+#include "gateway/relay.h"
 #include "gateway/reply.h"
 #include "script/api.h"
 #include "script/task.h"
@@ -35,6 +36,11 @@ static struct gw_task *prepare(struct gw_exchange *x, enum gw_entry entry, int *
     struct gw_task *task = x->script.task;
     if (task) {
         *nargs = 0;
+        if (task->state == GW_TASK_WAITING && task->wait == GW_WAIT_BODY &&
+            gw_relay_hold_upload(x) != GW_AGAIN) {
+            *nargs = gw_api_push_body(task->co, x);
+            return task;
+        }
         return task->state == GW_TASK_WAITING ? NULL : task;
     }
     task = gw_task_take(vm, x);

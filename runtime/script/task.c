@@ -91,7 +91,7 @@ void gw_task_drop_idle(struct gw_vm *vm)
         gw_task_discard(GW_CONTAINER(vm->idle_tasks.next, struct gw_task, node));
 }
 
-static struct gw_task *current(lua_State *L)
+struct gw_task *gw_task_current(lua_State *L)
 {
     lua_pushthread(L);
     lua_gettable(L, LUA_REGISTRYINDEX);
@@ -102,13 +102,14 @@ static struct gw_task *current(lua_State *L)
 
 int gw_task_sleep(lua_State *L)
 {
-    struct gw_task *task = current(L);
+    struct gw_task *task = gw_task_current(L);
     double seconds = luaL_checknumber(L, 1);
     if (!task)
         return luaL_error(L, "sleep: no exchange runs here");
     if (!(seconds >= 0 && seconds < 1e9))
         return luaL_error(L, "sleep: not a time: %f", seconds);
     task->state = GW_TASK_WAITING;
+    task->wait = GW_WAIT_TIMER;
     gw_timer_start(task->vm->env->loop, &task->timer, (uint64_t)(seconds * 1000));
     return lua_yield(L, 0);
 }

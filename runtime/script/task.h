@@ -10,11 +10,15 @@
 struct gw_exchange;
 struct gw_event_ref;
 
+/* What a waiting task waits for. */
+enum gw_task_wait { GW_WAIT_TIMER, GW_WAIT_BODY };
+
 enum gw_task_state { GW_TASK_IDLE, GW_TASK_RUNNING, GW_TASK_WAITING, GW_TASK_RUNNABLE };
 
 struct gw_task {
     struct gw_list node; /* in the VM's idle list */
     enum gw_task_state state;
+    enum gw_task_wait wait; /* while it waits */
     struct gw_vm *vm;
     lua_State *co;
     int ref;                    /* of co, in the registry */
@@ -36,6 +40,8 @@ void gw_task_give(struct gw_task *task);
 void gw_task_discard(struct gw_task *task);
 /* Frees the idle ones. */
 void gw_task_drop_idle(struct gw_vm *vm);
+/* The task whose hook runs on L; NULL at the top level of a file. */
+struct gw_task *gw_task_current(lua_State *L);
 /* Lua: core.sleep(seconds); yields. */
 int gw_task_sleep(lua_State *L);
 
