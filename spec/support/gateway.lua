@@ -59,12 +59,13 @@ local function merge(into, from)
   return into
 end
 
-local function services_of(ports)
+local function services_of(given)
   local services = {}
-  for name, list in pairs(ports or {}) do
+  for name, list in pairs(given or {}) do
     local instances = {}
     for i, port in ipairs(type(list) == "table" and list or { list }) do
-      instances[i] = { id = name .. "-" .. i, address = "127.0.0.1", port = port }
+      local instance = { id = name .. "-" .. i, address = "127.0.0.1" }
+      instances[i] = merge(instance, type(port) == "table" and port or { port = port })
     end
     services[#services + 1] = { name = name, instances = instances }
   end
@@ -91,7 +92,7 @@ end
 
 ---@class spec.GatewayOptions
 ---@field yaml? string the whole configuration, instead of what follows
----@field services? table<string, integer|integer[]> ports by service name; instances get ids NAME-1, …
+---@field services? table<string, integer|(integer|table)[]> ports, or instances; ids are NAME-1, …
 ---@field rules? table[] as in router.rules
 ---@field config? table further keys, merged over the defaults (free port, one worker, no management)
 ---@field workers? integer
@@ -99,11 +100,14 @@ end
 ---@field env? table<string, string|false>
 ---@field args? string[] instead of `-c CONFIGURATION`
 
+local folders = {} ---@type table<string, boolean> to be removed
+
 --- A gateway's folder with its files, and no process yet; for `run` and `launch`.
 ---@param options spec.GatewayOptions
 ---@return spec.Gateway
 function gateway.prepare(options)
   local self = setmetatable({ dir = first_line_of("mktemp -d"), options = options }, Gateway)
+  folders[self.dir] = true
   self.conf = self.dir .. "/conf/gateway.yaml"
   self:write("conf/gateway.yaml", configuration(options))
   for path, text in pairs(options.files or {}) do self:write(path, text) end
@@ -243,9 +247,14 @@ function Gateway:wait_reload(mark)
   return assert(line, "gatewayd ended:\n" .. self:log_text())
 end
 
+local function remove(dir)
+  folders[dir] = nil
+  os.execute(("rm -rf '%s'"):format(dir))
+end
+
 local function forget(self)
   running[self] = nil
-  os.execute(("rm -rf '%s'"):format(self.dir))
+  remove(self.dir)
 end
 
 local FAULTS = { "AddressSanitizer", "LeakSanitizer", "runtime error:", "broken invariant", "worker died" }
@@ -253,6 +262,7 @@ local FAULTS = { "AddressSanitizer", "LeakSanitizer", "runtime error:", "broken 
 --- Stops it by TERM. Raises when it does not end, does not end well, or has reported a fault of its own.
 ---@param options? {faults?: boolean} faults: the test has provoked some
 function Gateway:stop(options)
+  collectgarbage() -- closes the connections that tests have left lying; what is open is drained
   self.process:signal("TERM")
   local status = self.process:wait(PATIENCE)
   if not status then self.process:kill() end
@@ -268,7 +278,8 @@ function Gateway:stop(options)
   end
 end
 
---- Kills whatever is left of the gateways of a test, for `after_each`; fails when one has not ended well.
+--- Stops the gateways of a test and removes their folders, for `after_each`; fails when one has not ended
+-- well.
 function gateway.stop_all()
   local first
   for self in pairs(running) do
@@ -279,6 +290,7 @@ function gateway.stop_all()
       first = first or why
     end
   end
+  for dir in pairs(folders) do remove(dir) end
   if first then error(first, 2) end
 end
 
