@@ -21,19 +21,20 @@ struct gw_http_limits {
 
 /* What the owner of connections hears from a codec. */
 struct gw_codec_host {
-    /* Server side: the head of a request has begun to be handled. The callee sets stream->events and
-     * stream->owner; on_head follows at once. False: refuse (the codec answers 503 and closes). */
+    /* Server side: the head of a request has begun to be handled. The callee sets stream->events
+     * and stream->owner; on_head follows at once. False: refuse (the codec answers 503 and closes).
+     */
     bool (*on_stream)(struct gw_codec *codec, struct gw_stream *stream);
-    /* Server side: a request that can't be served (parse error, limits, time): the callee may answer
-     * with its own error document: fields and body are filled by it; status is gw_err_status(why).
-     * The codec sends it and closes in stages. NULL: an empty body is sent. */
+    /* Server side: a request that can't be served (parse error, limits, time): the callee may
+     * answer with its own error document: fields and body are filled by it; status is
+     * gw_err_status(why). The codec sends it and closes in stages. NULL: an empty body is sent. */
     void (*on_refused)(struct gw_codec *codec, enum gw_err why, struct gw_head *head,
                        struct gw_buf *body);
-    /* Client side: no stream is open, the last exchange was complete, and the connection may be used
-     * again. */
+    /* Client side: no stream is open, the last exchange was complete, and the connection may be
+     * used again. */
     void (*on_idle)(struct gw_codec *codec);
-    /* The connection is closed (or closes in stages by itself); codec->conn is NULL and the codec is
-     * freed after this turn. Called from the loop, or from inside close and drain. */
+    /* The connection is closed (or closes in stages by itself); codec->conn is NULL and the codec
+     * is freed after this turn. Called from the loop, or from inside close and drain. */
     void (*on_gone)(struct gw_codec *codec);
 };
 
@@ -54,11 +55,11 @@ struct gw_codec {
     uint32_t magic;
     const struct gw_codec_ops *ops;
     const struct gw_codec_host *host;
-    void *owner;         /* who made it: worker, or pool entry */
-    void *listener;      /* server side: which listener it came by; opaque here */
+    void *owner;    /* who made it: worker, or pool entry */
+    void *listener; /* server side: which listener it came by; opaque here */
     struct gw_conn *conn;
     const struct gw_http_limits *limits; /* outlives the codec */
-    struct gw_list node; /* in its owner's list */
+    struct gw_list node;                 /* in its owner's list */
     uint64_t idle_since_ms;
 };
 

@@ -80,8 +80,8 @@ static struct gw_slice lower_copy(struct gw_arena *arena, struct gw_slice name)
     char *text = gw_arena_alloc(arena, name.len + 1);
 
     for (size_t i = 0; i < name.len; i++)
-        text[i] = name.ptr[i] >= 'A' && name.ptr[i] <= 'Z' ? (char)(name.ptr[i] | 0x20)
-                                                           : name.ptr[i];
+        text[i] =
+            name.ptr[i] >= 'A' && name.ptr[i] <= 'Z' ? (char)(name.ptr[i] | 0x20) : name.ptr[i];
     text[name.len] = 0;
     return gw_slice_of(text, name.len);
 }
@@ -173,9 +173,14 @@ bool gw_field_value_ok(struct gw_slice value)
 bool gw_field_is_framing(struct gw_slice name)
 {
     static const struct gw_slice names[] = {
-        {"te", 2},           {"trailer", 7},      {"upgrade", 7},
-        {"connection", 10},  {"keep-alive", 10},  {"content-length", 14},
-        {"proxy-connection", 16}, {"transfer-encoding", 17},
+        {"te", 2},
+        {"trailer", 7},
+        {"upgrade", 7},
+        {"connection", 10},
+        {"keep-alive", 10},
+        {"content-length", 14},
+        {"proxy-connection", 16},
+        {"transfer-encoding", 17},
     };
 
     for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)

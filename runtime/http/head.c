@@ -1,5 +1,6 @@
-/* Heads of messages: set up, copy, take apart; reason phrases and the Date field. Used by codecs and
- * by everything that looks at a head. Invariant: all text of a head lives in its arena or longer. */
+/* Heads of messages: set up, copy, take apart; reason phrases and the Date field. Used by codecs
+ * and by everything that looks at a head. Invariant: all text of a head lives in its arena or
+ * longer. */
 #include "http/head.h"
 
 #include <stdio.h>

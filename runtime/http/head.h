@@ -20,17 +20,17 @@ struct gw_field {
 };
 
 struct gw_head {
-    struct gw_arena *arena; /* holds all the text and the fields; not owned */
-    struct gw_slice method; /* request */
-    struct gw_slice scheme; /* "http" or "https" */
-    struct gw_slice authority; /* Host, or the authority of an absolute target */
-    struct gw_slice path;   /* request target as received: path and query, "*" for OPTIONS * */
-    unsigned status;        /* response */
-    unsigned minor;         /* HTTP/1.minor as received; codecs send their own version */
-    int64_t length;         /* bytes of body, or GW_LENGTH_UNKNOWN */
-    bool has_body;          /* false: none at all (also HEAD, 204, 304, 1xx) */
-    bool expect_continue;   /* request: Expect: 100-continue (taken out of the fields) */
-    bool upgrade;           /* Connection: upgrade was there (its Upgrade field is taken out) */
+    struct gw_arena *arena;     /* holds all the text and the fields; not owned */
+    struct gw_slice method;     /* request */
+    struct gw_slice scheme;     /* "http" or "https" */
+    struct gw_slice authority;  /* Host, or the authority of an absolute target */
+    struct gw_slice path;       /* request target as received: path and query, "*" for OPTIONS * */
+    unsigned status;            /* response */
+    unsigned minor;             /* HTTP/1.minor as received; codecs send their own version */
+    int64_t length;             /* bytes of body, or GW_LENGTH_UNKNOWN */
+    bool has_body;              /* false: none at all (also HEAD, 204, 304, 1xx) */
+    bool expect_continue;       /* request: Expect: 100-continue (taken out of the fields) */
+    bool upgrade;               /* Connection: upgrade was there (its Upgrade field is taken out) */
     struct gw_slice upgrade_to; /* value of the Upgrade field */
     struct gw_field *fields;
     uint16_t count, cap;

@@ -118,8 +118,8 @@ static void go(struct gw_http1 *h)
  * last chunk is missing, RST where FIN would be the end of the body. */
 static void break_off(struct gw_http1 *h, const struct gw_h1_stream *s, enum gw_err why)
 {
-    bool hopeless = why == GW_ERR_CLIENT_GONE || why == GW_ERR_WRITE_TIMEOUT ||
-                    why == GW_ERR_IO || why == GW_ERR_RESET || why == GW_ERR_SHUTDOWN;
+    bool hopeless = why == GW_ERR_CLIENT_GONE || why == GW_ERR_WRITE_TIMEOUT || why == GW_ERR_IO ||
+                    why == GW_ERR_RESET || why == GW_ERR_SHUTDOWN;
     bool to_eof = s->base.head_sent && !s->base.sent && s->tx == GW_H1_TX_CLOSE;
 
     if (!h->server || !s->base.head_sent || hopeless || to_eof) {
@@ -239,7 +239,8 @@ static void read_request(struct gw_http1 *h)
         after_head(h);
 }
 
-/* RFC 9110, 15.2: any number of 1xx, bounded here; no tunnel was asked for, so 101 is none of them. */
+/* RFC 9110, 15.2: any number of 1xx, bounded here; no tunnel was asked for, so 101 is none of them.
+ */
 static void read_informational(struct gw_http1 *h, struct gw_head *head)
 {
     struct gw_h1_stream *s = h->stream;
@@ -417,8 +418,8 @@ static bool finish(struct gw_http1 *h)
     return true;
 }
 
-/* A client that has ended its sending has left (as nginx sees it, too). A backend may end its answer
- * that way. */
+/* A client that has ended its sending has left (as nginx sees it, too). A backend may end its
+ * answer that way. */
 static void meet_eof(struct gw_http1 *h)
 {
     struct gw_h1_stream *s = h->stream;
@@ -817,8 +818,7 @@ struct gw_codec *gw_http1_dial(struct gw_loop *loop, const struct gw_addr *to, u
 {
     struct gw_http1 *h = codec_new(loop, limits, host, owner);
 
-    h->codec.conn =
-        gw_conn_dial(loop, to, dial_ms, keepalive_s, transport, &conn_events, h, err);
+    h->codec.conn = gw_conn_dial(loop, to, dial_ms, keepalive_s, transport, &conn_events, h, err);
     if (!h->codec.conn) {
         gw_slab_free(&codecs, h);
         return NULL;

@@ -9,11 +9,11 @@
 
 /* Where the codec is in what the peer sends. */
 enum gw_h1_rx {
-    GW_H1_IDLE,  /* between messages: no byte of the next one */
-    GW_H1_HEAD,  /* a part of a head */
+    GW_H1_IDLE, /* between messages: no byte of the next one */
+    GW_H1_HEAD, /* a part of a head */
     GW_H1_BODY,
-    GW_H1_DONE,  /* complete; what follows waits in conn->in until the answer is out */
-    GW_H1_DRAIN  /* server: answered early, the rest of the body is thrown away */
+    GW_H1_DONE, /* complete; what follows waits in conn->in until the answer is out */
+    GW_H1_DRAIN /* server: answered early, the rest of the body is thrown away */
 };
 
 /* How the end of what is sent is told. */
@@ -50,25 +50,25 @@ struct gw_http1 {
     struct gw_loop *loop;
     struct gw_h1_stream *stream;
     bool server;
-    bool up;        /* bytes may flow */
-    bool keep;      /* the connection may live on after this exchange */
+    bool up;             /* bytes may flow */
+    bool keep;           /* the connection may live on after this exchange */
     unsigned peer_minor; /* of the last head that came */
-    bool draining;  /* no new stream */
-    bool blocked;   /* the window is full: the rest of the body waits */
-    bool flush_due; /* a head waits in conn->out for what follows it */
-    bool used;      /* an exchange has been carried */
-    bool dead;      /* the connection is closed, on_gone is due */
-    bool gone;      /* on_gone was called */
-    bool deaf;      /* client: writing failed; an answer may still be read */
+    bool draining;       /* no new stream */
+    bool blocked;        /* the window is full: the rest of the body waits */
+    bool flush_due;      /* a head waits in conn->out for what follows it */
+    bool used;           /* an exchange has been carried */
+    bool dead;           /* the connection is closed, on_gone is due */
+    bool gone;           /* on_gone was called */
+    bool deaf;           /* client: writing failed; an answer may still be read */
     enum gw_h1_rx rx;
-    enum gw_err failed; /* met inside an op, reported from the loop */
+    enum gw_err failed;     /* met inside an op, reported from the loop */
     struct gw_h1_scan scan; /* of a head, or of the framing between pieces of a chunked body */
     uint64_t body_bytes;    /* of the message that comes in */
     uint64_t drained;       /* GW_H1_DRAIN: bytes thrown away */
     unsigned trailers;
     unsigned trailer_len;
-    char trailer[20];       /* the beginning of a trailer's name */
-    struct gw_h1_lex *lex;  /* during a call of the lexer only */
+    char trailer[20];      /* the beginning of a trailer's name */
+    struct gw_h1_lex *lex; /* during a call of the lexer only */
     llhttp_t parser;
     struct gw_timer timer;
     struct gw_task_node task;

@@ -1,5 +1,5 @@
-/* Turns bytes into heads and pieces of bodies for http1.c. llhttp is the lexer; before it, every line
- * is looked at for what it lets through (bare CR and LF, controls, folded lines), behind it
+/* Turns bytes into heads and pieces of bodies for http1.c. llhttp is the lexer; before it, every
+ * line is looked at for what it lets through (bare CR and LF, controls, folded lines), behind it
  * http1_rules.c decides. Invariant: a head is lexed only when it is there as a whole, so no state
  * of a half-read head is kept but a position; bodies stay in the chunks they were read into. */
 #include "http/http1_impl.h"
@@ -16,9 +16,9 @@ struct gw_h1_lex {
     struct gw_h1_stream *stream;
     struct gw_head *head; /* NULL while a body is read */
     struct gw_slice name, value;
-    char *body;           /* the first byte of the body in this piece */
+    char *body; /* the first byte of the body in this piece */
     size_t body_len;
-    const char *cursor;   /* up to here the piece has been accounted for */
+    const char *cursor; /* up to here the piece has been accounted for */
     bool complete;
     enum gw_err err;
 };
@@ -134,7 +134,8 @@ static int on_field_bytes(llhttp_t *parser, const char *at, size_t len)
     struct gw_http1 *h = parser->data;
 
     if (h->lex->head) {
-        h->lex->name = gw_slice_of(h->lex->name.len ? h->lex->name.ptr : at, h->lex->name.len + len);
+        h->lex->name =
+            gw_slice_of(h->lex->name.len ? h->lex->name.ptr : at, h->lex->name.len + len);
         return 0;
     }
     /* A trailer's name, which may come in pieces: its beginning is all that is looked at. */

@@ -132,9 +132,12 @@ static void take_fields(struct facts *f, struct gw_head *head, bool server)
 static bool is_end_to_end(struct gw_slice name)
 {
     static const struct gw_slice names[] = {
-        {"host", 4},         {"via", 3},           {"cookie", 6},          {"expect", 6},
-        {"origin", 6},       {"forwarded", 9},     {"set-cookie", 10},     {"x-real-ip", 9},
-        {"x-request-id", 12}, {"cache-control", 13}, {"authorization", 13},
+        {"host", 4},           {"via", 3},
+        {"cookie", 6},         {"expect", 6},
+        {"origin", 6},         {"forwarded", 9},
+        {"set-cookie", 10},    {"x-real-ip", 9},
+        {"x-request-id", 12},  {"cache-control", 13},
+        {"authorization", 13},
     };
     static const struct gw_slice prefixes[] = {
         {"content-", 8}, {"transfer-encoding", 17}, {"x-forwarded-", 12}};
@@ -223,8 +226,8 @@ static enum gw_err take_framing(const struct gw_http1 *h, const struct facts *f,
     return GW_OK;
 }
 
-/* RFC 9112, 3.2: exactly one Host in 1.1; one that contradicts an absolute target is refused, though
- * the RFC would overrule it: somebody else on the way may choose the other one. */
+/* RFC 9112, 3.2: exactly one Host in 1.1; one that contradicts an absolute target is refused,
+ * though the RFC would overrule it: somebody else on the way may choose the other one. */
 static enum gw_err take_host(const struct facts *f, struct gw_head *head)
 {
     if (f->hosts > 1 || (f->hosts == 0 && head->minor > 0))
@@ -264,8 +267,8 @@ static enum gw_err apply_request(struct gw_http1 *h, const struct facts *f, stru
     return err;
 }
 
-/* These have no body whatever their heads say (RFC 9112, 6.3); the length of HEAD and 304 is that of
- * the answer they stand for. */
+/* These have no body whatever their heads say (RFC 9112, 6.3); the length of HEAD and 304 is that
+ * of the answer they stand for. */
 static void apply_response(const struct gw_h1_stream *s, struct gw_head *head)
 {
     bool informational = gw_head_informational(head);

@@ -1,6 +1,6 @@
-/* Makes bytes of heads and bodies for http1.c. Everything is serialised afresh: no byte of a head that
- * came in is copied as it was. Invariant: one message has exactly one way to tell its end, and it is
- * chosen here and nowhere else. */
+/* Makes bytes of heads and bodies for http1.c. Everything is serialised afresh: no byte of a head
+ * that came in is copied as it was. Invariant: one message has exactly one way to tell its end, and
+ * it is chosen here and nowhere else. */
 #include "http/http1_impl.h"
 
 #include <stdio.h>
@@ -143,8 +143,8 @@ static void write_informational(struct gw_buf *out, const struct gw_head *head)
     sink_close(&sink);
 }
 
-/* Content-Length where it is known, nothing where there is no body, else chunked. Returns false when
- * the length has to be told in another way. */
+/* Content-Length where it is known, nothing where there is no body, else chunked. Returns false
+ * when the length has to be told in another way. */
 static bool frame_length(struct gw_h1_stream *s, const struct gw_head *head)
 {
     s->tx = GW_H1_TX_LENGTH;
@@ -155,8 +155,8 @@ static bool frame_length(struct gw_h1_stream *s, const struct gw_head *head)
     return false;
 }
 
-/* How the answer ends (RFC 9112, 6.3). Returns whether Content-Length is written: for HEAD and 304 as
- * given, since it is that of another answer. */
+/* How the answer ends (RFC 9112, 6.3). Returns whether Content-Length is written: for HEAD and 304
+ * as given, since it is that of another answer. */
 static bool frame_response(struct gw_h1_stream *s, const struct gw_head *head)
 {
     bool known = frame_length(s, head);

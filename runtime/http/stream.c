@@ -1,5 +1,6 @@
-/* Owns nothing. What is the same for the streams of every codec. Called by whoever has lost interest
- * in a stream. Invariant: a detached stream still gets its credit, so that its codec can finish it. */
+/* Owns nothing. What is the same for the streams of every codec. Called by whoever has lost
+ * interest in a stream. Invariant: a detached stream still gets its credit, so that its codec can
+ * finish it. */
 #include "http/stream.h"
 
 static void drop_head(struct gw_stream *stream, struct gw_head *head)

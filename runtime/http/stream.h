@@ -1,6 +1,6 @@
-/* One exchange on a connection, whichever codec speaks on it. The codec owns the stream; an exchange
- * borrows it until on_close. On the server side a stream brings a request and takes a response; on
- * the client side it takes a request and brings a response. */
+/* One exchange on a connection, whichever codec speaks on it. The codec owns the stream; an
+ * exchange borrows it until on_close. On the server side a stream brings a request and takes a
+ * response; on the client side it takes a request and brings a response. */
 #ifndef GW_HTTP_STREAM_H
 #define GW_HTTP_STREAM_H
 
@@ -29,28 +29,28 @@ struct gw_stream_events {
     /* What had been sent and stuck has all been written. */
     void (*on_drained)(struct gw_stream *stream);
     /* The stream is over and is freed after this turn of the loop: GW_OK when both messages were
-     * complete and written out, else why not. The last call. GW_OK also when the answer was complete
-     * before the request: server side the codec drops the rest of the body (`received` is false
-     * then), client side the connection is not used again (`sent` is false).
-     * Server side: GW_ERR_CLIENT_GONE when the client left (a half-close counts as leaving). When
-     * the request itself went wrong (GW_ERR_BAD_REQUEST, _BODY_TOO_LARGE, _BODY_TIMEOUT), the codec
-     * answers it after this call if no head was sent, else breaks the response off.
-     * Client side: GW_EOF or GW_ERR_RESET before the first byte of a response (see `reused` and
-     * `written` for whether to try again), GW_ERR_TRUNCATED, GW_ERR_BAD_RESPONSE, dial errors. */
+     * complete and written out, else why not. The last call. GW_OK also when the answer was
+     * complete before the request: server side the codec drops the rest of the body (`received` is
+     * false then), client side the connection is not used again (`sent` is false). Server side:
+     * GW_ERR_CLIENT_GONE when the client left (a half-close counts as leaving). When the request
+     * itself went wrong (GW_ERR_BAD_REQUEST, _BODY_TOO_LARGE, _BODY_TIMEOUT), the codec answers it
+     * after this call if no head was sent, else breaks the response off. Client side: GW_EOF or
+     * GW_ERR_RESET before the first byte of a response (see `reused` and `written` for whether to
+     * try again), GW_ERR_TRUNCATED, GW_ERR_BAD_RESPONSE, dial errors. */
     void (*on_close)(struct gw_stream *stream, enum gw_err why);
 };
 
 struct gw_stream_ops {
-    /* Sends a head. Server side: any number of 1xx, then one final; client side: one. GW_OK also when
-     * bytes stay in the buffer. The head's fields may be in any order; framing is the codec's, fields
-     * that gw_field_is_framing names are skipped. The bytes go out with the first `send`, or at the
-     * next turn of the loop when none follows. */
+    /* Sends a head. Server side: any number of 1xx, then one final; client side: one. GW_OK also
+     * when bytes stay in the buffer. The head's fields may be in any order; framing is the codec's,
+     * fields that gw_field_is_framing names are skipped. The bytes go out with the first `send`, or
+     * at the next turn of the loop when none follows. */
     enum gw_err (*send_head)(struct gw_stream *stream, const struct gw_head *head);
     /* Sends bytes of the body (all are taken out of `body`); end: that was the last. Every message
      * is ended by one call with end, also one without a body. What is sent as the body of an answer
-     * that has none (HEAD, 204, 304) is dropped. More or fewer bytes than head->length: GW_ERR_…, and
-     * the stream fails. After an error here or in send_head on_close follows, unless the stream is
-     * reset first. */
+     * that has none (HEAD, 204, 304) is dropped. More or fewer bytes than head->length: GW_ERR_…,
+     * and the stream fails. After an error here or in send_head on_close follows, unless the stream
+     * is reset first. */
     enum gw_err (*send)(struct gw_stream *stream, struct gw_buf *body, bool end);
     /* n bytes of on_body have gone on: the peer may send that many more. */
     void (*consumed)(struct gw_stream *stream, size_t n);
@@ -71,8 +71,9 @@ struct gw_stream {
     bool written;       /* a byte of ours has gone to the kernel; set when on_close is called */
     const struct gw_stream_ops *ops;
     const struct gw_stream_events *events;
-    void *owner;           /* the exchange */
-    struct gw_conn *conn;  /* for addresses, byte counts and write stamps; not to be used otherwise */
+    void *owner; /* the exchange */
+    struct gw_conn
+        *conn; /* for addresses, byte counts and write stamps; not to be used otherwise */
     struct gw_arena arena; /* heads that came in */
     size_t unconsumed;     /* bytes given by on_body and not yet reported as consumed */
 };

@@ -1,11 +1,13 @@
-/* Request targets, authorities and query strings. Called by http1 for each request and by the script
- * API for queries. Invariant: nothing here changes or copies what is going to be forwarded. */
+/* Request targets, authorities and query strings. Called by http1 for each request and by the
+ * script API for queries. Invariant: nothing here changes or copies what is going to be forwarded.
+ */
 #include "http/target.h"
 
 #include <arpa/inet.h>
 #include <stdint.h>
 
-/* RFC 3986 knows no bytes outside of visible ASCII, and a fragment is never sent (RFC 9112, 3.2). */
+/* RFC 3986 knows no bytes outside of visible ASCII, and a fragment is never sent (RFC 9112, 3.2).
+ */
 static bool target_bytes_ok(struct gw_slice target)
 {
     for (size_t i = 0; i < target.len; i++) {

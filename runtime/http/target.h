@@ -6,10 +6,11 @@
 #include "base/err.h"
 #include "base/slice.h"
 
-/* Splits an origin-form, absolute-form or asterisk-form target: *authority is set for absolute-form,
- * *path is path and query as received ("/" where an absolute form has neither, "*" for OPTIONS; where
- * it has a query only, *path starts with '?' and the caller puts the '/'). GW_ERR_BAD_REQUEST for
- * controls, spaces, raw non-ASCII, fragments, authority-form, or what is none of these. */
+/* Splits an origin-form, absolute-form or asterisk-form target: *authority is set for
+ * absolute-form, *path is path and query as received ("/" where an absolute form has neither, "*"
+ * for OPTIONS; where it has a query only, *path starts with '?' and the caller puts the '/').
+ * GW_ERR_BAD_REQUEST for controls, spaces, raw non-ASCII, fragments, authority-form, or what is
+ * none of these. */
 enum gw_err gw_target_split(struct gw_slice method, struct gw_slice target,
                             struct gw_slice *authority, struct gw_slice *path);
 /* A Host value or an authority: host of RFC 3986 with an optional port; not empty. */

@@ -201,6 +201,28 @@ function Side:open()
   return stream ~= nil and record(self, stream) or nil
 end
 
+--- Sends bytes from the test's end, and turns.
+---@param loop ffi.cdata*
+---@param bytes string
+---@param turns? integer
+---@return integer sent
+function Side:feed(loop, bytes, turns)
+  local sent = net.send(self.fd, bytes)
+  http1.turn(loop, turns or 2)
+  return sent
+end
+
+--- What the test's end has got so far.
+---@param loop ffi.cdata*
+---@return string bytes
+---@return string? ended
+function Side:received(loop)
+  http1.turn(loop, 2)
+  local bytes, ended = net.recv(self.fd)
+  self.seen = (self.seen or "") .. bytes
+  return self.seen, ended
+end
+
 function Side:note(event)
   self.log[#self.log + 1] = event
 end
@@ -346,13 +368,23 @@ function http1.read_all(loop, fd)
   end
 end
 
---- After each test.
+--- Closes all sides.
 function http1.forget()
   for _, side in pairs(shared.sides) do
     if not side.gone then side:close() end
     if side.fd then net.close(side.fd) end
   end
   shared.sides, shared.streams, shared.failure = {}, {}, nil
+end
+
+--- After each test: closes all sides and the loop, and sees that no connection is left.
+---@param loop ffi.cdata*
+function http1.clean(loop)
+  http1.forget()
+  net.settle(loop, 2)
+  http1.turn_until(loop, function() return C.gw_conn_count() == 0 end)
+  net.fini(loop)
+  net.forget()
 end
 
 return http1

@@ -1,7 +1,5 @@
 local http1 = require "support.http1"
 local net = require "support.net"
-local rt = require "support.runtime"
-local cases = dofile "spec/runtime/data/http1_cases.lua"
 
 local C = http1.C
 local GET = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -14,33 +12,19 @@ before_each(function()
 end)
 
 after_each(function()
-  http1.forget()
-  net.settle(loop, 2)
-  http1.turn_until(loop, function() return C.gw_conn_count() == 0 end)
-  net.fini(loop)
-  net.forget()
+  http1.clean(loop)
 end)
 
 local function server(options)
   return http1.server(loop, options)
 end
 
-local function client(options)
-  return http1.client(loop, options)
-end
-
 local function send(side, bytes, turns)
-  local sent = net.send(side.fd, bytes)
-  http1.turn(loop, turns or 2)
-  return sent
+  return side:feed(loop, bytes, turns)
 end
 
--- What the test's end has got so far.
 local function got(side)
-  http1.turn(loop, 2)
-  local bytes, ended = net.recv(side.fd)
-  side.seen = (side.seen or "") .. bytes
-  return side.seen, ended
+  return side:received(loop)
 end
 
 local function count(text, what)
@@ -51,117 +35,6 @@ end
 local function reply_ok(s)
   s:reply { body = "ok" }
 end
-
--- The ways in which the bytes of a case come: a list of lists of pieces.
-local function ways_of(bytes, prefix)
-  local ways = { { bytes } }
-  for at = 1, #bytes - 1 do ways[#ways + 1] = { bytes:sub(1, at), bytes:sub(at + 1) } end
-  local single = {}
-  for at = 1, #bytes do single[at] = bytes:sub(at, at) end
-  ways[#ways + 1] = single
-  if prefix then ways[#ways + 1] = { prefix .. bytes } end
-  return ways
-end
-
-local function check_head(expected, s, where)
-  for key, value in pairs(expected) do
-    if key == "body" then
-      assert.equal(value, s.got, where)
-    elseif key == "count" then
-      assert.equal(value, #s.head.fields, where)
-    elseif key == "heads" then
-      assert.equal(value, #s.heads, where)
-    elseif key ~= "close" then
-      assert.same(value, s.head[key], where)
-    end
-  end
-  assert.is_true(s.ended, where)
-end
-
-describe("requests", function()
-  local LIMITS = { max_header_bytes = 1024, max_headers = 8, max_body_bytes = 65536, on_end = reply_ok }
-  local GOOD = "POST /good HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab"
-
-  -- The n-th message on this connection is the case.
-  local function check(case, side, where, n)
-    local bytes, ended = got(side)
-    local s = side.streams[n]
-    if type(case[3]) == "number" then
-      local last
-      for status in bytes:gmatch "HTTP/1%.1 (%d+)" do last = tonumber(status) end
-      assert.equal(case[3], last, where)
-      assert.equal(n, count(bytes, "HTTP/1%.1"), where)
-      assert.truthy(bytes:find("Connection: close", 1, true), where)
-      assert.equal("eof", ended, where)
-      assert.is_true(side.gone, where)
-      assert.falsy(s and s.ended, where)
-    else
-      check_head(case[3], s, where)
-      assert.equal("ok", s.why, where)
-      assert.equal(n, count(bytes, "HTTP/1%.1 200"), where)
-      assert.equal(case[3].close or s.head.minor == 0, ended == "eof", where)
-    end
-  end
-
-  for _, case in ipairs(cases.requests) do
-    it(case[1] .. ": " .. (type(case[3]) == "number" and case[3] or "understood"), function()
-      local ways = ways_of(case[2], GOOD)
-      for i, pieces in ipairs(ways) do
-        local side = server(LIMITS)
-        for _, piece in ipairs(pieces) do send(side, piece, 1) end
-        check(case, side, case[1] .. ", way " .. i, i == #ways and 2 or 1)
-        http1.forget()
-      end
-    end)
-  end
-end)
-
-describe("responses", function()
-  local LIMITS = { max_header_bytes = 1024, max_headers = 8 }
-
-  local function ask(method)
-    local side = client(LIMITS)
-    local s = side:open()
-    s:send_head { method = method, path = "/", authority = "x", body = false }
-    s:send("", true)
-    side:accept()
-    http1.turn_until(loop, function() return got(side):find "\r\n\r\n$" end)
-    return side, s
-  end
-
-  local function check(case, s, where)
-    if type(case[3]) == "string" then
-      assert.equal(case[3], s.why, where)
-      assert.falsy(s.ended, where)
-      assert.equal(case.got or "", s.got, where)
-    else
-      assert.equal("ok", s.why, where)
-      check_head(case[3], s, where)
-    end
-  end
-
-  for _, case in ipairs(cases.responses) do
-    it(case[1] .. ": " .. (type(case[3]) == "string" and case[3] or "understood"), function()
-      for i, pieces in ipairs(ways_of(case[2])) do
-        local side, s = ask(case.method or "GET")
-        for _, piece in ipairs(pieces) do
-          if s.why then break end
-          send(side, piece, 1)
-        end
-        if case.eof then
-          net.close(side.fd)
-        end
-        http1.turn_until(loop, function() return s.why end)
-        check(case, s, case[1] .. ", way " .. i)
-        assert.equal(case.eof or type(case[3]) == "string" or side.log[#side.log] ~= "idle",
-          side.gone or false, case[1] .. ", way " .. i)
-        if not case.eof then net.reset(side.fd) end
-        side.fd = nil
-        http1.forget()
-      end
-    end)
-  end
-end)
 
 describe("a server's connection", function()
   it("answers pipelined requests in their order, one at a time", function()
@@ -499,7 +372,8 @@ describe("a request that is answered early", function()
   end)
 
   it("goes on after a 100 of the exchange's", function()
-    local side = server { on_head = function(s) s:send_head { status = 100, body = false } end, on_end = reply_ok }
+    local side = server { on_end = reply_ok }
+    function side.on_head(s) s:send_head { status = 100, body = false } end
     send(side, POST .. "Content-Length: 2\r\nExpect: 100-continue\r\n\r\n")
     assert.equal("HTTP/1.1 100 Continue\r\n\r\n", (got(side)))
     send(side, "ab")
@@ -592,10 +466,10 @@ describe("time", function()
 
   it("ends a head that takes too long in total, with 408", function()
     local side = server { head_ms = 60, idle_ms = 10000 }
-    local byte = 0
+    local head, byte = "GET / HTTP/1.1\r\nA: " .. ("b"):rep(1000), 0
     http1.turn_until(loop, function()
       byte = byte + 1
-      if not side.gone then net.send(side.fd, ("GET / HTTP/1.1\r\nA: " .. ("b"):rep(1000)):sub(byte, byte)) end
+      if not side.gone then net.send(side.fd, head:sub(byte, byte)) end
       return side.gone or byte > 900
     end)
     local story, bytes = gone(side)
@@ -764,283 +638,6 @@ describe("the owner of a server's connection", function()
   end)
 end)
 
-describe("a client's connection", function()
-  local function ask(side, options)
-    local s = assert(side:open())
-    options = options or {}
-    s:send_head { method = options.method or "GET", path = "/", authority = "x", body = false }
-    s:send("", true)
-    return s
-  end
-
-  local function answered(side, bytes)
-    send(side, bytes or "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-    http1.turn_until(loop, function() return side.log[#side.log] == "idle" or side.gone end)
-  end
-
-  local function with_request(options)
-    local side = client(options)
-    local s = ask(side)
-    side:accept()
-    http1.turn_until(loop, function() return got(side):find "\r\n\r\n$" end)
-    return side, s
-  end
-
-  it("sends what was given before it was up", function()
-    local side = client()
-    local s = assert(side:open())
-    assert.is_false(s.stream.opened)
-    s:send_head { method = "POST", path = "/a?b", authority = "h:1", fields = { { "x-a", "1" }, { "host", "y" },
-      { "connection", "x" } }, length = 3 }
-    s:send("abc", true)
-    side:accept()
-    http1.turn_until(loop, function() return got(side):find "abc$" end)
-    assert.equal("POST /a?b HTTP/1.1\r\nHost: h:1\r\nX-A: 1\r\nContent-Length: 3\r\n\r\nabc", side.seen)
-    assert.equal("open", side.log[1])
-    assert.is_true(s.stream.opened)
-    assert.is_false(s.stream.reused)
-    answered(side)
-    assert.equal("open, head 200, end, close ok, idle", side:story())
-    assert.is_true(s.written)
-  end)
-
-  it("frames requests", function()
-    for _, case in ipairs {
-      { "GET", false, nil, "x\r\n\r\n$" }, { "POST", false, nil, "Content%-Length: 0\r\n\r\n$" },
-      { "PUT", false, 0, "Content%-Length: 0\r\n\r\n$" }, { "DELETE", false, 0, "x\r\n\r\n$" },
-      { "POST", true, nil, "Transfer%-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n$", "ab" },
-      { "GET", true, 2, "Content%-Length: 2\r\n\r\nab$", "ab" },
-    } do
-      local side = client()
-      local s = side:open()
-      s:send_head { method = case[1], path = "/", authority = "x", body = case[2], length = case[3] }
-      s:send(case[5] or "", true)
-      side:accept()
-      http1.turn_until(loop, function() return got(side):find(case[4]) end)
-    end
-  end)
-
-  it("is used again and again", function()
-    local side, first = with_request()
-    assert.is_nil(side:open(), "one stream at a time")
-    answered(side)
-    assert.equal("ok", first.got)
-    local second = ask(side)
-    assert.is_true(second.stream.reused)
-    assert.is_true(second.stream.opened)
-    answered(side)
-    assert.equal("open, head 200, end, close ok, idle, head 200, end, close ok, idle", side:story())
-  end)
-
-  it("is not used again when either side ends it", function()
-    for _, bytes in ipairs {
-      "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
-      "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
-      "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\n",
-      "HTTP/1.1 204 No Content\r\n\r\n0\r\n\r\n",
-    } do
-      local side, s = with_request()
-      answered(side, bytes)
-      assert.equal("ok", s.why)
-      assert.is_true(side.gone, bytes)
-    end
-    local side = client()
-    side:drain()
-    assert.equal("gone", side:story())
-  end)
-
-  it("says close when it is the last request", function()
-    local side = client()
-    local s = side:open()
-    side:drain()
-    s:send_head { method = "GET", path = "/", authority = "x", body = false }
-    s:send("", true)
-    side:accept()
-    http1.turn_until(loop, function() return got(side):find "Connection: close\r\n\r\n$" end)
-    answered(side)
-    assert.is_true(side.gone)
-  end)
-
-  it("is used again in 1.0 with keep-alive", function()
-    local side = with_request()
-    answered(side, "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok")
-    assert.equal("idle", side.log[#side.log])
-  end)
-
-  it("is not used again when the answer came before the request was complete", function()
-    local side = client()
-    local s = side:open()
-    s:send_head { method = "POST", path = "/", authority = "x", length = 10 }
-    s:send "abc"
-    side:accept()
-    http1.turn_until(loop, function() return got(side):find "abc$" end)
-    answered(side, "HTTP/1.1 413 Too much\r\nContent-Length: 2\r\n\r\nno")
-    assert.equal("open, head 413, end, close ok, gone", side:story())
-    assert.is_false(s.sent)
-  end)
-
-  it("ends when anything comes while it is idle", function()
-    for _, way in ipairs { "bytes", "eof", "reset" } do
-      local side = with_request()
-      answered(side)
-      if way == "bytes" then net.send(side.fd, "HTTP/1.1 408 Late\r\n") end
-      if way == "eof" then net.close(side.fd) end
-      if way == "reset" then net.reset(side.fd) end
-      if way ~= "bytes" then side.fd = nil end
-      -- The kernel knows before the loop does.
-      assert.is_nil(side:open())
-      http1.turn_until(loop, function() return side.gone end)
-      assert.equal("gone", side.log[#side.log])
-    end
-  end)
-
-  it("ends when bytes come before anything was asked", function()
-    local side = client()
-    local s = side:open()
-    side:accept()
-    http1.turn_until(loop, function() return s.stream.opened end)
-    net.send(side.fd, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-    http1.turn_until(loop, function() return side.gone end)
-    assert.equal("open, close bad_response, gone", side:story())
-    assert.is_false(s.written)
-  end)
-
-  it("tells a lost connection, and whether anything was sent and it was an old one", function()
-    local side, s = with_request()
-    net.close(side.fd)
-    side.fd = nil
-    http1.turn_until(loop, function() return side.gone end)
-    assert.equal("eof", s.why)
-    assert.is_true(s.written)
-    assert.is_false(s.stream.reused)
-
-    side = with_request()
-    answered(side)
-    s = ask(side)
-    http1.turn(loop, 2)
-    net.reset(side.fd)
-    side.fd = nil
-    http1.turn_until(loop, function() return side.gone end)
-    assert.equal("reset", s.why)
-    assert.is_true(s.stream.reused)
-  end)
-
-  it("tells a refused one", function()
-    local fd, port = net.bound()
-    local side = client { port = port }
-    local s = ask(side)
-    http1.turn_until(loop, function() return side.gone end)
-    assert.equal("close refused, gone", side:story())
-    assert.is_false(s.written)
-    net.close(fd)
-  end)
-
-  it("tells when no descriptor is left", function()
-    net.without_descriptors(function()
-      local side, err = http1.client(loop, { port = 1 })
-      assert.is_nil(side)
-      assert.equal("overloaded", err)
-    end)
-  end)
-
-  it("tells a reset in mid-body", function()
-    for _, head in ipairs { "Content-Length: 9", "Transfer-Encoding: chunked", "A: b" } do
-      local side, s = with_request()
-      send(side, "HTTP/1.1 200 OK\r\n" .. head .. "\r\n\r\n1\r\n")
-      http1.turn_until(loop, function() return s.head end)
-      net.reset(side.fd)
-      side.fd = nil
-      http1.turn_until(loop, function() return side.gone end)
-      assert.equal("reset", s.why)
-    end
-  end)
-
-  it("reads an answer that came before writing failed", function()
-    local side = client()
-    local s = side:open()
-    s:send_head { method = "POST", path = "/", authority = "x", length = 100000000 }
-    s:send(("a"):rep(1000000))
-    side:accept()
-    net.send(side.fd, "HTTP/1.1 413 Too much\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno")
-    http1.turn_until(loop, function() return s.ended end)
-    assert.equal("no", s.got)
-    assert.equal("ok", s.why)
-  end)
-
-  it("stops reading at the window, and meets the end behind it", function()
-    local side, s = with_request { hold = true }
-    local block, sent, total = ("a"):rep(65536), 0, 1024 * 1024
-    net.send(side.fd, "HTTP/1.1 200 OK\r\n\r\n")
-    local function push()
-      for _ = 1, 100 do
-        if sent < total then sent = sent + net.send(side.fd, block:sub(1, math.min(#block, total - sent))) end
-        http1.turn(loop)
-      end
-    end
-    push()
-    assert.is_true(#s.got >= C.GW_STREAM_WINDOW and #s.got < C.GW_STREAM_WINDOW + 32768)
-    while sent < total do
-      s:consumed(s.held)
-      push()
-    end
-    net.close(side.fd)
-    side.fd = nil
-    http1.turn_until(loop, function()
-      if not s.over then s:consumed(s.held) end
-      return side.gone
-    end)
-    assert.equal(total, #s.got)
-    assert.equal("ok", s.why)
-  end)
-
-  it("hands bodies on in the chunks they were read into", function()
-    local seen = {}
-    local side, s = with_request { on_body = function(_, bytes) seen[#seen + 1] = bytes end }
-    send(side, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-    http1.turn_until(loop, function() return s.head end)
-    send(side, "3\r\nabc\r\n1;x\r\nd\r\n2\r\nef")
-    http1.turn_until(loop, function() return #seen > 0 end)
-    assert.same({ "abcdef" }, seen)
-  end)
-
-  it("is closed by a reset, and says so later", function()
-    local side, s = with_request()
-    s:reset()
-    assert.is_nil(side.gone)
-    http1.turn(loop, 2)
-    assert.equal("open, gone", side:story())
-    assert.equal("eof", select(2, http1.read_all(loop, side.fd)))
-  end)
-
-  it("is closed with its stream by the owner", function()
-    local side, s = with_request()
-    side:close(C.GW_ERR_SHUTDOWN)
-    assert.equal("shutdown", s.why)
-    assert.equal("open, close shutdown, gone", side:story())
-  end)
-
-  it("may be closed or reset from inside of any event", function()
-    for _, what in ipairs { "reset", "close" } do
-      for _, name in ipairs { "on_open", "on_head", "on_body", "on_end", "on_close", "on_idle" } do
-        local side
-        if not (what == "reset" and (name == "on_close" or name == "on_idle")) then
-          side = client { [name] = function(s)
-            if what == "reset" then s:reset() else side:close() end
-          end }
-          ask(side)
-          side:accept()
-          http1.turn_until(loop, function()
-            local bytes = got(side)
-            return side.gone or bytes:find "\r\n\r\n$"
-          end)
-          if not side.gone then answered(side) end
-          assert.is_true(side.gone, what .. " in " .. name)
-        end
-      end
-    end
-  end)
-end)
-
 describe("memory", function()
   it("is held by no buffer while a connection waits", function()
     local before = tonumber(C.gw_buf_memory())
@@ -1051,44 +648,5 @@ describe("memory", function()
     send(side, GET)
     got(side)
     assert.equal(before, tonumber(C.gw_buf_memory()))
-  end)
-end)
-
-describe("both sides", function()
-  it("carry random messages through random cuts", function()
-    local random = rt.random(4)
-    for round = 1, 60 do
-      local side = server { on_end = function(s) s:reply { body = s.got } end }
-      local sent, bodies = {}, {}
-      for i = 1, random(1, 4) do
-        local body, pieces = {}, {}
-        for j = 1, random(0, 4) do
-          body[j] = string.char(random(97, 122)):rep(random(1, 3000))
-          pieces[j] = ("%x%s\r\n%s\r\n"):format(#body[j], random(0, 1) == 1 and ";a=b" or "", body[j])
-        end
-        bodies[i] = table.concat(body)
-        if random(0, 1) == 1 then
-          sent[i] = POST .. "Content-Length: " .. #bodies[i] .. "\r\n\r\n" .. bodies[i]
-        else
-          sent[i] = POST .. "Transfer-Encoding: chunked\r\n\r\n" .. table.concat(pieces) .. "0\r\nA: b\r\n\r\n"
-        end
-      end
-      local bytes, at = table.concat(sent), 1
-      while at <= #bytes do
-        local step = random(0, 3) == 0 and random(1, 5000) or random(1, 60)
-        send(side, bytes:sub(at, at + step - 1), 1)
-        got(side)
-        at = at + step
-      end
-      http1.turn_until(loop, function()
-        got(side)
-        return #side.streams == #bodies and side.streams[#bodies].why
-      end)
-      for i, body in ipairs(bodies) do
-        assert.equal(body, side.streams[i].got, "round " .. round)
-        assert.equal("ok", side.streams[i].why)
-      end
-      http1.forget()
-    end
   end)
 end)
