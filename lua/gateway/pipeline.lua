@@ -67,8 +67,9 @@ local function guard(entry, hook, fn)
 end
 
 -- A hook returned what it may not. With `onError: skip` it counts as nothing.
-local function misuse(ctx, entry, hook, text)
+local function misuse(ctx, entry, hook, text, ev)
   local err = hook_error(entry.name, hook, text)
+  err.event = ev and ev.id
   if not entry.skip then error(err, 0) end
   skip(ctx, err)
   return nil
@@ -405,10 +406,11 @@ local function pass_up(ctx, list, i, ev, out)
 end
 
 -- A plain table stands for a new event; `event.new` says what is wrong with it.
-local function made_event(ctx, entry, fields)
+local function made_event(ctx, entry, fields, ev)
   local ok, made = pcall(event.new, fields)
   if ok then return made end
-  return misuse(ctx, entry, "on_event", message_of(made):gsub("^[^:]*:%d+: ", ""))
+  local text = message_of(made):gsub("^[^:]*:%d+: ", "")
+  return misuse(ctx, entry, "on_event", text, ev)
 end
 
 local function spread_list(ctx, list, i, ev, verdicts, out)
@@ -423,7 +425,7 @@ function spread(ctx, list, i, ev, verdict, out)
   if verdict == false then return false end
   if verdict == ev or event.is(verdict) then return pass_up(ctx, list, i + 1, verdict, out) end
   if verdict == REPLY or type(verdict) ~= "table" then
-    misuse(ctx, list.entries[i], "on_event", "returned " .. describe(verdict) .. EXPECTED)
+    misuse(ctx, list.entries[i], "on_event", "returned " .. describe(verdict) .. EXPECTED, ev)
     return pass_up(ctx, list, i + 1, ev, out)
   end
   if context.is_close(verdict) then
@@ -431,7 +433,7 @@ function spread(ctx, list, i, ev, verdict, out)
     return true
   end
   if type(next(verdict)) ~= "string" then return spread_list(ctx, list, i, ev, verdict, out) end
-  local made = made_event(ctx, list.entries[i], verdict)
+  local made = made_event(ctx, list.entries[i], verdict, ev)
   return pass_up(ctx, list, i + 1, made or ev, out)
 end
 
