@@ -8,7 +8,8 @@
 
 enum { ADOPT_PER_TURN = 500 };
 
-static int admin_door; /* its address marks codecs of the management listener */
+/* Addresses that mark codecs: of the management listener, and beyond maxConnections. */
+static int admin_door, full_house;
 
 static bool on_stream(struct gw_codec *codec, struct gw_stream *stream)
 {
@@ -17,8 +18,7 @@ static bool on_stream(struct gw_codec *codec, struct gw_stream *stream)
         gw_admin_serve(gateway, stream);
         return true;
     }
-    unsigned limit = gateway->current->settings.max_connections;
-    if (limit && gateway->connections > limit)
+    if (codec->listener == &full_house)
         return false;
     gw_exchange_new(gateway, stream);
     return true;
@@ -66,8 +66,11 @@ void gw_gateway_accept(struct gw_gateway *gateway, int fd, const struct gw_addr 
     struct gw_codec *codec =
         gw_http1_serve(gateway->loop, fd, peer, &gw_tcp, &gateway->limits, &client_host, gateway);
     gw_list_push(&gateway->codecs, &codec->node);
+    unsigned limit = gateway->current->settings.max_connections;
     if (door == GW_DOOR_ADMIN)
         codec->listener = &admin_door;
+    else if (limit && gw_stats_sum(gateway->stats, GW_STAT_CONNECTIONS) > limit)
+        codec->listener = &full_house;
 }
 
 static bool may_adopt(const struct gw_exchange *x)

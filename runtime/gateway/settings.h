@@ -18,7 +18,7 @@ struct gw_settings {
     struct gw_http_limits origin; /* the same of backend connections */
     size_t max_buffered_body;     /* a request body that a hook reads whole */
     uint64_t write_ms;            /* no progress writing an ordinary response */
-    unsigned max_connections;     /* per worker: the configured number divided by the workers */
+    unsigned max_connections;     /* of all workers together */
 
     bool sse_enabled;
     uint64_t sse_write_ms;
