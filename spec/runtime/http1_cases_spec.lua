@@ -190,3 +190,100 @@ describe("both sides", function()
     end
   end)
 end)
+
+-- Random damage: what comes of it must not depend on how the bytes came.
+describe("damaged messages", function()
+  local ODD = { "\r", "\n", "\r\n", " ", "\t", ":", ",", ";", "\0", "\127", "\195", "0", "1", "a", "A", "/", "\r\n ", "chunked",
+    "\r\nContent-Length: 1", "\r\nTransfer-Encoding: chunked", "\r\nHost: y", "0\r\n\r\n", "HTTP/1.1", "\r\n\r\n" }
+
+  local function damaged(bytes, random)
+    for _ = 1, random(1, 3) do
+      local at, kind, odd = random(0, #bytes), random(1, 4), ODD[random(1, #ODD)]
+      local from = at + 1
+      if kind == 1 then odd = "" end
+      if kind < 3 then from = at + 1 + random(1, 3) end
+      if kind == 4 then odd = bytes:sub(at, at + random(1, 20)) end
+      bytes = bytes:sub(1, at) .. odd .. bytes:sub(from)
+    end
+    return bytes
+  end
+
+  -- Whole, byte by byte, and in random pieces.
+  local function cuts(bytes, random)
+    local single, some, at = {}, {}, 1
+    for i = 1, #bytes do single[i] = bytes:sub(i, i) end
+    while at <= #bytes do
+      local n = random(1, 40)
+      some[#some + 1] = bytes:sub(at, at + n - 1)
+      at = at + n
+    end
+    return { { bytes }, single, some }
+  end
+
+  local function outcome(side, refused)
+    local parts = {}
+    for _, s in ipairs(side.streams) do
+      local head = s.head or {}
+      local fields = {}
+      for i, field in ipairs(head.fields or {}) do fields[i] = field[1] .. "=" .. field[2] end
+      parts[#parts + 1] = table.concat({ tostring(head.method), tostring(head.path), tostring(head.authority),
+        tostring(head.status), #s.heads, tostring(s.ended), s.got, table.concat(fields, ";") }, "|")
+    end
+    return table.concat(parts, "\n") .. "\n" .. tostring(refused)
+  end
+
+  local function serve(pieces)
+    local side = server { max_header_bytes = 1024, max_headers = 8, max_body_bytes = 65536, on_end = reply_ok }
+    for _, piece in ipairs(pieces) do send(side, piece, 1) end
+    local bytes = got(side)
+    local result = outcome(side, bytes:find "HTTP/1%.1 [45]")
+    assert.is_true(not bytes:find "HTTP/1%.1 [45]" or side.gone)
+    http1.forget()
+    return result
+  end
+
+  local listener, port
+
+  local function fetch(pieces)
+    local side = client { max_header_bytes = 1024, max_headers = 8, port = port }
+    local s = side:open()
+    s:send_head { method = "GET", path = "/", authority = "x", body = false }
+    s:send("", true)
+    side.fd = net.accept(listener)
+    http1.turn_until(loop, function() return got(side):find "\r\n\r\n$" end)
+    for _, piece in ipairs(pieces) do
+      if s.why then break end
+      send(side, piece, 1)
+    end
+    net.close(side.fd)
+    side.fd = nil
+    http1.turn_until(loop, function() return s.why end)
+    local result = outcome(side, s.why)
+    http1.forget()
+    return result
+  end
+
+  local function compare(list, run, rounds, seed)
+    local random = rt.random(seed)
+    for _ = 1, rounds do
+      local case = list[random(1, #list)]
+      local bytes = damaged(case[2], random)
+      local first
+      for _, pieces in ipairs(cuts(bytes, random)) do
+        local result = run(pieces)
+        first = first or result
+        assert.equal(first, result, ("%q"):format(bytes))
+      end
+    end
+  end
+
+  it("are the same requests, or none, in whatever pieces they come", function()
+    compare(cases.requests, serve, 400, 11)
+  end)
+
+  it("are the same responses, or none, in whatever pieces they come", function()
+    listener, port = net.bound(4)
+    compare(cases.responses, fetch, 200, 12)
+    net.close(listener)
+  end)
+end)
