@@ -33,11 +33,9 @@ static bool is_slab_size(size_t size)
     return size == BLOCK_FIRST || size == BLOCK_NEXT;
 }
 
-static struct gw_arena_block *block_new(struct gw_arena *arena, size_t need)
+/* size: of the whole block. */
+static struct gw_arena_block *block_of_size(struct gw_arena *arena, size_t size)
 {
-    size_t size = need + sizeof(struct gw_arena_block);
-    if (size <= BLOCK_NEXT)
-        size = !arena->blocks && size <= BLOCK_FIRST ? BLOCK_FIRST : BLOCK_NEXT;
     struct gw_arena_block *block =
         is_slab_size(size) ? gw_slab_alloc_raw(slab_for(size)) : malloc(size);
     GW_CHECK(block != NULL);
@@ -45,6 +43,14 @@ static struct gw_arena_block *block_new(struct gw_arena *arena, size_t need)
     GW_POISON(block + 1, size - sizeof(*block));
     arena->blocks = block;
     return block;
+}
+
+static struct gw_arena_block *block_new(struct gw_arena *arena, size_t need)
+{
+    size_t size = need + sizeof(struct gw_arena_block);
+    if (size <= BLOCK_NEXT)
+        size = !arena->blocks && size <= BLOCK_FIRST ? BLOCK_FIRST : BLOCK_NEXT;
+    return block_of_size(arena, size);
 }
 
 static void block_free(struct gw_arena_block *block)
@@ -56,9 +62,21 @@ static void block_free(struct gw_arena_block *block)
         free(block);
 }
 
+static size_t round_up(size_t size)
+{
+    GW_CHECK(size <= SIZE_MAX / 2);
+    return (size + 7) & ~(size_t)7;
+}
+
 void gw_arena_init(struct gw_arena *arena)
 {
     *arena = (struct gw_arena){0};
+}
+
+void gw_arena_init_sized(struct gw_arena *arena, size_t size)
+{
+    gw_arena_init(arena);
+    block_of_size(arena, round_up(size) + sizeof(struct gw_arena_block));
 }
 
 void gw_arena_clear(struct gw_arena *arena)
@@ -69,12 +87,6 @@ void gw_arena_clear(struct gw_arena *arena)
         block_free(block);
     }
     arena->used = 0;
-}
-
-static size_t round_up(size_t size)
-{
-    GW_CHECK(size <= SIZE_MAX / 2);
-    return (size + 7) & ~(size_t)7;
 }
 
 void *gw_arena_alloc(struct gw_arena *arena, size_t size)

@@ -12,6 +12,9 @@ struct gw_arena {
 };
 
 void gw_arena_init(struct gw_arena *arena);
+/* Empty, with room for just `size` bytes: for what stays long. More than that still fits, less
+ * well. */
+void gw_arena_init_sized(struct gw_arena *arena, size_t size);
 /* Frees everything; the arena is as after init. */
 void gw_arena_clear(struct gw_arena *arena);
 /* Not zeroed, aligned to 8. Never NULL. The caller has checked the size against a limit. */

@@ -234,6 +234,25 @@ static void take_reply(struct gw_exchange *x)
     x->body_end = true;
 }
 
+static void settle_head(struct gw_arena *arena, struct gw_head **head)
+{
+    struct gw_arena fit;
+    struct gw_head *packed = gw_head_pack(&fit, *head);
+    gw_arena_clear(arena);
+    *arena = fit;
+    packed->arena = arena;
+    *head = packed;
+}
+
+/* A stream may stay for hours: its heads move from whole blocks into as many bytes as they have. */
+static void settle(struct gw_exchange *x)
+{
+    if (x->client)
+        settle_head(&x->client->arena, &x->request);
+    if (x->origin)
+        settle_head(&x->origin->arena, &x->response);
+}
+
 static enum gw_step send_response_head(struct gw_exchange *x)
 {
     gw_forward_response(x);
@@ -245,6 +264,8 @@ static enum gw_step send_response_head(struct gw_exchange *x)
     if (gw_stream_send_head(x->client, x->response) != GW_OK)
         return refuse(x, GW_ERR_CLIENT_GONE, false);
     gw_relay_start(x);
+    if (x->relay.mode != GW_BODY_PLAIN)
+        settle(x);
     return GW_STEP_RELAY;
 }
 
@@ -404,7 +425,7 @@ static struct deadline next_deadline(const struct gw_exchange *x)
         sooner(&best, x->sent_ms, s->response_head_ms, GW_ERR_RESPONSE_TIMEOUT, true);
     if (x->step != GW_STEP_RELAY)
         return best;
-    if (stream && !x->relay.pending_event)
+    if (stream && !x->relay.pending_event && !x->uncredited)
         sooner(&best, x->relay.upstream_ms, s->sse_silence_ms, GW_ERR_SILENCE_TIMEOUT, true);
     if (x->client && gw_stream_pending(x->client))
         sooner(&best, x->client->conn->write_ms, stream ? s->sse_write_ms : s->write_ms,

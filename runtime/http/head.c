@@ -37,6 +37,31 @@ void gw_head_copy(struct gw_head *dst, const struct gw_head *src)
     copy_fields(dst, src);
 }
 
+/* What a copied text takes: with its NUL, rounded up. */
+static size_t text_size(struct gw_slice text)
+{
+    return (text.len + 8) & ~(size_t)7;
+}
+
+static size_t packed_size(const struct gw_head *head)
+{
+    size_t size = sizeof(*head) + 8 + head->count * sizeof(*head->fields) +
+                  text_size(head->method) + text_size(head->scheme) + text_size(head->authority) +
+                  text_size(head->path) + text_size(head->upgrade_to);
+    for (unsigned i = 0; i < head->count; i++)
+        size += text_size(head->fields[i].name) + text_size(head->fields[i].value);
+    return size;
+}
+
+struct gw_head *gw_head_pack(struct gw_arena *arena, const struct gw_head *src)
+{
+    gw_arena_init_sized(arena, packed_size(src));
+    struct gw_head *copy = gw_arena_alloc(arena, sizeof(*copy));
+    gw_head_init(copy, arena);
+    gw_head_copy(copy, src);
+    return copy;
+}
+
 struct gw_slice gw_head_path(const struct gw_head *head)
 {
     const char *mark = head->path.len ? memchr(head->path.ptr, '?', head->path.len) : NULL;

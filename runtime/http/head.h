@@ -40,6 +40,9 @@ struct gw_head {
 void gw_head_init(struct gw_head *head, struct gw_arena *arena);
 /* A deep copy into dst's arena (dst was initialised). */
 void gw_head_copy(struct gw_head *dst, const struct gw_head *src);
+/* A deep copy, the struct included, in `arena`, which is made for it and holds nothing else: for
+ * heads that stay for long. */
+struct gw_head *gw_head_pack(struct gw_arena *arena, const struct gw_head *src);
 /* "/path" and "query" (without the question mark; ptr NULL when there is none). */
 struct gw_slice gw_head_path(const struct gw_head *head);
 struct gw_slice gw_head_query(const struct gw_head *head);
