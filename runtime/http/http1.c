@@ -8,12 +8,9 @@
 #include "base/slab.h"
 #include "http/http1_impl.h"
 
-enum {
-    DRAIN_MAX = 64 * 1024, /* bytes of an unwanted body that are read to keep a connection */
-    INFORMED_MAX = 16      /* 1xx in front of one answer */
-};
+enum { INFORMED_MAX = 16 }; /* 1xx in front of one answer */
 
-static struct gw_slab codecs, streams;
+static struct gw_slab codecs;
 
 static struct gw_http1 *codec_of(struct gw_codec *codec)
 {
@@ -21,18 +18,12 @@ static struct gw_http1 *codec_of(struct gw_codec *codec)
     return (struct gw_http1 *)codec;
 }
 
-static struct gw_conn *conn_of(const struct gw_http1 *h)
-{
-    return h->codec.conn;
-}
-
-static void wake(struct gw_http1 *h)
+void gw_h1_wake(struct gw_http1 *h)
 {
     gw_loop_wake(h->loop, &h->task);
 }
 
-/* 0 = no limit. */
-static void arm(struct gw_http1 *h, uint64_t after_ms)
+void gw_h1_arm(struct gw_http1 *h, uint64_t after_ms)
 {
     if (after_ms)
         gw_timer_start(h->loop, &h->timer, after_ms);
@@ -42,31 +33,22 @@ static void arm(struct gw_http1 *h, uint64_t after_ms)
 
 /* The end of a stream, and of a connection. */
 
-static void free_stream(struct gw_grave *grave)
-{
-    struct gw_h1_stream *s = GW_CONTAINER(grave, struct gw_h1_stream, grave);
-
-    s->base.magic = 0;
-    gw_arena_clear(&s->base.arena);
-    gw_slab_free(&streams, s);
-}
-
-static void detach(struct gw_http1 *h)
+void gw_h1_detach(struct gw_http1 *h)
 {
     struct gw_h1_stream *s = h->stream;
 
     h->stream = NULL;
     h->failed = GW_OK;
     h->blocked = false;
-    s->base.written = conn_of(h)->bytes_out != s->written_base;
-    gw_loop_bury(h->loop, &s->grave, free_stream);
+    s->base.written = gw_h1_conn(h)->bytes_out != s->written_base;
+    gw_h1_stream_bury(s);
 }
 
 static void close_stream(struct gw_http1 *h, enum gw_err why)
 {
     struct gw_h1_stream *s = h->stream;
 
-    detach(h);
+    gw_h1_detach(h);
     s->base.events->on_close(&s->base, why);
 }
 
@@ -84,13 +66,13 @@ static void part(struct gw_http1 *h)
     h->dead = true;
     h->codec.conn = NULL;
     gw_timer_stop(h->loop, &h->timer);
-    wake(h);
+    gw_h1_wake(h);
 }
 
 static void hang_up(struct gw_http1 *h)
 {
     if (!h->dead) {
-        gw_conn_close(conn_of(h));
+        gw_conn_close(gw_h1_conn(h));
         part(h);
     }
 }
@@ -99,7 +81,7 @@ static void hang_up(struct gw_http1 *h)
 static void linger(struct gw_http1 *h)
 {
     if (!h->dead) {
-        gw_conn_linger(conn_of(h), h->codec.limits->linger_ms);
+        gw_conn_linger(gw_h1_conn(h), h->codec.limits->linger_ms);
         part(h);
     }
 }
@@ -114,16 +96,21 @@ static void go(struct gw_http1 *h)
     gw_loop_bury(h->loop, &h->grave, free_codec);
 }
 
-/* Ends the connection so that the peer can tell that its message is broken: FIN where a length or a
- * last chunk is missing, RST where FIN would be the end of the body. */
-static void break_off(struct gw_http1 *h, const struct gw_h1_stream *s, enum gw_err why)
+/* True while FIN would look like the good end of a body that is not out yet. */
+static bool ends_by_closing(const struct gw_http1 *h, const struct gw_h1_stream *s)
+{
+    return s->base.head_sent && s->tx == GW_H1_TX_CLOSE &&
+           (!s->base.sent || !gw_buf_empty(&gw_h1_conn(h)->out));
+}
+
+void gw_h1_break_off(struct gw_http1 *h, const struct gw_h1_stream *s, enum gw_err why)
 {
     bool hopeless = why == GW_ERR_CLIENT_GONE || why == GW_ERR_WRITE_TIMEOUT || why == GW_ERR_IO ||
                     why == GW_ERR_RESET || why == GW_ERR_SHUTDOWN;
-    bool to_eof = s->base.head_sent && !s->base.sent && s->tx == GW_H1_TX_CLOSE;
+    bool to_eof = ends_by_closing(h, s);
 
     if (!h->server || !s->base.head_sent || hopeless || to_eof) {
-        conn_of(h)->reset = to_eof;
+        gw_h1_conn(h)->reset = to_eof;
         hang_up(h);
     } else {
         linger(h); /* what was received of the answer is still worth something */
@@ -172,7 +159,7 @@ static void fail(struct gw_http1 *h, enum gw_err why)
     else if (!s || !s->base.head_sent)
         refuse(h, why, s && s->head_request);
     else
-        break_off(h, s, why);
+        gw_h1_break_off(h, s, why);
 }
 
 /* Where the codec stands. */
@@ -181,10 +168,8 @@ static void enter_idle(struct gw_http1 *h)
 {
     h->rx = GW_H1_IDLE;
     h->codec.idle_since_ms = h->loop->now_ms;
-    arm(h, h->server ? h->codec.limits->idle_ms : 0);
+    gw_h1_arm(h, h->server ? h->codec.limits->idle_ms : 0);
 }
-
-static struct gw_h1_stream *stream_new(struct gw_http1 *h);
 
 static void deliver(struct gw_http1 *h, struct gw_buf *body, bool end)
 {
@@ -211,14 +196,14 @@ static void after_head(struct gw_http1 *h)
         gw_timer_stop(h->loop, &h->timer);
         deliver_end(h);
     } else if (h->rx == GW_H1_BODY && h->server) {
-        arm(h, h->stream->await_continue ? 0 : h->codec.limits->body_ms);
+        gw_h1_arm(h, h->stream->await_continue ? 0 : h->codec.limits->body_ms);
     }
 }
 
 /* A request: it gets a stream when its head is worth one. */
 static void read_request(struct gw_http1 *h)
 {
-    struct gw_h1_stream *s = stream_new(h);
+    struct gw_h1_stream *s = gw_h1_stream_new(h);
     struct gw_head *head;
     enum gw_err err = gw_h1_read_head(h, s, &head);
 
@@ -228,7 +213,7 @@ static void read_request(struct gw_http1 *h)
     if (!err && !h->codec.host->on_stream(&h->codec, &s->base))
         err = GW_ERR_OVERLOADED;
     if (err || h->dead) {
-        gw_loop_bury(h->loop, &s->grave, free_stream);
+        gw_h1_stream_bury(s);
         if (!h->dead)
             refuse(h, err, s->head_request);
         return;
@@ -280,11 +265,11 @@ static bool read_head(struct gw_http1 *h)
         return false;
     }
     if (h->server && h->rx == GW_H1_IDLE)
-        arm(h, h->codec.limits->head_ms);
+        gw_h1_arm(h, h->codec.limits->head_ms);
     h->rx = GW_H1_HEAD;
     err = gw_h1_scan_head(h);
     if (err == GW_AGAIN)
-        gw_buf_compact(&conn_of(h)->in);
+        gw_buf_compact(&gw_h1_conn(h)->in);
     else if (err)
         fail(h, err);
     else if (h->server)
@@ -304,7 +289,7 @@ static bool read_body(struct gw_http1 *h)
     err = gw_h1_read_body(h, &body);
     bool end = !err && h->rx == GW_H1_DONE;
     if (h->server)
-        arm(h, end ? 0 : h->codec.limits->body_ms);
+        gw_h1_arm(h, end ? 0 : h->codec.limits->body_ms);
     if (!gw_buf_empty(&body) || end)
         deliver(h, &body, end);
     gw_buf_clear(&body);
@@ -323,20 +308,23 @@ static void settle(struct gw_http1 *h)
 }
 
 /* The rest of the request is not wanted any more: it is dropped within a bound. */
-static void start_drain(struct gw_http1 *h)
+void gw_h1_start_drain(struct gw_http1 *h)
 {
     h->rx = GW_H1_DRAIN;
     h->blocked = false;
     h->drained = 0;
-    arm(h, h->codec.limits->linger_ms);
+    gw_h1_arm(h, h->codec.limits->linger_ms);
 }
 
-/* Gives up on the rest. The answer still goes out as long as the client takes it. */
+/* Gives up on the rest, and on the connection. An answer that is not out yet still goes out. */
 static void stop_drain(struct gw_http1 *h)
 {
+    h->keep = false;
+    h->rx = GW_H1_DONE;
     if (h->stream)
-        close_stream(h, GW_OK);
-    linger(h);
+        gw_h1_arm(h, h->codec.limits->idle_ms);
+    else
+        linger(h);
 }
 
 /* The rest of a request that has been answered. */
@@ -346,10 +334,10 @@ static bool drain_body(struct gw_http1 *h)
     enum gw_err err;
 
     gw_buf_init(&body);
-    h->drained += gw_buf_peek(&conn_of(h)->in).len;
+    h->drained += gw_buf_peek(&gw_h1_conn(h)->in).len;
     err = gw_h1_read_body(h, &body);
     gw_buf_clear(&body);
-    if (err || h->drained > DRAIN_MAX)
+    if (err || h->drained > GW_H1_DRAIN_MAX)
         stop_drain(h);
     else if (h->rx == GW_H1_DONE && !h->stream)
         settle(h);
@@ -359,7 +347,7 @@ static bool drain_body(struct gw_http1 *h)
 /* Does one thing with the bytes that came. Returns whether to go on. */
 static bool advance(struct gw_http1 *h)
 {
-    if (h->dead || gw_buf_empty(&conn_of(h)->in))
+    if (h->dead || gw_buf_empty(&gw_h1_conn(h)->in))
         return false;
     switch (h->rx) {
     case GW_H1_IDLE:
@@ -386,7 +374,7 @@ static void finish_response(struct gw_http1 *h)
 /* The answer is here. The connection lives on only when nothing about it is in doubt. */
 static void finish_request(struct gw_http1 *h)
 {
-    struct gw_conn *conn = conn_of(h);
+    struct gw_conn *conn = gw_h1_conn(h);
     bool again = h->stream->base.sent && h->keep && !h->draining && !h->deaf && !conn->saw_eof &&
                  gw_buf_empty(&conn->out) && gw_buf_empty(&conn->in);
 
@@ -409,7 +397,7 @@ static bool finish(struct gw_http1 *h)
 
     if (!s)
         return false;
-    if (h->server && s->base.sent && gw_buf_empty(&conn_of(h)->out))
+    if (h->server && s->base.sent && gw_buf_empty(&gw_h1_conn(h)->out))
         finish_response(h);
     else if (!h->server && s->base.received)
         finish_request(h);
@@ -436,7 +424,7 @@ static void meet_eof(struct gw_http1 *h)
             deliver_end(h);
         finish(h);
     } else {
-        bool nothing = h->rx == GW_H1_IDLE && !s->informed && gw_buf_empty(&conn_of(h)->in);
+        bool nothing = h->rx == GW_H1_IDLE && !s->informed && gw_buf_empty(&gw_h1_conn(h)->in);
         fail(h, nothing ? GW_EOF : GW_ERR_TRUNCATED);
     }
 }
@@ -444,7 +432,7 @@ static void meet_eof(struct gw_http1 *h)
 /* Reads unless bytes that nobody wants yet would pile up. */
 static void update_reading(struct gw_http1 *h)
 {
-    struct gw_conn *conn = conn_of(h);
+    struct gw_conn *conn = gw_h1_conn(h);
     size_t max = h->codec.limits->max_header_bytes + GW_STREAM_WINDOW;
     bool on = !h->blocked;
 
@@ -457,12 +445,12 @@ static void update_reading(struct gw_http1 *h)
 }
 
 /* Ops report their failures here, where events may be called. */
-static void flush(struct gw_http1 *h)
+void gw_h1_flush(struct gw_http1 *h)
 {
     h->flush_due = false;
     if (h->failed || h->deaf || !h->up)
         return;
-    enum gw_err err = gw_conn_flush(conn_of(h));
+    enum gw_err err = gw_conn_flush(gw_h1_conn(h));
     if (err && h->server)
         h->failed = GW_ERR_CLIENT_GONE;
     else if (err)
@@ -477,13 +465,13 @@ static void run(struct gw_http1 *h)
 
     while (more && !h->dead) {
         if (h->flush_due)
-            flush(h);
+            gw_h1_flush(h);
         if (h->failed)
             fail(h, h->failed);
         more = advance(h);
         more = finish(h) || more;
     }
-    if (!h->dead && conn_of(h)->saw_eof && (h->server || !h->blocked))
+    if (!h->dead && gw_h1_conn(h)->saw_eof && (h->server || !h->blocked))
         meet_eof(h);
     if (h->dead)
         go(h);
@@ -494,12 +482,12 @@ static void run(struct gw_http1 *h)
 /* An answer that nobody looks after any more, to a client that takes nothing. */
 static void check_writing(struct gw_http1 *h)
 {
-    uint64_t max = h->codec.limits->idle_ms, still = h->loop->now_ms - conn_of(h)->write_ms;
+    uint64_t max = h->codec.limits->idle_ms, still = h->loop->now_ms - gw_h1_conn(h)->write_ms;
 
     if (still >= max)
         fail(h, GW_ERR_WRITE_TIMEOUT);
     else
-        arm(h, max - still);
+        gw_h1_arm(h, max - still);
 }
 
 static void on_task(struct gw_task_node *task)
@@ -573,156 +561,6 @@ static const struct gw_conn_events conn_events = {
     .on_error = on_error,
 };
 
-/* Ops of a stream. */
-
-static struct gw_h1_stream *stream_of(const struct gw_stream *stream)
-{
-    GW_CHECK_MAGIC(stream, GW_STREAM_MAGIC);
-    return (struct gw_h1_stream *)(uintptr_t)stream;
-}
-
-/* False for a stream that is over: it is still there until the end of the turn. */
-static bool is_open(const struct gw_h1_stream *s)
-{
-    return s->codec && s->codec->stream == s && !s->codec->dead;
-}
-
-static enum gw_err fail_later(struct gw_http1 *h, enum gw_err err)
-{
-    h->failed = err;
-    wake(h);
-    return err;
-}
-
-/* An answer while the request's body is not there yet: the connection can't go on when the rest is
- * too much to be read for nothing, or when the client has not been told to send it and may leave it
- * out (RFC 9110, 10.1.1). */
-static void answer_early(struct gw_http1 *h, struct gw_h1_stream *s, bool final)
-{
-    bool unsure = s->await_continue && h->body_bytes == 0;
-
-    if (h->rx != GW_H1_BODY)
-        return;
-    if (final && (unsure || h->parser.content_length > DRAIN_MAX))
-        h->keep = false;
-    if (!final && s->await_continue)
-        arm(h, h->codec.limits->body_ms);
-    s->await_continue = false;
-}
-
-static enum gw_err stream_send_head(struct gw_stream *stream, const struct gw_head *head)
-{
-    struct gw_h1_stream *s = stream_of(stream);
-    struct gw_http1 *h = s->codec;
-    bool final = !h->server || !gw_head_informational(head);
-
-    if (!is_open(s) || stream->head_sent)
-        return GW_ERR_CLOSED;
-    if (h->failed)
-        return h->failed;
-    if (head->status == 101)
-        return fail_later(h, GW_ERR_NOT_IMPLEMENTED);
-    if (h->server)
-        answer_early(h, s, final);
-    gw_h1_write_head(s, &conn_of(h)->out, head);
-    stream->head_sent = final;
-    h->flush_due = true;
-    wake(h);
-    return GW_OK;
-}
-
-/* From here on nobody may look after the stream any more: it is the codec's to get it done. */
-static void answered(struct gw_http1 *h)
-{
-    if (h->rx == GW_H1_BODY)
-        start_drain(h);
-    else
-        arm(h, h->codec.limits->idle_ms);
-}
-
-static enum gw_err stream_send(struct gw_stream *stream, struct gw_buf *body, bool end)
-{
-    struct gw_h1_stream *s = stream_of(stream);
-    struct gw_http1 *h = s->codec;
-    enum gw_err err = GW_ERR_CLOSED;
-
-    if (is_open(s) && stream->head_sent && !stream->sent)
-        err = h->failed;
-    if (err || h->deaf) {
-        gw_buf_clear(body);
-        stream->sent = stream->sent || (!err && end);
-        return err;
-    }
-    err = gw_h1_write_body(s, &conn_of(h)->out, body, end);
-    if (err)
-        return fail_later(h, err);
-    stream->sent = end;
-    flush(h);
-    if (end && h->server)
-        answered(h);
-    if (end || h->failed)
-        wake(h);
-    return h->failed;
-}
-
-static void stream_consumed(struct gw_stream *stream, size_t n)
-{
-    struct gw_h1_stream *s = stream_of(stream);
-    struct gw_http1 *h = s->codec;
-
-    GW_DEBUG_CHECK(n <= stream->unconsumed);
-    stream->unconsumed -= n;
-    if (!is_open(s) || !h->blocked || stream->unconsumed >= GW_STREAM_WINDOW / 2)
-        return;
-    h->blocked = false;
-    if (h->server)
-        arm(h, h->codec.limits->body_ms);
-    wake(h);
-}
-
-static void stream_reset(struct gw_stream *stream, enum gw_err why)
-{
-    struct gw_h1_stream *s = stream_of(stream);
-    struct gw_http1 *h = s->codec;
-
-    if (!is_open(s))
-        return;
-    detach(h);
-    break_off(h, s, why);
-}
-
-static size_t stream_pending(const struct gw_stream *stream)
-{
-    const struct gw_h1_stream *s = stream_of(stream);
-
-    return is_open(s) ? conn_of(s->codec)->out.len : 0;
-}
-
-static const struct gw_stream_ops stream_ops = {
-    .send_head = stream_send_head,
-    .send = stream_send,
-    .consumed = stream_consumed,
-    .reset = stream_reset,
-    .pending = stream_pending,
-};
-
-static struct gw_h1_stream *stream_new(struct gw_http1 *h)
-{
-    struct gw_h1_stream *s;
-
-    if (streams.size == 0)
-        gw_slab_init(&streams, sizeof(struct gw_h1_stream));
-    s = gw_slab_alloc(&streams);
-    s->base.magic = GW_STREAM_MAGIC;
-    s->base.ops = &stream_ops;
-    s->base.conn = conn_of(h);
-    s->base.reused = h->used;
-    s->codec = h;
-    s->written_base = conn_of(h)->bytes_out;
-    gw_arena_init(&s->base.arena);
-    return s;
-}
-
 /* Ops of the codec. */
 
 static struct gw_stream *codec_open(struct gw_codec *codec, const struct gw_stream_events *events,
@@ -732,9 +570,9 @@ static struct gw_stream *codec_open(struct gw_codec *codec, const struct gw_stre
 
     if (h->server || h->dead || h->stream || h->draining)
         return NULL;
-    if (h->up && gw_conn_readable(conn_of(h)))
+    if (h->up && gw_conn_readable(gw_h1_conn(h)))
         return NULL; /* closed, or bytes that nobody asked for: the loop will find out */
-    h->stream = stream_new(h);
+    h->stream = gw_h1_stream_new(h);
     h->stream->base.opened = h->up;
     h->stream->base.events = events;
     h->stream->base.owner = owner;
@@ -759,7 +597,7 @@ static void codec_close(struct gw_codec *codec, enum gw_err why)
     if (s)
         close_stream(h, why);
     if (s && !h->dead)
-        conn_of(h)->reset = s->base.head_sent && !s->base.sent && s->tx == GW_H1_TX_CLOSE;
+        gw_h1_conn(h)->reset = ends_by_closing(h, s);
     hang_up(h);
     go(h);
 }
@@ -807,7 +645,7 @@ struct gw_codec *gw_http1_serve(struct gw_loop *loop, int fd, const struct gw_ad
     h->server = h->up = true;
     h->codec.conn = gw_conn_accepted(loop, fd, peer, transport, &conn_events, h);
     enter_idle(h);
-    gw_conn_read(conn_of(h), true);
+    gw_conn_read(gw_h1_conn(h), true);
     return &h->codec;
 }
 

@@ -1,11 +1,15 @@
-/* What the files of http1 share and nobody else sees. http1.c owns connections and streams,
- * http1_parse.c turns bytes into heads and bodies, http1_rules.c decides what a head means, and
- * http1_write.c makes bytes of heads and bodies. */
+/* What the files of http1 share and nobody else sees. http1.c owns connections,
+ * http1_stream.c streams, http1_parse.c turns bytes into heads and bodies, http1_rules.c decides
+ * what a head means, and http1_write.c makes bytes of heads and bodies. */
 #ifndef GW_HTTP_HTTP1_IMPL_H
 #define GW_HTTP_HTTP1_IMPL_H
 
 #include <llhttp.h>
 #include "http/codec.h"
+
+enum {
+    GW_H1_DRAIN_MAX = 64 * 1024
+}; /* bytes of an unwanted body that are read to keep a connection */
 
 /* Where the codec is in what the peer sends. */
 enum gw_h1_rx {
@@ -74,6 +78,33 @@ struct gw_http1 {
     struct gw_task_node task;
     struct gw_grave grave;
 };
+
+static inline struct gw_conn *gw_h1_conn(const struct gw_http1 *h)
+{
+    return h->codec.conn;
+}
+
+/* http1.c */
+
+/* Has the codec look, from the loop, at what there is to do. */
+void gw_h1_wake(struct gw_http1 *h);
+/* The one deadline of the codec, whose meaning follows h->rx; 0 = none. */
+void gw_h1_arm(struct gw_http1 *h, uint64_t after_ms);
+/* Writes what is in conn->out; failures are noted. */
+void gw_h1_flush(struct gw_http1 *h);
+/* Parts with the stream, without an event. */
+void gw_h1_detach(struct gw_http1 *h);
+/* Ends the connection so that the peer can tell that its message is broken: FIN where a length or a
+ * last chunk is missing, RST where FIN would be the end of the body. */
+void gw_h1_break_off(struct gw_http1 *h, const struct gw_h1_stream *s, enum gw_err why);
+/* The rest of the request is not wanted any more: it is dropped within a bound. */
+void gw_h1_start_drain(struct gw_http1 *h);
+
+/* http1_stream.c */
+
+struct gw_h1_stream *gw_h1_stream_new(struct gw_http1 *h);
+/* Frees it at the end of the turn. */
+void gw_h1_stream_bury(struct gw_h1_stream *s);
 
 /* http1_parse.c */
 

@@ -193,8 +193,10 @@ end)
 
 -- Random damage: what comes of it must not depend on how the bytes came.
 describe("damaged messages", function()
-  local ODD = { "\r", "\n", "\r\n", " ", "\t", ":", ",", ";", "\0", "\127", "\195", "0", "1", "a", "A", "/", "\r\n ", "chunked",
-    "\r\nContent-Length: 1", "\r\nTransfer-Encoding: chunked", "\r\nHost: y", "0\r\n\r\n", "HTTP/1.1", "\r\n\r\n" }
+  local ODD = { "\r", "\n", "\r\n", " ", "\t", ":", ",", ";", "\0", "\127", "\195", "0", "1", "a", "A", "/",
+    "\r\n ", "chunked",
+    "\r\nContent-Length: 1", "\r\nTransfer-Encoding: chunked", "\r\nHost: y",
+    "0\r\n\r\n", "HTTP/1.1", "\r\n\r\n" }
 
   local function damaged(bytes, random)
     for _ = 1, random(1, 3) do
@@ -233,7 +235,9 @@ describe("damaged messages", function()
   end
 
   local function serve(pieces)
-    local side = server { max_header_bytes = 1024, max_headers = 8, max_body_bytes = 65536, on_end = reply_ok }
+    local limits = { max_header_bytes = 1024, max_headers = 8, max_body_bytes = 65536 }
+    limits.on_end = reply_ok
+    local side = server(limits)
     for _, piece in ipairs(pieces) do send(side, piece, 1) end
     local bytes = got(side)
     local result = outcome(side, bytes:find "HTTP/1%.1 [45]")

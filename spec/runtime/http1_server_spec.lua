@@ -342,7 +342,7 @@ describe("a request that is answered early", function()
       send(side, POST .. "Content-Length: 50000\r\n\r\n" .. body)
       side.streams[1]:reply { body = ("x"):rep(4 * 1024 * 1024) }
       http1.turn_until(loop, function() return C.gw_conn_count() == 0 end)
-      assert.equal("head POST /, close ok, gone", side:story())
+      assert.equal("head POST /, close write_timeout, gone", side:story())
     end
   end)
 
@@ -566,6 +566,17 @@ describe("a reset on the server side", function()
   it("is a reset of the connection where its end would be that of the body", function()
     local side = started "1.0"
     side.streams[1]:reset()
+    assert.equal("reset", select(2, http1.read_all(loop, side.fd)))
+  end)
+
+  it("is a reset also when all was sent and not all is out", function()
+    local side = server { tcp = true }
+    send(side, "GET / HTTP/1.0\r\n\r\n")
+    http1.turn_until(loop, function() return side.streams[1] end)
+    side.streams[1]:send_head { status = 200 }
+    side.streams[1]:send(("x"):rep(16 * 1024 * 1024), true)
+    assert.is_true(side.streams[1]:pending() > 0)
+    side.streams[1]:reset(C.GW_ERR_WRITE_TIMEOUT)
     assert.equal("reset", select(2, http1.read_all(loop, side.fd)))
   end)
 
