@@ -248,6 +248,9 @@ static void leave_parent(const struct worker_slot *own)
         close(gw_watch_fd(master.watch));
     drop_version(&master.current);
     drop_version(&master.next);
+    /* libev remembers per process which loop has a signal, also behind that loop's end. */
+    for (size_t i = 0; i < sizeof master.signals / sizeof master.signals[0]; i++)
+        ev_signal_stop(master.loop.ev, &master.signals[i]);
     ev_loop_destroy(master.loop.ev);
 }
 
