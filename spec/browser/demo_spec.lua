@@ -129,7 +129,7 @@ describe("the demo page #once", function()
     assert.equal(events.lastId, browser:text("events-last-id"))
     assert.equal(tostring(events.received), browser:text("events-count"))
     local tick = browser:run("return document.querySelector('#events-log [data-type=tick]').innerText")
-    assert.matches("tick #%d+ ", tick)
+    assert.matches("tick%s+#%d+%s", tick)
     browser:wait("document.querySelector('#events-log [data-type=message]')")
   end)
 

@@ -42,6 +42,22 @@ local function capabilities(dir)
   return { capabilities = { alwaysMatch = wanted } }
 end
 
+-- Left to itself, chromedriver takes a port that is free for IPv6, and ends if that is taken for IPv4.
+local function start_driver(env)
+  for _ = 1, 20 do
+    local driver = process.spawn({ "chromedriver", "--port=0" }, { env = env, stderr = "null" })
+    local line, why
+    repeat
+      line, why = driver:read_line("stdout", PATIENCE)
+    until not line or line:find("started successfully")
+    if line then return driver, tonumber(line:match("port (%d+)")) end
+    driver:kill()
+    local said = driver:text()
+    if not said:find("port not available") then error(("chromedriver: %s\n%s"):format(why, said), 3) end
+  end
+  error("chromedriver found no port", 3)
+end
+
 --- Starts a browser with one empty window. Raises when there is none to start.
 ---@return spec.Browser
 function webdriver.start()
@@ -49,9 +65,7 @@ function webdriver.start()
   local self = setmetatable({ dir = pipe:read("*l"), root = "" }, Browser)
   pipe:close()
   local env = { HOME = self.dir, XDG_CONFIG_HOME = self.dir, XDG_CACHE_HOME = self.dir }
-  self.process = process.spawn({ "chromedriver", "--port=0" }, { env = env, stderr = "null" })
-  local _, port = self.process:wait_line("started successfully on port (%d+)", PATIENCE)
-  self.port = tonumber(port)
+  self.process, self.port = start_driver(env)
   self.root = "/session/" .. self:_command("POST", "/session", capabilities(self.dir)).sessionId
   return self
 end
