@@ -12,7 +12,7 @@ local json = require("gateway.json")
 ---@field retry integer?   reconnection time in milliseconds
 ---@field json any         data decoded from JSON, nil when it is none; assigning encodes into data
 ---@field comment string?  comment lines, joined by "\n"
----@field raw string       the bytes it came as, or would be sent as
+---@field raw string       the bytes it came as; of an event made here, those it is sent as
 local Event = {}
 
 local event = {}
@@ -90,7 +90,7 @@ local getters = {
   data = function(self) return self._data end,
   retry = function(self) return self._retry end,
   comment = function(self) return self._comment end,
-  raw = function(self) return not self._changed and self._raw or event.encode(self) end,
+  raw = function(self) return self._raw or event.encode(self) end,
   json = function(self)
     local value = rawget(self, "_json")
     local data = rawget(self, "_data")
@@ -109,7 +109,7 @@ end
 
 function Event:__newindex(key, value)
   local set = setters[key]
-  if not set then error(("event has no field %q that can be set"):format(tostring(key)), 2) end
+  if not set then error(("event.%s can't be set"):format(tostring(key)), 2) end
   set(self, value)
   rawset(self, "_changed", true)
 end
@@ -165,11 +165,13 @@ local function add_lines(out, prefix, text)
   end
 end
 
---- The bytes of an event as they are sent, with the blank line that ends it; "" for an event with
---- nothing in it.
+--- The bytes of an event as they are sent, with the blank line that ends it: those it came as, unless
+--- it was changed. "" for an event with nothing in it.
 ---@param ev gateway.Event
 ---@return string
 function event.encode(ev)
+  if type(ev) == "userdata" then return ev._encoded end
+  if ev._raw and not ev._changed then return ev._raw end
   local out = {}
   if ev._comment then add_lines(out, ": ", ev._comment) end
   if ev._type then out[#out + 1] = "event: " .. ev._type .. "\n" end

@@ -87,7 +87,7 @@ end
 
 local function reply_of(ctx)
   local reply = ctx._x.reply
-  return { status = reply.status, headers = reply.headers, body = reply.body, error = reply.error,
+  return { status = reply.status, headers = reply.headers, body = reply._body, error = reply.error,
     head = reply }
 end
 
@@ -158,7 +158,7 @@ function Chain:stream(ctx, text)
   for _, ev in ipairs(event.parse(text)) do
     local events, closed = { ev }, false
     if event.has_fields(ev) then events, closed = self:event(ctx, ev) end
-    for _, item in ipairs(events) do out[#out + 1] = item.raw end
+    for _, item in ipairs(events) do out[#out + 1] = event.encode(item) end
     if closed then return table.concat(out), true end
   end
   return table.concat(out), false

@@ -42,8 +42,11 @@ void gw_api_log_error(lua_State *L, struct gw_exchange *x);
 /* Sets fields of head from the Lua table at index: name = text or list of texts. Lua error on names
  * or values that may not stand in a head. */
 void gw_api_set_fields(lua_State *L, int index, struct gw_head *head);
-/* One value (text, list of texts, number, nil = remove) for one name. */
-void gw_api_set_field(lua_State *L, struct gw_slice name, int value, struct gw_head *head);
+/* The same for the name and the value (text, number, list of them, nil = remove) at these indices.
+ */
+void gw_api_set_field(lua_State *L, int name, int value, struct gw_head *head);
+/* The final status at index; else a Lua error with that text. */
+unsigned gw_api_check_status(lua_State *L, int index, const char *text);
 
 /* Pushes the whole request body for a hook, or nil when it is too large or has gone. */
 int gw_api_push_body(lua_State *L, struct gw_exchange *x);

@@ -128,10 +128,11 @@ static int core_list(lua_State *L)
     return 1;
 }
 
-static unsigned check_status(lua_State *L, int index)
+unsigned gw_api_check_status(lua_State *L, int index, const char *text)
 {
-    int status = (int)luaL_checkinteger(L, index);
-    luaL_argcheck(L, status >= 200 && status <= 599, index, "status must be from 200 to 599");
+    lua_Number status = lua_type(L, index) == LUA_TNUMBER ? lua_tonumber(L, index) : 0;
+    if (!(status >= 200 && status <= 599) || status != (unsigned)status)
+        luaL_error(L, "%s", text);
     return (unsigned)status;
 }
 
@@ -141,14 +142,25 @@ static int push_reply(lua_State *L)
     return 1;
 }
 
-static int core_reply(lua_State *L)
+/* Where a reply may be given at all: before a head went out. */
+static struct gw_exchange *replying(lua_State *L)
 {
     struct gw_exchange *x = gw_handle_check(L, 1);
-    unsigned status = check_status(L, 2);
+    if (x->head_sent || x->over)
+        luaL_error(L, "ctx:reply: the response has begun already");
+    return x;
+}
+
+static int core_reply(lua_State *L)
+{
+    struct gw_exchange *x = replying(L);
+    unsigned status = gw_api_check_status(L, 2, "ctx:reply: expected a status from 200 to 599");
     struct gw_slice body = lua_isnoneornil(L, 3) ? GW_SLICE("") : gw_lua_slice(L, 3);
     struct gw_reply *reply = gw_reply_new(x, status);
+    reply->set = false; /* nothing is answered while a header may still be refused */
     if (!lua_isnoneornil(L, 4))
         gw_api_set_fields(L, 4, &reply->head);
+    reply->set = true;
     bool bare = status == 204 || status == 304;
     reply->head.has_body = !bare;
     reply->head.length = bare ? 0 : (int64_t)body.len;
@@ -163,8 +175,8 @@ static int core_reply(lua_State *L)
 
 static int core_fail(lua_State *L)
 {
-    struct gw_exchange *x = gw_handle_check(L, 1);
-    unsigned status = check_status(L, 2);
+    struct gw_exchange *x = replying(L);
+    unsigned status = gw_api_check_status(L, 2, "fail: expected a status from 200 to 599");
     gw_reply_problem(x, status, gw_lua_slice(L, 3));
     if (!lua_isnoneornil(L, 4))
         gw_api_set_fields(L, 4, &x->reply->head);

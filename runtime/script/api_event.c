@@ -7,14 +7,14 @@
 
 static const char event_type[] = "gateway.event";
 
-enum member { E_TYPE = 1, E_ID, E_DATA, E_RETRY, E_COMMENT, E_RAW, E_JSON };
+enum member { E_TYPE = 1, E_ID, E_DATA, E_RETRY, E_COMMENT, E_RAW, E_JSON, E_ENCODED };
 
 static const struct {
     const char *name;
     enum member member;
 } members[] = {
     {"type", E_TYPE},       {"id", E_ID},   {"data", E_DATA}, {"retry", E_RETRY},
-    {"comment", E_COMMENT}, {"raw", E_RAW}, {"json", E_JSON},
+    {"comment", E_COMMENT}, {"raw", E_RAW}, {"json", E_JSON}, {"_encoded", E_ENCODED},
 };
 
 struct gw_event_ref *gw_event_ref_at(lua_State *L, int index)
@@ -107,6 +107,18 @@ static int push_json(lua_State *L, struct gw_event_ref *ref)
     return 1;
 }
 
+/* For gateway.event.encode: what would be sent now. */
+static int push_encoded(lua_State *L, const struct gw_event *event)
+{
+    struct gw_buf out;
+    gw_buf_init(&out);
+    gw_event_write(event, &out);
+    struct gw_slice text = gw_buf_linear(&out, out.len);
+    lua_pushlstring(L, text.ptr ? text.ptr : "", text.len);
+    gw_buf_clear(&out);
+    return 1;
+}
+
 static enum member member_of(lua_State *L)
 {
     lua_pushvalue(L, 2);
@@ -154,72 +166,91 @@ static int event_index(lua_State *L)
         return 1;
     case E_JSON:
         return push_json(L, ref);
+    case E_ENCODED:
+        return push_encoded(L, event);
     }
     return 0;
 }
 
-/* The text at index 3, anchored so that it lives until the event is written; nil removes. */
-static struct gw_slice anchored_text(lua_State *L, enum member m)
+/* The text that is to be set, at index 3; nil removes. */
+static struct gw_slice check_text(lua_State *L, enum member m)
 {
     if (lua_isnil(L, 3))
         return (struct gw_slice){NULL, 0};
-    struct gw_slice text = gw_lua_slice(L, 3);
+    if (!lua_isstring(L, 3))
+        luaL_error(L, "event.%s: expected text, got %s%s", lua_tostring(L, 2), luaL_typename(L, 3),
+                   m == E_DATA && lua_istable(L, 3) ? " (assign it to event.json)" : "");
+    return gw_lua_slice(L, 3);
+}
+
+/* The event has a view of the text at index 3: it must live until the event is written. */
+static void anchor(lua_State *L, enum member m)
+{
     lua_getfenv(L, 1);
     lua_pushvalue(L, 3);
     lua_rawseti(L, -2, (int)m);
     lua_pop(L, 1);
-    return text;
 }
 
 static void encode_json(lua_State *L)
 {
     lua_rawgeti(L, LUA_REGISTRYINDEX, gw_api_vm(L)->json_encode);
     lua_pushvalue(L, 3);
-    lua_call(L, 1, 1);
-    if (!lua_isstring(L, -1))
-        luaL_error(L, "event.json: this value has no JSON form");
+    lua_call(L, 1, 2);
+    if (!lua_isstring(L, -2))
+        luaL_error(L, "event.json: %s", lua_tostring(L, -1));
+    lua_pop(L, 1);
     lua_replace(L, 3);
 }
 
 static int set_retry(lua_State *L, struct gw_event *event)
 {
-    if (lua_isnil(L, 3)) {
-        gw_event_set_retry(event, false, 0);
-        return 0;
-    }
-    lua_Number ms = luaL_checknumber(L, 3);
-    luaL_argcheck(L, ms >= 0 && ms < 9e15, 3, "retry is a number of milliseconds");
-    gw_event_set_retry(event, true, (uint64_t)ms);
+    lua_Number ms = lua_isnil(L, 3) ? 0 : lua_isnumber(L, 3) ? lua_tonumber(L, 3) : -1;
+    if (!(ms >= 0 && ms < 9007199254740992.0) || ms != (lua_Number)(uint64_t)ms)
+        return luaL_error(L, "event.retry: expected milliseconds, a whole number from 0");
+    gw_event_set_retry(event, !lua_isnil(L, 3), (uint64_t)ms);
+    return 0;
+}
+
+static int set_text(lua_State *L, struct gw_event *event, enum member m)
+{
+    static enum gw_err (*const setters[])(struct gw_event *, struct gw_slice) = {
+        [E_TYPE] = gw_event_set_type,
+        [E_ID] = gw_event_set_id,
+        [E_DATA] = gw_event_set_data,
+        [E_COMMENT] = gw_event_set_comment,
+    };
+    if (setters[m](event, check_text(L, m)) != GW_OK)
+        return luaL_error(L, "event.%s: a line break or NUL can't be sent in it",
+                          lua_tostring(L, 2));
+    anchor(L, m);
     return 0;
 }
 
 static int event_newindex(lua_State *L)
 {
     struct gw_event_ref *ref = check_event(L);
-    struct gw_event *event = ref->event;
     enum member m = member_of(L);
-    enum gw_err err = GW_OK;
-    gw_event_parse(event);
-    if (m == E_JSON && !lua_isnil(L, 3))
-        encode_json(L);
-    if (m == E_JSON || m == E_DATA) {
+    gw_event_parse(ref->event);
+    switch (m) {
+    case E_JSON:
+        if (!lua_isnil(L, 3))
+            encode_json(L);
+        /* fall through */
+    case E_DATA:
+        set_text(L, ref->event, E_DATA);
         if (ref->json != LUA_NOREF)
             forget_json(L, ref);
-        err = gw_event_set_data(event, anchored_text(L, E_DATA));
-    } else if (m == E_TYPE) {
-        err = gw_event_set_type(event, anchored_text(L, m));
-    } else if (m == E_ID) {
-        err = gw_event_set_id(event, anchored_text(L, m));
-    } else if (m == E_COMMENT) {
-        err = gw_event_set_comment(event, anchored_text(L, m));
-    } else if (m == E_RETRY) {
-        return set_retry(L, event);
-    } else {
+        return 0;
+    case E_TYPE:
+    case E_ID:
+    case E_COMMENT:
+        return set_text(L, ref->event, m);
+    case E_RETRY:
+        return set_retry(L, ref->event);
+    default:
         return luaL_error(L, "event.%s can't be set", lua_tostring(L, 2));
     }
-    if (err != GW_OK)
-        return luaL_error(L, "event.%s: line ends and NUL can't stand in it", lua_tostring(L, 2));
-    return 0;
 }
 
 void gw_api_event(struct gw_vm *vm)

@@ -38,6 +38,7 @@ static const struct {
     {"headers", M_HEADERS}, {"body", M_BODY},
 };
 
+enum { FIELDS_MAX = 1000 };
 enum { UPVALUE_VM = 1, UPVALUE_MEMBERS, UPVALUE_METHODS, UPVALUE_RESPONSE };
 
 /* The exchange behind the object at index: {handle, is_response}. */
@@ -68,28 +69,89 @@ static struct gw_head *head_at(lua_State *L, int index)
     return head;
 }
 
-void gw_api_set_field(lua_State *L, struct gw_slice name, int value, struct gw_head *head)
+static struct gw_slice check_text(lua_State *L, int index, const char *what)
 {
+    if (!lua_isstring(L, index))
+        luaL_error(L, "%s: expected text, got %s", what, luaL_typename(L, index));
+    return gw_lua_slice(L, index);
+}
+
+/* The value of a field, as it may stand in a head. */
+static struct gw_slice check_value(lua_State *L, int index, const char *name)
+{
+    struct gw_slice text = gw_slice_trim(check_text(L, index, name));
+    for (size_t i = 0; i < text.len; i++) {
+        if (text.ptr[i] == '\r' || text.ptr[i] == '\n' || text.ptr[i] == '\0')
+            luaL_error(L, "%s: a line break or NUL can't be sent in a head", name);
+    }
+    if (!gw_field_value_ok(text))
+        luaL_error(L, "%s: a control byte can't be sent in a head", name);
+    return text;
+}
+
+static struct gw_slice check_name(lua_State *L, int index)
+{
+    struct gw_slice name = {0};
+    if (lua_type(L, index) == LUA_TSTRING)
+        name = gw_lua_slice(L, index);
     if (!gw_field_name_ok(name))
-        luaL_error(L, "not a header name: %q", name.ptr);
+        luaL_error(L, "\"%s\" is not a header name", name.ptr ? name.ptr : luaL_typename(L, index));
     if (gw_field_is_framing(name))
         luaL_error(L, "header %s belongs to the gateway's framing", name.ptr);
-    gw_fields_remove(head, name);
+    return name;
+}
+
+/* A script's mistake must not fill memory. */
+static void check_room(lua_State *L, const struct gw_head *head, int more)
+{
+    if (head->count + more > FIELDS_MAX)
+        luaL_error(L, "a head has at most %d fields", FIELDS_MAX);
+}
+
+/* The i-th of the values at index, or the only one. */
+static void push_value(lua_State *L, int index, int i)
+{
+    if (lua_istable(L, index))
+        lua_rawgeti(L, index, i);
+    else
+        lua_pushvalue(L, index);
+}
+
+/* Everything is checked before anything is changed: whoever survives the error has the old value.
+ */
+void gw_api_set_field(lua_State *L, int name_at, int value, struct gw_head *head)
+{
+    struct gw_slice name = check_name(L, name_at);
     int count = lua_istable(L, value) ? (int)lua_objlen(L, value) : !lua_isnil(L, value);
+    check_room(L, head, count);
     for (int i = 1; i <= count; i++) {
-        if (lua_istable(L, value))
-            lua_rawgeti(L, value, i);
-        else
-            lua_pushvalue(L, value);
-        if (!lua_isstring(L, -1))
-            luaL_error(L, "header %s: a string is needed, not a %s", name.ptr,
-                       luaL_typename(L, -1));
-        struct gw_slice text = gw_slice_trim(gw_lua_slice(L, -1));
-        if (!gw_field_value_ok(text))
-            luaL_error(L, "header %s: control bytes in its value", name.ptr);
-        gw_fields_add(head, name, text);
+        push_value(L, value, i);
+        check_value(L, -1, name.ptr);
         lua_pop(L, 1);
     }
+    gw_fields_remove(head, name);
+    for (int i = 1; i <= count; i++) {
+        push_value(L, value, i);
+        gw_fields_add(head, name, check_value(L, -1, name.ptr));
+        lua_pop(L, 1);
+    }
+}
+
+/* Is this the Host of the request object at index 1? It is the authority, and no field of the head.
+ */
+static bool is_host(lua_State *L, const struct gw_head *head, int name)
+{
+    return head == exchange_at(L, 1)->request && lua_type(L, name) == LUA_TSTRING &&
+           gw_slice_ieq(gw_lua_slice(L, name), GW_SLICE("host"));
+}
+
+static int set_host(lua_State *L, struct gw_head *head, int index)
+{
+    struct gw_slice host = check_text(L, index, "host");
+    if (!gw_authority_ok(host))
+        return luaL_error(L, "host: \"%s\" is not a host", host.ptr);
+    head->authority = gw_arena_copy(head->arena, host);
+    return 0;
 }
 
 void gw_api_set_fields(lua_State *L, int index, struct gw_head *head)
@@ -97,11 +159,28 @@ void gw_api_set_fields(lua_State *L, int index, struct gw_head *head)
     luaL_checktype(L, index, LUA_TTABLE);
     lua_pushnil(L);
     while (lua_next(L, index)) {
-        if (lua_type(L, -2) != LUA_TSTRING)
-            luaL_error(L, "header names are strings");
-        gw_api_set_field(L, gw_lua_slice(L, -2), lua_gettop(L), head);
+        int value = lua_gettop(L);
+        gw_api_set_field(L, value - 1, value, head);
         lua_pop(L, 1);
     }
+}
+
+/* Several of a name are put together in Lua's memory: an arena would keep them as long as the
+ * exchange lasts. */
+static void push_joined(lua_State *L, const struct gw_head *head, struct gw_slice name)
+{
+    luaL_Buffer text;
+    bool first = true;
+    luaL_buffinit(L, &text);
+    for (unsigned i = 0; i < head->count; i++) {
+        if (!gw_slice_ieq(head->fields[i].name, name))
+            continue;
+        if (!first)
+            luaL_addlstring(&text, ", ", 2);
+        luaL_addlstring(&text, head->fields[i].value.ptr, head->fields[i].value.len);
+        first = false;
+    }
+    luaL_pushresult(&text);
 }
 
 static int fields_index(lua_State *L)
@@ -109,14 +188,23 @@ static int fields_index(lua_State *L)
     struct gw_head *head = head_at(L, 1);
     if (lua_type(L, 2) != LUA_TSTRING)
         return 0;
-    gw_lua_push(L, gw_fields_joined(head, gw_lua_slice(L, 2)));
+    struct gw_slice name = gw_lua_slice(L, 2);
+    if (is_host(L, head, 2)) {
+        gw_lua_push(L, head->authority);
+        return 1;
+    }
+    if (!gw_fields_has(head, name))
+        return 0;
+    push_joined(L, head, name);
     return 1;
 }
 
 static int fields_newindex(lua_State *L)
 {
     struct gw_head *head = head_at(L, 1);
-    gw_api_set_field(L, gw_lua_slice(L, 2), 3, head);
+    if (is_host(L, head, 2))
+        return set_host(L, head, 3);
+    gw_api_set_field(L, 2, 3, head);
     return 0;
 }
 
@@ -125,6 +213,11 @@ static int message_values(lua_State *L)
     struct gw_head *head = head_at(L, 1);
     struct gw_slice name = gw_lua_slice(L, 2);
     lua_newtable(L);
+    if (is_host(L, head, 2) && head->authority.len) {
+        gw_lua_push(L, head->authority);
+        lua_rawseti(L, -2, 1);
+        return 1;
+    }
     for (unsigned i = 0, n = 0; i < head->count; i++) {
         if (!gw_slice_ieq(head->fields[i].name, name))
             continue;
@@ -137,12 +230,11 @@ static int message_values(lua_State *L)
 static int message_add(lua_State *L)
 {
     struct gw_head *head = head_at(L, 1);
-    struct gw_slice name = gw_lua_slice(L, 2), value = gw_slice_trim(gw_lua_slice(L, 3));
-    if (!gw_field_name_ok(name) || gw_field_is_framing(name))
-        return luaL_error(L, "not a header that can be set: %s", name.ptr);
-    if (!gw_field_value_ok(value))
-        return luaL_error(L, "header %s: control bytes in its value", name.ptr);
-    gw_fields_add(head, name, value);
+    if (is_host(L, head, 2))
+        return set_host(L, head, 3);
+    struct gw_slice name = check_name(L, 2);
+    check_room(L, head, 1);
+    gw_fields_add(head, name, check_value(L, 3, name.ptr));
     return 0;
 }
 
@@ -254,7 +346,7 @@ static int read_body(lua_State *L, struct gw_exchange *x)
 
 static int set_body(lua_State *L, struct gw_exchange *x)
 {
-    struct gw_slice text = gw_lua_slice(L, 3);
+    struct gw_slice text = check_text(L, 3, "body");
     if (gw_relay_hold_upload(x) != GW_OK)
         return luaL_error(L, "ctx.req.body: read it whole before it is replaced");
     gw_buf_clear(&x->upload);
@@ -321,13 +413,19 @@ static int request_index(lua_State *L)
     }
 }
 
-static void check_target(lua_State *L, struct gw_slice text, bool query)
+/* What is at index 3, as the path, the query or both. */
+static struct gw_slice check_target(lua_State *L, enum member m)
 {
+    const char *what = lua_tostring(L, 2);
+    struct gw_slice text = check_text(L, 3, what);
+    if (m != M_QUERYSTRING && (text.len == 0 || text.ptr[0] != '/'))
+        luaL_error(L, "%s: begins with /", what);
     for (size_t i = 0; i < text.len; i++) {
         unsigned char c = (unsigned char)text.ptr[i];
-        if (c <= ' ' || c >= 0x7f || c == '#' || (c == '?' && !query))
-            luaL_error(L, "byte %d can't stand in a path; percent-encode it", (int)c);
+        if (c <= ' ' || c >= 0x7f || c == '#' || (c == '?' && m == M_PATH))
+            luaL_error(L, "%s: byte %d has to be percent-encoded", what, (int)c);
     }
+    return text;
 }
 
 static void set_target(struct gw_head *head, struct gw_slice path, struct gw_slice query)
@@ -337,20 +435,25 @@ static void set_target(struct gw_head *head, struct gw_slice path, struct gw_sli
                                  (int)query.len, query.ptr ? query.ptr : "");
 }
 
-static void set_request_path(lua_State *L, struct gw_head *head, enum member m)
+static int set_request_path(lua_State *L, struct gw_head *head, enum member m)
 {
-    struct gw_slice text = gw_lua_slice(L, 3);
-    check_target(L, text, m != M_PATH);
-    if (m == M_QUERYSTRING) {
+    struct gw_slice text = check_target(L, m);
+    if (m == M_QUERYSTRING)
         set_target(head, gw_head_path(head), text);
-        return;
-    }
-    if (text.len == 0 || text.ptr[0] != '/')
-        luaL_error(L, "a path begins with a slash");
-    if (m == M_PATH)
+    else if (m == M_PATH)
         set_target(head, text, gw_head_query(head));
     else
         head->path = gw_arena_copy(head->arena, text);
+    return 0;
+}
+
+static int set_method(lua_State *L, struct gw_head *head)
+{
+    struct gw_slice method = check_text(L, 3, "method");
+    if (!gw_field_name_ok(method))
+        return luaL_error(L, "method: \"%s\" is not a method", method.ptr);
+    head->method = gw_arena_copy(head->arena, method);
+    return 0;
 }
 
 static int request_newindex(lua_State *L)
@@ -361,22 +464,13 @@ static int request_newindex(lua_State *L)
     case M_PATH:
     case M_TARGET:
     case M_QUERYSTRING:
-        set_request_path(L, head, m);
-        return 0;
+        return set_request_path(L, head, m);
     case M_BODY:
         return set_body(L, exchange_at(L, 1));
-    case M_METHOD: {
-        struct gw_slice method = gw_lua_slice(L, 3);
-        luaL_argcheck(L, gw_field_name_ok(method), 3, "not a method");
-        head->method = gw_arena_copy(head->arena, method);
-        return 0;
-    }
-    case M_HOST: {
-        struct gw_slice host = gw_lua_slice(L, 3);
-        luaL_argcheck(L, gw_authority_ok(host), 3, "not a host");
-        head->authority = gw_arena_copy(head->arena, host);
-        return 0;
-    }
+    case M_METHOD:
+        return set_method(L, head);
+    case M_HOST:
+        return set_host(L, head, 3);
     default:
         return luaL_error(L, "ctx.req.%s can't be set", lua_tostring(L, 2));
     }
@@ -403,11 +497,11 @@ static int response_newindex(lua_State *L)
     struct gw_head *head = head_at(L, 1);
     if (member_of(L, 2) != M_STATUS)
         return luaL_error(L, "ctx.res.%s can't be set", lua_tostring(L, 2));
-    int status = (int)luaL_checkinteger(L, 3);
-    luaL_argcheck(L, status >= 200 && status <= 599, 3, "status must be from 200 to 599");
+    unsigned status = gw_api_check_status(L, 3, "status: 200 to 599");
     bool bare = status == 204 || status == 304;
-    luaL_argcheck(L, bare == !head->has_body || !bare, 3, "this response has a body already");
-    head->status = (unsigned)status;
+    if (bare && head->has_body)
+        return luaL_error(L, "status: a response with a body can't be a %d", (int)status);
+    head->status = status;
     return 0;
 }
 

@@ -191,7 +191,7 @@ return {
     program.route(ctx)
     assert.equal("all", handle.rule)
     assert.equal(core.REPLY, program.access(ctx))
-    assert.equal("hello", handle.reply.body)
+    assert.equal("hello", handle.reply._body)
     ctx, handle = open(program, { path = "/yaml" })
     program.route(ctx)
     assert.equal("/yaml", handle.rule)

@@ -88,7 +88,7 @@ function Message:values(name) end
 ---@param value string
 function Message:add(name, value) end
 
----All headers.
+---All headers but Host, with names in lower case.
 ---@return fun(): string?, string? name, value
 function Message:each() end
 

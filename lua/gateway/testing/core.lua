@@ -61,9 +61,9 @@ function core.id(handle) return live(handle).id end
 function core.set_rule(handle, id) live(handle).rule = id end
 function core.tried(handle, index) return live(handle).tried[index] == true end
 
---- The answer that is pending, or else the backend's.
+--- The answer that is pending, or else the backend's, or nil.
 function core.response(handle)
-  return live(handle).reply or handle.response or error("there is no response yet", 2)
+  return live(handle).reply or handle.response
 end
 
 function core.reply(handle, status, body, headers)
@@ -71,7 +71,8 @@ function core.reply(handle, status, body, headers)
     error("ctx:reply: expected a status from 200 to 599, got " .. tostring(status), 3)
   end
   if live(handle).streaming then error("ctx:reply: the response has begun already", 3) end
-  handle.reply = message.response({ status = status, body = body })
+  handle.reply = message.response({ status = status })
+  rawset(handle.reply, "_body", body)
   for name, value in pairs(headers or {}) do handle.reply.headers[name] = value end
   return core.REPLY
 end

@@ -4,18 +4,27 @@
 
 local message = {}
 
-local function check_text(what, value)
+local TOKEN = "^[%w!#$%%&'*+.^_`|~-]+$"
+
+local function text_of(what, value)
   if type(value) == "number" then value = tostring(value) end
   if type(value) ~= "string" then error(("%s: expected text, got %s"):format(what, type(value)), 4) end
-  if value:find("[\r\n%z]") then
-    error(("%s: a line break or NUL can't be sent in a head"):format(what), 4)
-  end
   return value
 end
 
+-- The value of a field, as it may stand in a head.
+local function check_value(name, value)
+  local text = text_of(name, value):gsub("^[ \t]+", ""):gsub("[ \t]+$", "")
+  if text:find("[\r\n%z]") then error(("%s: a line break or NUL can't be sent in a head"):format(name), 4) end
+  if text:find("[%z\1-\8\11-\31\127]") then
+    error(("%s: a control byte can't be sent in a head"):format(name), 4)
+  end
+  return text
+end
+
 local function check_name(name)
-  if type(name) ~= "string" or not name:find("^[%w!#$%%&'*+.^_`|~-]+$") then
-    error(("%q is not a header name"):format(tostring(name)), 4)
+  if type(name) ~= "string" or not name:find(TOKEN) then
+    error(('"%s" is not a header name'):format(tostring(name)), 4)
   end
   return name
 end
@@ -31,7 +40,13 @@ local function check_settable(name)
   end
 end
 
--- The fields of a head in their order: {lower-case name, value, name as written}.
+local MAX_FIELDS = 1000
+
+local function check_room(fields, more)
+  if #fields + more > MAX_FIELDS then error(("a head has at most %d fields"):format(MAX_FIELDS), 4) end
+end
+
+-- The fields of a head in their order: {lower-case name, value}.
 local function find_values(fields, name)
   local lower, values = name:lower(), {}
   for _, field in ipairs(fields) do
@@ -48,22 +63,35 @@ local function remove_field(fields, name)
 end
 
 local function add_field(fields, name, value)
-  table.insert(fields, { name:lower(), check_text(name, value), name })
+  table.insert(fields, { name:lower(), value })
 end
 
+-- Everything is checked before anything is changed.
 local function set_field(fields, name, value)
-  remove_field(fields, name)
+  local texts = {}
   if type(value) ~= "table" then value = value ~= nil and { value } or {} end
-  for _, item in ipairs(value) do add_field(fields, name, item) end
+  check_room(fields, #value)
+  for i, item in ipairs(value) do texts[i] = check_value(name, item) end
+  remove_field(fields, name)
+  for _, text in ipairs(texts) do add_field(fields, name, text) end
 end
 
-local function headers_of(fields)
+local function is_host(name)
+  return type(name) == "string" and name:lower() == "host"
+end
+
+local function headers_of(owner, fields, is_request)
   return setmetatable({}, {
     __index = function(_, name)
-      local values = find_values(fields, tostring(name))
+      if is_request and is_host(name) then return owner.host end
+      local values = type(name) == "string" and find_values(fields, name) or {}
       return values[1] and table.concat(values, ", ") or nil
     end,
     __newindex = function(_, name, value)
+      if is_request and is_host(name) then
+        owner.host = value
+        return
+      end
       check_settable(name)
       set_field(fields, name, value)
     end,
@@ -77,6 +105,7 @@ local Message = {}
 ---@param name string
 ---@return string[]
 function Message:values(name)
+  if self._is_request and is_host(name) then return { self.host } end
   return find_values(self._fields, name)
 end
 
@@ -84,17 +113,22 @@ end
 ---@param name string
 ---@param value string
 function Message:add(name, value)
+  if self._is_request and is_host(name) then
+    self.host = value
+    return
+  end
   check_settable(name)
-  add_field(self._fields, name, value)
+  check_room(self._fields, 1)
+  add_field(self._fields, name, check_value(name, value))
 end
 
---- Iterates over all headers: name, value.
+--- Iterates over all headers: name in lower case, value.
 function Message:each()
   local i = 0
   return function()
     i = i + 1
     local field = self._fields[i]
-    if field then return field[3], field[2] end
+    if field then return field[1], field[2] end
   end
 end
 
@@ -121,28 +155,48 @@ local computed = {
   end,
 }
 
+local function check_target(name, value, allow_query)
+  value = text_of(name, value)
+  if name ~= "querystring" and value:byte() ~= 47 then error(name .. ": begins with /", 4) end
+  local bad = value:match("[^!-~]") or value:match("#") or (not allow_query and value:match("%?"))
+  if bad then error(("%s: byte %d has to be percent-encoded"):format(name, bad:byte()), 4) end
+  return value
+end
+
+local function check_host(value)
+  value = text_of("host", value)
+  local name, port = value:match("^([^:]+):?(%d*)$")
+  if value:find("^%[") then name, port = value:match("^%[([%x:.]+)%]:?(%d*)$") end
+  if not name or name:find("[^%w%-._~%%!$&'()*+,;=:]") or (port or "") > "99999" then
+    error(('host: "%s" is not a host'):format(value), 4)
+  end
+  return value
+end
+
 local setters = {
-  method = function(values, value) values.method = check_text("method", value) end,
-  path = function(values, value)
-    value = check_text("path", value)
-    if not value:find("^/[^%s?#]*$") then error("path: begins with / and holds no blank, ? or #", 3) end
-    values.path = value
+  method = function(values, value)
+    value = text_of("method", value)
+    if not value:find(TOKEN) then error(('method: "%s" is not a method'):format(value), 3) end
+    values.method = value
   end,
-  querystring = function(values, value) values.querystring = check_text("querystring", value) end,
-  body = function(values, value) values.body = check_text("body", value) end,
-  host = function(values, value) values.host = check_text("host", value) end,
+  path = function(values, value) values.path = check_target("path", value) end,
+  querystring = function(values, value) values.querystring = check_target("querystring", value, true) end,
   target = function(values, value)
-    values.path, values.querystring = check_text("target", value):match("^([^?]*)%??(.*)$")
+    values.path, values.querystring = check_target("target", value, true):match("^([^?]*)%??(.*)$")
   end,
+  body = function(values, value) values.body = text_of("body", value) end,
+  host = function(values, value) values.host = check_host(value) end,
   status = function(values, value)
-    if type(value) ~= "number" or value < 200 or value > 599 then error("status: 200 to 599", 3) end
+    if type(value) ~= "number" or value < 200 or value > 599 or value % 1 ~= 0 then
+      error("status: 200 to 599", 3)
+    end
     values.status = value
   end,
 }
 
 local function object(values, settable)
-  local self = { _fields = {}, _values = values }
-  self.headers = headers_of(self._fields)
+  local self = { _fields = {}, _values = values, _is_request = values.path ~= nil }
+  values.headers = headers_of(self, self._fields, self._is_request)
   return setmetatable(self, {
     __index = function(_, key)
       if computed[key] and values.path then return computed[key](self) end
@@ -176,9 +230,9 @@ function message.request(options)
 end
 
 --- A response head.
----@param options {status?: integer, headers?: table, body?: string}
+---@param options {status?: integer, headers?: table}
 function message.response(options)
-  local values = { status = options.status or 200, body = options.body }
+  local values = { status = options.status or 200 }
   local self = object(values, { status = true })
   add_headers(self, options.headers)
   local media_type = (self.headers["content-type"] or ""):lower():match("^[^;%s]*")
