@@ -167,7 +167,6 @@ static void fail(struct gw_http1 *h, enum gw_err why)
 static void enter_idle(struct gw_http1 *h)
 {
     h->rx = GW_H1_IDLE;
-    h->codec.idle_since_ms = h->loop->now_ms;
     gw_h1_arm(h, h->server ? h->codec.limits->idle_ms : 0);
 }
 
@@ -457,9 +456,8 @@ void gw_h1_flush(struct gw_http1 *h)
         h->deaf = true; /* an answer may have come before: it is still read */
 }
 
-/* Does all that can be done now. Called at the end of every event of the connection, and when the
- * codec was woken. */
-static void run(struct gw_http1 *h)
+/* Goes on with the bytes that are there as far as they lead. */
+static void pump(struct gw_http1 *h)
 {
     bool more = true;
 
@@ -471,6 +469,13 @@ static void run(struct gw_http1 *h)
         more = advance(h);
         more = finish(h) || more;
     }
+}
+
+/* Does all that can be done now. Called at the end of every event of the connection, and when the
+ * codec was woken. */
+static void run(struct gw_http1 *h)
+{
+    pump(h);
     if (!h->dead && gw_h1_conn(h)->saw_eof && (h->server || !h->blocked))
         meet_eof(h);
     if (h->dead)
@@ -542,15 +547,31 @@ static void on_drained(struct gw_conn *conn)
     run(h);
 }
 
+/* A backend that answers before it has read the request resets the connection, and it is writing
+ * that fails; what it said before is still with the kernel. An end of file behind an error means
+ * nothing.
+ */
+static void read_last(struct gw_http1 *h)
+{
+    struct gw_conn *conn = gw_h1_conn(h);
+    enum gw_err err = GW_OK;
+
+    h->deaf = true;
+    while (err == GW_OK && conn->in.len < GW_STREAM_WINDOW)
+        err = conn->transport->read(conn, &conn->in, GW_READ_SIZE);
+    pump(h);
+}
+
 static void on_error(struct gw_conn *conn, enum gw_err err)
 {
     struct gw_http1 *h = conn->owner;
 
-    if (h->stream)
+    if (!h->server && h->up && h->stream && h->stream->base.head_sent)
+        read_last(h);
+    if (!h->dead && h->stream)
         close_stream(h, h->server ? GW_ERR_CLIENT_GONE : err);
     hang_up(h);
     run(h);
-    (void)conn;
 }
 
 static const struct gw_conn_events conn_events = {

@@ -324,7 +324,7 @@ describe("a request that is answered early", function()
     local bytes, ended = got(side)
     assert.truthy(bytes:find "Connection: close")
     assert.equal("eof", ended)
-    side = early("Transfer-Encoding: chunked", "8000\r\n")
+    side = early("Transfer-Encoding: chunked", "8000\r\n", { linger_ms = 60000 })
     for _ = 1, 3 do send(side, ("a"):rep(32768) .. "\r\n8000\r\n", 5) end
     http1.turn_until(loop, function() return side.gone end)
     assert.equal(1, #side.streams)

@@ -319,15 +319,17 @@ end
 
 --- A client that dials .listener; accept() gives the other end as .fd.
 ---@param loop ffi.cdata*
----@param options? table limits, on_open, on_head, on_body, on_end, on_close, hold, port
+---@param options? table limits, on_open, on_head, on_body, on_end, on_close, hold, port, plan
 function http1.client(loop, options)
   local side = new_side(options)
   if not side.port then side.listener, side.port = net.bound(4) end
   local err = ffi.new "enum gw_err[1]"
-  local codec = C.gw_http1_dial(loop, net.addr("127.0.0.1", side.port), 5000, 0, C.gw_tcp,
+  local transport = side.plan and C.gw_fault or C.gw_tcp
+  local codec = C.gw_http1_dial(loop, net.addr("127.0.0.1", side.port), 5000, 0, transport,
     side.limits, shared.host, nil, err)
   if codec == nil then return nil, slug(err[0]) end
   adopt(side, codec)
+  if side.plan then codec.conn.transport_data = side.plan end
   function side:accept()
     self.fd = net.accept(self.listener)
     net.close(self.listener)
