@@ -113,6 +113,8 @@ void gw_pool_settings(struct gw_pool *pool, const struct gw_settings *settings)
     uint64_t all = UINT64_MAX;
     if (!settings->keep_alive)
         gw_map_each(&pool->hosts, sweep_host, &all);
+    if (settings->idle_conn_ms && pool->idle_count && !gw_timer_active(&pool->sweep))
+        gw_timer_start(pool->loop, &pool->sweep, SWEEP_MS);
 }
 
 struct gw_pool_host *gw_pool_host(struct gw_pool *pool, const struct gw_addr *addr)

@@ -60,7 +60,7 @@ struct gw_codec {
     struct gw_conn *conn;
     const struct gw_http_limits *limits; /* outlives the codec */
     struct gw_list node;                 /* in its owner's list */
-    uint64_t idle_since_ms;
+    uint64_t idle_since_ms; /* its owner's: not touched by the codec */
 };
 
 enum { GW_CODEC_MAGIC = 0x67776364 };

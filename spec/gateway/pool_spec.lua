@@ -173,6 +173,35 @@ describe("backend connections", function()
     assert.equal("/three", backend.read_request(kept.conn).target)
   end)
 
+  it("are used again when others have failed, been one too many, or not been up at all", function()
+    local down = http.free_port()
+    server = backend.listen()
+    gw = gateway.start {
+      services = { api = server.port, down = down },
+      rules = {
+        { id = "api", path = "/*", serviceName = "api" },
+        { id = "down", path = "/down", serviceName = "down" },
+      },
+      config = { backend = { http = { maxIdleConnsPerHost = 1 } } },
+    }
+    assert.equal(502, http.fetch(gw.port, "/down").status)
+    local client = send { path = "/dies" }
+    server:request().conn:close()
+    assert.equal(502, client:response().status)
+    local clients, received = {}, {}
+    for i = 1, 3 do clients[i], received[i] = send { path = "/" .. i }, server:request() end
+    for i = 1, 3 do
+      received[i]:ok "x"
+      clients[i]:response():body()
+    end
+    for i = 2, 3 do assert.equal("eof", received[i].conn:wait_end()) end
+    for i = 4, 6 do
+      client = send { path = "/" .. i }
+      backend.read_request(received[1].conn):ok "y"
+      assert.equal("y", (client:response():body()))
+    end
+  end)
+
   it("are not kept with keepAlive: false, and the backend is told", function()
     start { keepAlive = false }
     local client = send { path = "/first" }
