@@ -19,6 +19,7 @@ DEB_TRY   := curl
 DEB_LINT  := lua-check clang-format
 DEB_TEST  := lua-busted luarocks universal-ctags procps
 DEB_WEB   := chromium chromium-driver
+DEB_BENCH := nginx-light libnginx-mod-http-lua haproxy
 
 # llhttp: the library where pkg-config knows one, else the C sources that node-llhttp brings.
 ifeq ($(shell $(PKG) --exists libllhttp 2>/dev/null && echo yes),yes)
@@ -53,10 +54,12 @@ SERVER_C := $(wildcard test-servers/*_server.c)
 SERVERS  := $(SERVER_C:test-servers/%.c=$(BUILD)/%)
 COMMON   := $(filter-out $(SERVER_C),$(wildcard test-servers/*.c))
 TEST_SO  := $(BUILD)/libgatewayd-test.so
+BENCH_C  := $(filter-out bench/relay.c,$(wildcard bench/*.c))
+BENCH    := $(BUILD)/bench/load $(BUILD)/bench/relay
 ALL_C    := $(wildcard runtime/*.[ch] runtime/*/*.[ch] test-servers/*.[ch] bench/*.[ch])
 
 .PHONY: all help deps run build debug test test-only check sanitize lint format clean install rock
-.PHONY: programs test-programs compiler FORCE
+.PHONY: programs test-programs compiler FORCE bench bench-quick bench-figures bench-deps
 
 all: build
 
@@ -69,6 +72,8 @@ help:
 	@echo "make lint      warnings as errors, luacheck, clang-format"
 	@echo "make format    apply clang-format"
 	@echo "make deps      install the packages for all of this, where they are missing"
+	@echo "make bench     measure against nginx, HAProxy and a bare relay, into docs/benchmarks.md (long)"
+	@echo "make bench-quick  the same in three minutes; bench-figures prints the two short figures"
 	@echo "make install   into PREFIX ($(PREFIX)), below DESTDIR"
 	@echo "make rock      install as a rock, from this tree"
 	@echo "make clean     remove what was built"
@@ -124,7 +129,7 @@ format:
 # One short line for each thing made; V=1 shows the commands.
 say = $(if $(V),,@printf '  %-4s %s\n' $(1) $@;)
 
-programs: compiler $(if $(MAIN_C),$(BUILD)/gatewayd) $(SERVERS)
+programs: compiler $(if $(MAIN_C),$(BUILD)/gatewayd) $(SERVERS) $(BENCH)
 
 test-programs: compiler $(TEST_SO)
 
@@ -158,6 +163,14 @@ $(SERVERS): $(BUILD)/%: test-servers/%.c $(COMMON) $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call say,CC)$(CC) -D_GNU_SOURCE $(CFLAGS) -pie -fPIE $(LDFLAGS) -MMD -MP -o $@ $< $(COMMON) -lev -lm
 
+$(BUILD)/bench/load: $(BENCH_C) $(wildcard bench/*.h) $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,CC)$(CC) -D_GNU_SOURCE $(CFLAGS) -pie -fPIE $(LDFLAGS) -o $@ $(BENCH_C)
+
+$(BUILD)/bench/relay: bench/relay.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,CC)$(CC) -D_GNU_SOURCE $(CFLAGS) -pie -fPIE $(LDFLAGS) -o $@ $< -lev
+
 # Objects are made again when the flags change, and those that know where things get installed when
 # that changes. A stamp holds each, and is out of date only when it holds something else.
 FLAGS     := $(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS)
@@ -178,6 +191,15 @@ $(BUILD)/flags:
 	@:$(call stamp,$(FLAGS))
 $(BUILD)/share:
 	@:$(call stamp,$(SHARE))
+
+# Benchmarks need a quiet machine with two cores and are no part of the tests. What nginx and HAProxy
+# are compared by comes from Debian; nothing of it is left running.
+bench-deps:
+	@.ci/deps $(DEB_BUILD) $(DEB_BENCH) procps
+
+bench bench-quick bench-figures: bench-deps
+	@$(MAKE) $(PARALLEL) programs
+	@GATEWAYD_BUILD=$(BUILD) $(LUAJIT) bench/run.lua $(patsubst bench-%,--%,$(filter bench-%,$@))
 
 # LUADIR: where a rock keeps its Lua modules; then the library goes there as well.
 TO := $(DESTDIR)$(PREFIX)

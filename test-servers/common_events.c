@@ -62,6 +62,19 @@ static uint64_t wall_ms(void)
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
+/* One of `types=a,b,…`: they go round with the number of the event. */
+static void put_type_in_turn(struct ts_source *src)
+{
+    const char *at = src->opt.types, *comma;
+    uint64_t count = 1, turn;
+
+    for (comma = at; (comma = strchr(comma, ',')); comma++)
+        count++;
+    for (turn = src->next_id % count; turn > 0; turn--)
+        at = strchr(at, ',') + 1;
+    put_line(src, "event", at, strcspn(at, ","));
+}
+
 /* The fields that stand in front of the data of any event but `connected`. */
 static void put_fields(struct ts_source *src, const char *type, bool has_id)
 {
@@ -71,7 +84,9 @@ static void put_fields(struct ts_source *src, const char *type, bool has_id)
         put_text(src, "", opt->comment);
     if (opt->type)
         type = opt->type;
-    if (type && *type)
+    if (opt->types)
+        put_type_in_turn(src);
+    else if (type && *type)
         put_text(src, "event", type);
     if (opt->ids)
         has_id = strcmp(opt->ids, "1") == 0;
@@ -148,21 +163,38 @@ static void put_turn(struct ts_source *src)
 }
 
 /* The time has a fixed width, so that the length does not depend on the clock. */
+static void put_plain_text(struct ts_buf *data, uint64_t number, uint64_t size)
+{
+    ts_buf_printf(data, "%lu %016lu", number, ts_now_us());
+    if (data->len + 1 >= size)
+        return;
+    ts_buf_puts(data, " ");
+    ts_buf_fill(data, 'x', size - data->len);
+}
+
+/* The same in JSON of a usual shape, for those who change it. */
+static void put_plain_json(struct ts_buf *data, uint64_t number, uint64_t size)
+{
+    ts_buf_printf(data, "{\"n\":%lu,\"t\":\"%016lu\",\"via\":\"origin\",", number, ts_now_us());
+    ts_buf_puts(data, "\"user\":{\"name\":\"alice\",\"plan\":\"pro\"},\"tags\":[1,2.5,true]");
+    if (data->len + 10 < size) {
+        ts_buf_puts(data, ",\"pad\":\"");
+        ts_buf_fill(data, 'x', size - data->len - 2);
+        ts_buf_puts(data, "\"");
+    }
+    ts_buf_puts(data, "}");
+}
+
 static void put_plain(struct ts_source *src)
 {
-    char text[64];
+    static struct ts_buf data; /* kept: load servers make many */
     uint64_t number = src->next_id;
 
     put_fields(src, NULL, true);
-    size_t n = (size_t)snprintf(text, sizeof text, "%lu %016lu", number, ts_now_us());
     src->next_id = number + 1; /* the numbers go on where the id field is left out */
-    ts_buf_puts(&src->pend, "data: ");
-    ts_buf_append(&src->pend, text, n);
-    if (n + 1 < src->opt.size) {
-        ts_buf_puts(&src->pend, " ");
-        ts_buf_fill(&src->pend, 'x', src->opt.size - n - 1);
-    }
-    ts_buf_puts(&src->pend, eol_of(src, false));
+    data.len = 0;
+    (src->opt.json ? put_plain_json : put_plain_text)(&data, number, src->opt.size);
+    put_line(src, "data", data.data, data.len);
 }
 
 static void put_block(struct ts_source *src)
@@ -341,8 +373,10 @@ static const struct option_spec {
     NUMBER(splitall),
     NUMBER(bom),
     NUMBER(plain),
+    NUMBER(json),
     NUMBER(n),
     TEXT(type),
+    TEXT(types),
     TEXT(comment),
     TEXT(field),
     TEXT(eol),

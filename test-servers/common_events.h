@@ -12,9 +12,9 @@ enum ts_kind { TS_TURNS, TS_NOTIFICATIONS, TS_PLAIN, TS_BYTES };
 /* What the query may set; the names are the parameters' names (see README.md). */
 struct ts_options {
     uint64_t size, count, start, until, pause, firstdelay, die, die_event, length, retry, n;
-    uint64_t splitall, reset, bom, plain, diechunk;
+    uint64_t splitall, reset, bom, plain, json, diechunk;
     double rate;
-    char *type, *comment, *field, *eol, *ids, *split;
+    char *type, *types, *comment, *field, *eol, *ids, *split;
 };
 
 struct ts_source {

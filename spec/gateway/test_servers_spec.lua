@@ -87,6 +87,19 @@ describe("sse_server", function()
       assert.equal("- -", ids_of(events("rate=0&count=2&ids=0&plain=1")))
     end)
 
+    it("carry the same in JSON, and types that go round", function()
+      local list = events("plain=1&json=1&rate=0&count=3&size=200&types=even,odd")
+      assert.same({ "odd", "even", "odd" }, types_of(list))
+      for i, event in ipairs(list) do
+        local data = cjson.decode(event.data)
+        assert.equal(200, #event.data)
+        assert.equal(i, data.n)
+        assert.is_truthy(data.t:find("^%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d$"))
+        assert.equal("origin", data.via)
+        assert.is_truthy(data.pad:find("^x+$"))
+      end
+    end)
+
     it("carry their number, the time of sending and a size when plain", function()
       local list = events("plain=1&rate=0&count=3&size=200")
       for i, event in ipairs(list) do
