@@ -1,37 +1,10 @@
 --- The demo as `make run` starts it, on ports of its own, with its page in a real browser.
-local gateway = require("spec.support.gateway")
-local origin = require("spec.support.origin")
+local demo = require("spec.support.demo")
 local sys = require("spec.support.sys")
 local webdriver = require("spec.support.webdriver")
 
-local function read(path)
-  local file = assert(io.open(path))
-  local text = file:read("*a")
-  file:close()
-  return text
-end
-
--- Replaces a text that must be there, as somebody who edits a file would.
-local function replaced(text, old, new)
-  local first, last = text:find(old, 1, true)
-  assert(first, "no such text: " .. old)
-  return text:sub(1, first - 1) .. new .. text:sub(last + 1)
-end
-
--- conf/gateway-sse.yaml with other ports, and the files that it names.
-local function demo_files(ports)
-  local yaml = read("conf/gateway-sse.yaml")
-  for from, to in pairs(ports) do yaml = replaced(yaml, "port: " .. from, "port: " .. to) end
-  yaml = replaced(yaml, '"0.0.0.0"', '"127.0.0.1"')
-  local files = { ["conf/routes/status.lua"] = read("conf/routes/status.lua") }
-  for _, name in ipairs({ "event_filter", "event_rewrite", "cors", "headers" }) do
-    files["plugins/" .. name .. ".lua"] = read("plugins/" .. name .. ".lua")
-  end
-  return yaml, files
-end
-
 describe("the demo page #once", function()
-  local browser, sse, event_1, event_2, gw
+  local browser, site, gw
   local brisk = "/?events=/events%3Frate%3D25" -- 25 events a second: nobody wants to wait for them
 
   setup(function()
@@ -42,18 +15,12 @@ describe("the demo page #once", function()
   end)
 
   before_each(function()
-    sse = origin.sse("sse-1")
-    event_1 = origin.sse("event-1")
-    event_2 = origin.sse("event-2")
-    local yaml, files = demo_files({
-      [8080] = 0, [9001] = 0, [3010] = sse.port, [3011] = event_1.port, [3012] = event_2.port,
-    })
-    gw = gateway.start({ yaml = yaml, files = files })
+    site = demo.start()
+    gw = site.gateway
   end)
   after_each(function()
     browser:reset()
-    for _, server in ipairs({ sse, event_1, event_2 }) do server:stop() end
-    gateway.stop_all()
+    site:stop()
   end)
 
   local function open(path)
@@ -151,7 +118,7 @@ describe("the demo page #once", function()
     open(brisk)
     browser:wait("demo.events.counts.tick")
     -- The gateway is held meanwhile: it tells the browser of the end when the new backend is there.
-    hold_gateway(function() sse:restart_on_same_port() end)
+    hold_gateway(function() site.sse:restart_on_same_port() end)
     browser:wait("demo.events.opens > 1 && demo.events.counts.connected > 1")
     local seen, told, ticks = nil, nil, {}
     browser:wait("demo.events.counts.tick > 3")
@@ -185,8 +152,8 @@ describe("the demo page #once", function()
   it("gets what an edited Lua route makes of the stream, on the connection it has", function()
     open(brisk)
     assert.equal("events-in-pages", browser:wait("demo.events.status && demo.events.status.gateway.rule"))
-    local text = read("conf/routes/status.lua")
-    gw:write("conf/routes/status.lua", replaced(text, "ctx.route.id", '"edited"'))
+    local text = demo.read("conf/routes/status.lua")
+    gw:write("conf/routes/status.lua", demo.replaced(text, "ctx.route.id", '"edited"'))
     browser:wait("demo.events.status.gateway.rule === 'edited'")
     assert_one_connection("events")
     assert_nothing_missing()
@@ -195,10 +162,10 @@ describe("the demo page #once", function()
   it("gets what an edited plugin makes of the stream, on the connection it has", function()
     open()
     browser:wait("demo.notifications.counts.notification")
-    local text = read("plugins/event_filter.lua")
+    local text = demo.read("plugins/event_filter.lua")
     local line = "local value = value_of(event, conf.path)\n"
     local edit = '  if value == "notification" then event.id = "edited-" .. event.id end\n'
-    gw:write("plugins/event_filter.lua", replaced(text, line, line .. edit))
+    gw:write("plugins/event_filter.lua", demo.replaced(text, line, line .. edit))
     browser:wait("demo.notifications.lastId.startsWith('edited-')")
     assert_one_connection("notifications")
     assert.matches("^edited%-%d+$", browser:text("notifications-last-id"))
@@ -231,8 +198,8 @@ describe("the demo page #once", function()
     browser:new_window()
     open()
     browser:wait("demo.events.server && demo.notifications.server")
-    assert.equal(1, sse:stats().open_streams)
+    assert.equal(1, site.sse:stats().open_streams)
     browser:reset()
-    for _, server in ipairs({ sse, event_1, event_2 }) do server:wait_stat("open_streams", 0, 15) end
+    for _, server in ipairs(site:backends()) do server:wait_stat("open_streams", 0, 15) end
   end)
 end)
