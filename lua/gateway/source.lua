@@ -113,10 +113,26 @@ function Source:watch()
   return { files = sorted_keys(self._files), dirs = sorted_keys(self._dirs) }
 end
 
---- All that was given so far, as one string for `source.unpack`.
+local function pairs_of(map)
+  local list = {}
+  for _, key in ipairs(sorted_keys(map)) do
+    list[#list + 1] = key
+    list[#list + 1] = map[key]
+  end
+  return list
+end
+
+local function map_of(list)
+  local map = {}
+  for i = 1, #list, 2 do map[list[i]] = list[i + 1] end
+  return map
+end
+
+--- All that was given so far, as one string for `source.unpack`. The same files make the same
+--- string, whatever the order they were asked for in.
 ---@return string
 function Source:pack()
-  return buffer.encode({ files = self._files, dirs = self._dirs, errors = self._errors })
+  return buffer.encode({ pairs_of(self._files), pairs_of(self._dirs), pairs_of(self._errors) })
 end
 
 local function new(read, list, all)
@@ -137,7 +153,8 @@ end
 ---@param packed string from `Source:pack`
 ---@return gateway.Source
 function source.unpack(packed)
-  return new(nothing, nothing, buffer.decode(packed))
+  local files, dirs, errors = unpack(buffer.decode(packed))
+  return new(nothing, nothing, { files = map_of(files), dirs = map_of(dirs), errors = map_of(errors) })
 end
 
 --- A source over texts in memory, for specs.

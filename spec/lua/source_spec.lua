@@ -67,6 +67,21 @@ describe("a source", function()
     assert.same({}, disk:glob(dir, "none/*.lua"))
   end)
 
+  it("makes the same pack of the same files, however they were asked for", function()
+    local names, first, second = {}, source.disk(), source.disk()
+    for i = 1, 50 do
+      names[i] = ("%s/%d.lua"):format(dir, i)
+      if i % 2 == 0 then write(i .. ".lua", "text") end
+    end
+    for i = 1, 50 do first:read(names[i]) end
+    for i = 50, 1, -1 do second:read(names[i]) end
+    assert.equal(first:pack(), second:pack())
+    write("7.lua", "other")
+    local third = source.disk()
+    for i = 1, 50 do third:read(names[i]) end
+    assert.not_equal(first:pack(), third:pack())
+  end)
+
   it("answers the same from a pack, and from nothing else", function()
     write("a.lua", "one")
     local disk = source.disk()
