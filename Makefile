@@ -58,7 +58,7 @@ BENCH_C  := $(filter-out bench/relay.c,$(wildcard bench/*.c))
 BENCH    := $(BUILD)/bench/load $(BUILD)/bench/relay
 ALL_C    := $(wildcard runtime/*.[ch] runtime/*/*.[ch] test-servers/*.[ch] bench/*.[ch])
 
-.PHONY: all help deps run build debug test test-only check sanitize lint format clean install rock
+.PHONY: all help deps run build debug test test-only check sanitize lint format docs clean install rock
 .PHONY: programs test-programs compiler FORCE bench bench-quick bench-figures bench-deps
 
 all: build
@@ -71,6 +71,7 @@ help:
 	@echo "make check     lint, tests, and the tests again on a build with sanitizers"
 	@echo "make lint      warnings as errors, luacheck, clang-format"
 	@echo "make format    apply clang-format"
+	@echo "make docs      bring the reference in docs/configuration.md up to the schema"
 	@echo "make deps      install the packages for all of this, where they are missing"
 	@echo "make bench     measure against nginx, HAProxy and a bare relay, into docs/benchmarks.md (long)"
 	@echo "make bench-quick  the same in three minutes; bench-figures prints the two short figures"
@@ -125,6 +126,13 @@ lint:
 
 format:
 	clang-format -i $(ALL_C)
+
+# The reference of the keys, anew from the schema. LUA_PATH for the library in this tree.
+PAGE := docs/configuration.md
+docs:
+	@LUA_PATH="lua/?.lua;;" $(LUAJIT) \
+	    -e 'text = require("gateway.reference").update(assert(io.open("$(PAGE)")):read("*a"))' \
+	    -e 'assert(io.open("$(PAGE)", "w")):write(text)'
 
 # One short line for each thing made; V=1 shows the commands.
 say = $(if $(V),,@printf '  %-4s %s\n' $(1) $@;)
