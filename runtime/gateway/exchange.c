@@ -598,6 +598,7 @@ struct gw_exchange *gw_exchange_new(struct gw_gateway *gateway, struct gw_stream
     x->gateway = gateway;
     x->generation = gw_generation_ref(gateway->current);
     x->client = client;
+    x->peer = client->conn->peer;
     x->start_ms = x->step_ms = gateway->loop->now_ms;
     gw_arena_init(&x->request_arena);
     gw_arena_init(&x->response_arena);

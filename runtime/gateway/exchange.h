@@ -76,6 +76,7 @@ struct gw_exchange {
     struct gw_generation *generation;
     struct gw_stream *client, *origin; /* borrowed; NULL when gone */
     struct gw_instance *instance;      /* a reference; set by gw_exchange_use */
+    struct gw_addr peer;               /* of the client, also when that is gone */
     struct gw_list node;
     struct gw_task_node task;
     struct gw_timer timer;

@@ -56,7 +56,7 @@ void gw_forward_request(const struct gw_exchange *x, struct gw_head *out)
         memcpy(out->fields, in->fields, in->count * sizeof *out->fields);
     out->expect_continue = false;
     char host[GW_ADDR_TEXT];
-    gw_addr_host(&x->client->conn->peer, host);
+    gw_addr_host(&x->peer, host);
     gw_fields_append(out, GW_SLICE("x-forwarded-for"), gw_slice_str(host));
     gw_fields_set(out, GW_SLICE("x-forwarded-proto"), in->scheme);
     if (in->authority.len)

@@ -187,10 +187,8 @@ static int core_client(lua_State *L)
 {
     struct gw_exchange *x = gw_handle_check(L, 1);
     char host[GW_ADDR_TEXT];
-    if (!x->client)
-        return 0;
-    lua_pushstring(L, gw_addr_host(&x->client->conn->peer, host));
-    lua_pushinteger(L, (lua_Integer)gw_addr_port(&x->client->conn->peer));
+    lua_pushstring(L, gw_addr_host(&x->peer, host));
+    lua_pushinteger(L, (lua_Integer)gw_addr_port(&x->peer));
     return 2;
 }
 

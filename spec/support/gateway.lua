@@ -88,6 +88,13 @@ local function configuration(options)
   return table.concat(lines, "\n") .. "\n"
 end
 
+--- Folders for `pluginPath`: the gateway's own, those of the specs, and those that come with gatewayd.
+---@return string[]
+function gateway.plugin_path()
+  local here = first_line_of "pwd"
+  return { "../plugins", here .. "/spec/support/plugins", here .. "/plugins" }
+end
+
 --- Starting ---------------------------------------------------------------------------------------
 
 ---@class spec.GatewayOptions

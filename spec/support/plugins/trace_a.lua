@@ -1,0 +1,1 @@
+return require("lib.trace")("trace_a", true)
