@@ -1,4 +1,17 @@
-/* HTTP/1.1 and 1.0 (RFC 9112) over llhttp, both sides. One stream at a time per connection. */
+/* HTTP/1.1 and 1.0 (RFC 9112) over llhttp, both sides. One stream at a time per connection.
+ *
+ * Choices where the RFCs leave one, or where more than they ask for is refused:
+ * - HTTP/1.2 to 1.9 count as 1.1; other major versions get 505, unknown methods and CONNECT 501.
+ * - One empty line in front of a request is passed over; bare CR and LF are refused everywhere.
+ * - Any Transfer-Encoding but one `chunked` in 1.1, and any repeated length, is refused with 400.
+ * - An absolute target and a Host that differ are refused, an empty Host too.
+ * - A Connection field that names what is meant for the backend (Host, Content-*, Authorization,
+ *   Cookie, X-Forwarded-*, …) is refused in a request; in a response that name is passed over.
+ * - Trailers are checked, bounded and dropped. A chunk has at most one extension with a value.
+ * - Expect with anything but 100-continue gets 400 (there is no error for 417).
+ * - A client that ends its sending, even if only that half, counts as gone while it is answered.
+ * - 101 is refused on both sides until there are tunnels.
+ */
 #ifndef GW_HTTP_HTTP1_H
 #define GW_HTTP_HTTP1_H
 
