@@ -38,6 +38,13 @@ function gateway.time()
   return core.time()
 end
 
+--- Waits, from inside a hook; everything else goes on meanwhile. Raises where a hook can't wait: inside of
+--- table.sort, string.gsub and other functions of C that call back, and while a file is loaded.
+---@param seconds number
+function gateway.sleep(seconds)
+  core.sleep(seconds)
+end
+
 --- The number of the worker this runs in, from 1; 0 while a configuration is only checked.
 ---@return integer
 function gateway.worker()

@@ -46,6 +46,7 @@ enum gw_body_mode { GW_BODY_PLAIN, GW_BODY_SSE_BYTES, GW_BODY_SSE_EVENTS };
 
 /* An answer of the gateway's own. */
 struct gw_reply {
+    struct gw_reply *older; /* one whose head is the response until this one takes its place */
     struct gw_arena arena;
     struct gw_head head;
     struct gw_buf body;

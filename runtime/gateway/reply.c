@@ -6,18 +6,25 @@
 
 void gw_reply_free(struct gw_reply *reply)
 {
-    if (!reply)
-        return;
-    gw_buf_clear(&reply->body);
-    gw_arena_clear(&reply->arena);
-    free(reply);
+    while (reply) {
+        struct gw_reply *older = reply->older;
+        gw_buf_clear(&reply->body);
+        gw_arena_clear(&reply->arena);
+        free(reply);
+        reply = older;
+    }
 }
 
 struct gw_reply *gw_reply_new(struct gw_exchange *x, unsigned status)
 {
-    gw_reply_free(x->reply);
-    struct gw_reply *reply = calloc(1, sizeof *reply);
+    struct gw_reply *reply = calloc(1, sizeof *reply), *last = x->reply;
     GW_CHECK(reply != NULL);
+    reply->older = last;
+    if (last && x->response != &last->head) {
+        reply->older = last->older;
+        last->older = NULL;
+        gw_reply_free(last);
+    }
     gw_arena_init(&reply->arena);
     gw_buf_init(&reply->body);
     gw_head_init(&reply->head, &reply->arena);

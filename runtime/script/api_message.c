@@ -336,9 +336,7 @@ static int read_body(lua_State *L, struct gw_exchange *x)
 {
     if (gw_relay_hold_upload(x) != GW_AGAIN)
         return gw_api_push_body(L, x);
-    struct gw_task *task = gw_task_current(L);
-    if (!task)
-        return luaL_error(L, "ctx.req.body: no hook runs here that could wait for it");
+    struct gw_task *task = gw_task_may_wait(L, "ctx.req.body");
     task->state = GW_TASK_WAITING;
     task->wait = GW_WAIT_BODY;
     return lua_yield(L, 0);

@@ -7,6 +7,8 @@
 #include "gateway/exchange.h"
 #include "script/api.h"
 
+enum { IDLE_MAX = 256 }; /* threads kept for the next hooks; a storm may need many more */
+
 static void wake(struct gw_timer *timer)
 {
     struct gw_task *task = GW_CONTAINER(timer, struct gw_task, timer);
@@ -50,6 +52,7 @@ struct gw_task *gw_task_take(struct gw_vm *vm, struct gw_exchange *x)
 {
     struct gw_list *node = gw_list_take(&vm->idle_tasks);
     struct gw_task *task = node ? GW_CONTAINER(node, struct gw_task, node) : task_new(vm);
+    vm->idle_count -= node != NULL;
     task->state = GW_TASK_RUNNING;
     task->x = x;
     return task;
@@ -66,10 +69,16 @@ int gw_task_resume(struct gw_task *task, int nargs)
 
 void gw_task_give(struct gw_task *task)
 {
+    struct gw_vm *vm = task->vm;
     lua_settop(task->co, 0);
     task->state = GW_TASK_IDLE;
     task->x = NULL;
-    gw_list_push_front(&task->vm->idle_tasks, &task->node);
+    if (vm->idle_count == IDLE_MAX) {
+        gw_task_discard(task);
+        return;
+    }
+    vm->idle_count++;
+    gw_list_push_front(&vm->idle_tasks, &task->node);
 }
 
 void gw_task_discard(struct gw_task *task)
@@ -89,6 +98,7 @@ void gw_task_drop_idle(struct gw_vm *vm)
 {
     while (!gw_list_empty(&vm->idle_tasks))
         gw_task_discard(GW_CONTAINER(vm->idle_tasks.next, struct gw_task, node));
+    vm->idle_count = 0;
 }
 
 struct gw_task *gw_task_current(lua_State *L)
@@ -100,12 +110,22 @@ struct gw_task *gw_task_current(lua_State *L)
     return task;
 }
 
-int gw_task_sleep(lua_State *L)
+struct gw_task *gw_task_may_wait(lua_State *L, const char *what)
 {
     struct gw_task *task = gw_task_current(L);
-    double seconds = luaL_checknumber(L, 1);
     if (!task)
-        return luaL_error(L, "sleep: no exchange runs here");
+        luaL_error(L, "%s: no hook runs here that could wait", what);
+    /* Looked at before anything is armed: the error of a yield that fails may be caught. */
+    if (!lua_isyieldable(L))
+        luaL_error(L, "%s: a hook can't wait inside of a callback from C (table.sort, string.gsub)",
+                   what);
+    return task;
+}
+
+int gw_task_sleep(lua_State *L)
+{
+    struct gw_task *task = gw_task_may_wait(L, "sleep");
+    double seconds = luaL_checknumber(L, 1);
     if (!(seconds >= 0 && seconds < 1e9))
         return luaL_error(L, "sleep: not a time: %f", seconds);
     task->state = GW_TASK_WAITING;

@@ -42,6 +42,8 @@ void gw_task_discard(struct gw_task *task);
 void gw_task_drop_idle(struct gw_vm *vm);
 /* The task whose hook runs on L; NULL at the top level of a file. */
 struct gw_task *gw_task_current(lua_State *L);
+/* The same, where a function is about to wait; a Lua error, which names it, where none can. */
+struct gw_task *gw_task_may_wait(lua_State *L, const char *what);
 /* Lua: core.sleep(seconds); yields. */
 int gw_task_sleep(lua_State *L);
 

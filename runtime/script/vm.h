@@ -44,6 +44,7 @@ struct gw_vm {
     int source;                /* where its files came from */
     int json_decode, json_encode;
     struct gw_list idle_tasks;
+    unsigned idle_count;
     unsigned tasks; /* live ones, idle or not */
 };
 

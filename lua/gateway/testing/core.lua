@@ -31,6 +31,7 @@ function core.log(level, text)
 end
 
 function core.now() return state.now end
+function core.sleep(seconds) state.now = state.now + seconds end
 function core.time() return 1700000000 + state.now end
 
 function core.list(dir)
