@@ -98,12 +98,16 @@ uint64_t gw_relay_keepalive_due(const struct gw_exchange *x)
     return since + s->sse_keepalive_ms;
 }
 
-/* Tells the backend that what it sent has gone on. */
+/* Tells the backend that what it sent has gone on. Its silence counts from here: before, it may
+ * have had something to say and not been heard. */
 static void credit(struct gw_exchange *x)
 {
     size_t n = x->uncredited;
     x->uncredited = 0;
-    if (n && x->origin)
+    if (n == 0)
+        return;
+    x->relay.upstream_ms = x->gateway->loop->now_ms;
+    if (x->origin)
         gw_stream_consumed(x->origin, n);
 }
 
@@ -287,7 +291,9 @@ static enum gw_err relay_events(struct gw_exchange *x, struct gw_buf *out)
     if (!r->started && !begin_stream(x, out))
         return GW_AGAIN;
     for (unsigned n = 0; !gw_buf_empty(&x->body); n++) {
-        if (n == GW_TURN_EVENTS || before - x->body.len >= GW_TURN_BYTES) {
+        /* Hooks may make much out of little: what came out counts, too. */
+        if (n == GW_TURN_EVENTS || before - x->body.len >= GW_TURN_BYTES ||
+            out->len >= GW_TURN_BYTES) {
             gw_exchange_wake(x);
             return GW_AGAIN;
         }

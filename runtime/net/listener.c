@@ -4,6 +4,7 @@
 #include "net/listener.h"
 
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <string.h>
 #include <unistd.h>
 #include "base/log.h"
@@ -11,8 +12,19 @@
 enum {
     ACCEPT_BURST = 16, /* per readiness: those already served must get their turn */
     RETRY_MS = 100,
-    WARN_EVERY_MS = 10000
+    WARN_EVERY_MS = 10000,
+    UNSENT_MAX = 128 * 1024
 };
+
+/* Accepted sockets inherit it. The kernel would queue megabytes for a client that is slow: too much
+ * memory for thousands of them, and room in so long a queue comes so rarely that a slow client
+ * looks like one that takes nothing. */
+static void bound_queue(int fd)
+{
+    int unsent = UNSENT_MAX;
+
+    setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent));
+}
 
 int gw_listener_bind(struct gw_addr *addr, int backlog)
 {
@@ -23,6 +35,7 @@ int gw_listener_bind(struct gw_addr *addr, int backlog)
     if (fd < 0)
         return -1;
     bound.len = sizeof(bound.sa);
+    bound_queue(fd);
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) == 0 &&
         bind(fd, &addr->sa.any, addr->len) == 0 && listen(fd, backlog) == 0 &&
         getsockname(fd, &bound.sa.any, &bound.len) == 0) {

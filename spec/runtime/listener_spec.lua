@@ -80,6 +80,15 @@ describe("a listener", function()
     C.gw_listener_stop(listener.listener)
   end)
 
+  it("hands over connections whose queue in the kernel stays short", function()
+    local IPPROTO_TCP, TCP_NOTSENT_LOWAT = 6, 25
+    local listener = net.listener(loop, fd, on_accept)
+    connect(1)
+    net.turn_until(loop, function() return #accepted == 1 end)
+    assert.equal(131072, net.sockopt(accepted[1], IPPROTO_TCP, TCP_NOTSENT_LOWAT))
+    C.gw_listener_stop(listener.listener)
+  end)
+
   it("takes sixteen at most before the others get their turn", function()
     local listener = net.listener(loop, fd, on_accept)
     connect(20)

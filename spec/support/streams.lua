@@ -183,6 +183,14 @@ function Stream:rest(timeout)
   return ahead .. bytes, how
 end
 
+--- How the gateway's log says that it ended: "ok", "client_gone", "upstream_truncated", …
+---@param gw spec.Gateway
+---@return string
+function Stream:logged_end(gw)
+  local line = gw:wait_log("msg=request x=" .. self.origin:get "X-Request-Id")
+  return line:match "end=(%S+)"
+end
+
 --- Whoever has sent something to the gateway before this call has been heard when it returns: a request
 -- has gone all the way through the same worker, in several turns of its loop.
 ---@param gw spec.Gateway
