@@ -232,12 +232,15 @@ local function expect_reply(ctx, entry, hook, verdict)
 end
 
 -- Runs the response hooks of the plugins that lie outside of `slot`, innermost first. Those around
--- a hook that replies see its reply.
+-- a hook that replies see its reply; those around one that raises are run again, see Program.response.
 local function run_response(ctx, rule, slot)
   local list = rule.response
   for i = 1, #list do
     local entry = list.entries[i]
-    if entry.slot < slot then expect_reply(ctx, entry, "on_response", list[i](ctx)) end
+    if entry.slot < slot then
+      ctx._responding = entry.slot
+      expect_reply(ctx, entry, "on_response", list[i](ctx))
+    end
   end
 end
 
@@ -378,16 +381,19 @@ function Program:balance(ctx)
   return chosen.index
 end
 
---- Runs the response hooks, up.
+--- Runs the response hooks, up. When one raises, the runtime calls this again with the error as the
+--- response, for the hooks around that one.
 ---@param ctx gateway.Context
 ---@return any REPLY or nil
 function Program.response(_, ctx)
-  local rule = ctx._rule
+  local rule, slot = ctx._rule, ctx._responding or math.huge
+  ctx._responding = 0
   -- Answers of the gateway's own may come here after a hook read ctx.res.
   rawset(ctx, "res", nil)
-  if rule.session then session.on_response(rule.session, ctx) end
+  if rule.session and slot > 0 then session.on_response(rule.session, ctx) end
   ctx._replied = false
-  run_response(ctx, rule, math.huge)
+  run_response(ctx, rule, slot)
+  ctx._responding = nil
   if ctx._replied then return REPLY end
 end
 

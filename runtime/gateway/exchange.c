@@ -280,7 +280,7 @@ static enum gw_step step_head(struct gw_exchange *x)
         enum gw_hook_result result = hooks(x)->response(x);
         if (result == GW_HOOK_WAIT)
             return GW_STEP_WAIT;
-        x->head_seen = true;
+        x->head_seen = result != GW_HOOK_FAIL; /* the hooks around see the error as an answer */
         if (result != GW_HOOK_NEXT)
             return after_hook(x, result, GW_STEP_HEAD);
     }

@@ -98,7 +98,7 @@ end
 ---@param name string
 ---@param routes? boolean it has a route hook as well
 return function(name, routes)
-  local plugin = { name = name }
+  local plugin = { name = name, schema = { note = { type = "string" } } }
 
   if routes then
     function plugin.route(ctx) return act(ctx, "Route") end
