@@ -36,12 +36,14 @@ static void stream_bytes(struct crew *crew, struct client *c, const char *bytes,
     message_feed(&c->message, bytes, n, room + ROOM, &len);
     if (c->message.state == MESSAGE_HEAD)
         return;
-    if (c->message.state != MESSAGE_BODY || c->message.status != 200 || !c->message.is_events ||
-        c->events.carry_len > ROOM) {
+    /* It was open, even if its end came with its beginning. */
+    bool is_good = c->message.status == 200 && c->message.is_events;
+    if (is_good)
+        client_ready(crew, c);
+    if (!is_good || c->message.state != MESSAGE_BODY || c->events.carry_len > ROOM) {
         client_broken(crew, c);
         return;
     }
-    client_ready(crew, c);
     if (len > 0)
         events_feed(&c->events, &crew->options->rules, &crew->share->tally, room + ROOM, len,
                     crew->now_us);
