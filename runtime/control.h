@@ -7,7 +7,8 @@
 
 enum gw_order {
     /* master to worker */
-    GW_ORDER_LOAD,   /* make this generation ready; descriptors: pack, traffic, admin or none */
+    GW_ORDER_LOAD,   /* make this generation ready; descriptors: pack, traffic, admin or none. The
+                      * pack alone: serve what is open with it, and end */
     GW_ORDER_SWAP,   /* serve with it */
     GW_ORDER_DROP,   /* forget it: somebody could not load it */
     GW_ORDER_DRAIN,  /* finish what is open and end */

@@ -4,6 +4,7 @@
 #include "master.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include "base/check.h"
 #include "base/map.h"
 #include "config/settings.h"
 #include "config/yaml.h"
@@ -22,7 +24,8 @@
 
 enum { SHARED_BYTES = 32 << 20, DICT_BYTES = 24 << 20, BACKLOG = 4096, RESPAWN_MS = 500 };
 
-enum worker_state { WORKER_NONE, WORKER_LOADING, WORKER_LOADED, WORKER_SERVING, WORKER_ENDING };
+/* LOADED: it has been told to serve, or will be when the others have loaded, too. */
+enum worker_state { WORKER_NONE, WORKER_LOADING, WORKER_LOADED, WORKER_SERVING };
 
 struct worker_slot {
     enum worker_state state;
@@ -31,6 +34,7 @@ struct worker_slot {
     struct ev_io io;
     uint64_t started_ms;
     uint64_t generation; /* the one it was last told to load */
+    bool retiring;       /* one too many for that: it gets no listeners, and ends when it is idle */
 };
 
 /* One version of the configuration, as the workers get it. */
@@ -44,6 +48,9 @@ struct version {
 
 enum ending { ENDING_NO, ENDING_DRAIN, ENDING_NOW };
 
+/* Why to reload. HUP is answered even when nothing has changed. */
+enum cause { CAUSE_NONE, CAUSE_CHANGE, CAUSE_HUP };
+
 struct master {
     const char *file, *lua_dir;
     struct gw_loop loop;
@@ -52,8 +59,9 @@ struct master {
     struct gw_dict *dict;
     struct gw_watch *watch;
     struct gw_script_env env;
-    struct version current, next; /* next.number 0: no reload under way */
-    bool again;                   /* something changed while a reload was under way */
+    struct version current, next; /* next.number 0: none is being loaded */
+    bool swapping;                /* not all workers have said that they serve with current */
+    enum cause again;             /* a reload that was wanted while one was under way */
     uint64_t last_number;
     uint64_t last_tried; /* hash of the pack that was tried last: said once is enough */
     struct worker_slot workers[GW_MAX_WORKERS + 1];
@@ -82,27 +90,42 @@ static void print_error(const char *line, void *data)
     fprintf(stderr, "%s\n", line);
 }
 
-static void log_error(const char *line, void *data)
+/* Mistakes are kept until it is known whether they are news: each is said once. */
+static void keep_error(const char *line, void *data)
 {
-    (void)data;
-    struct gw_log_line out;
-    gw_log_begin(&out, GW_LOG_ERROR, "configuration");
-    gw_log_cstr(&out, "error", line);
-    gw_log_end(&out);
+    fwrite(line, 1, strlen(line) + 1, data);
 }
 
-/* For a change nobody asked about: most are none, and a mistake is to be said once. */
-static void say_nothing(const char *line, void *data)
+static void log_errors(const char *lines, size_t len)
 {
-    (void)line;
-    (void)data;
+    for (const char *line = lines; line < lines + len; line += strlen(line) + 1) {
+        struct gw_log_line out;
+        gw_log_begin(&out, GW_LOG_ERROR, "configuration");
+        gw_log_cstr(&out, "error", line);
+        gw_log_end(&out);
+    }
 }
 
 static void watch_path(const char *path, bool is_dir, void *data)
 {
     (void)data;
-    if (master.watch)
-        gw_watch_add(master.watch, path, is_dir);
+    gw_watch_add(master.watch, path, is_dir);
+}
+
+static void want_reload(enum cause cause)
+{
+    if (cause > master.again)
+        master.again = cause;
+}
+
+static void watch_files(struct gw_vm *vm)
+{
+    if (!master.watch)
+        return;
+    gw_watch_begin(master.watch);
+    gw_vm_watch(vm, watch_path, NULL);
+    if (gw_watch_end(master.watch))
+        want_reload(CAUSE_CHANGE);
 }
 
 /* The pack goes to the workers as a sealed-off file: all of them see what the master saw. */
@@ -123,18 +146,16 @@ static int pack_file(const char *pack, size_t len)
 }
 
 /* Loads from disk and keeps pack and settings. *seen: a hash of all that was read. */
-static bool load_files(struct version *version, gw_vm_report *report, uint64_t *seen)
+static bool load_files(struct version *version, gw_vm_report *report, void *data, uint64_t *seen)
 {
     struct gw_vm *vm = gw_vm_new(&master.env);
     if (!vm)
         return false;
-    bool good = gw_vm_load(vm, master.file, NULL, 0, report, NULL);
+    bool good = gw_vm_load(vm, master.file, NULL, 0, report, data);
     size_t len = 0;
     const char *pack = gw_vm_pack(vm, &len);
     *seen = pack ? gw_hash(gw_slice_of(pack, len)) : 0;
-    if (master.watch)
-        gw_watch_clear(master.watch);
-    gw_vm_watch(vm, watch_path, NULL);
+    watch_files(vm);
     if (good) {
         gw_vm_push(vm, "settings");
         version->pack = pack ? pack_file(pack, len) : -1;
@@ -201,27 +222,6 @@ static void drop_version(struct version *v)
     *v = no_version;
 }
 
-static bool serves(const struct worker_slot *w)
-{
-    return w->state != WORKER_NONE && w->state != WORKER_ENDING;
-}
-
-static void order(struct worker_slot *w, enum gw_order what, const struct version *v)
-{
-    struct gw_message message = {.order = what, .generation = v ? v->number : 0};
-    if (what == GW_ORDER_LOAD) {
-        message.fds[message.fd_count++] = v->pack;
-        message.fds[message.fd_count++] = v->traffic;
-        if (v->admin >= 0)
-            message.fds[message.fd_count++] = v->admin;
-        w->generation = v->number;
-        w->state = WORKER_LOADING;
-    }
-    /* A worker that can't be told is dead or dying: SIGCHLD will say so. */
-    if (!gw_control_send(w->control, &message))
-        gw_log(GW_LOG_WARN, "pid %d can't be told: %m", (int)w->pid);
-}
-
 static unsigned cores(void)
 {
     long n = sysconf(_SC_NPROCESSORS_ONLN);
@@ -231,6 +231,30 @@ static unsigned cores(void)
 static unsigned wanted_workers(const struct gw_settings *s)
 {
     return s->workers ? s->workers : cores();
+}
+
+static bool lives(const struct worker_slot *w)
+{
+    return w->state != WORKER_NONE;
+}
+
+static void order(struct worker_slot *w, enum gw_order what, const struct version *v)
+{
+    struct gw_message message = {.order = what, .generation = v ? v->number : 0};
+    if (what == GW_ORDER_LOAD) {
+        message.fds[message.fd_count++] = v->pack;
+        w->generation = v->number;
+        w->state = WORKER_LOADING;
+        w->retiring = (unsigned)(w - master.workers) > wanted_workers(&v->settings);
+    }
+    if (what == GW_ORDER_LOAD && !w->retiring) {
+        message.fds[message.fd_count++] = v->traffic;
+        if (v->admin >= 0)
+            message.fds[message.fd_count++] = v->admin;
+    }
+    /* A worker that can't be told is dead or dying: SIGCHLD will say so. */
+    if (!gw_control_send(w->control, &message))
+        gw_log(GW_LOG_WARN, "pid %d can't be told: %m", (int)w->pid);
 }
 
 static void on_control(struct ev_loop *loop, struct ev_io *io, int revents);
@@ -283,17 +307,12 @@ static bool spawn(unsigned number)
     return true;
 }
 
-/* As many workers as the configuration wants; those beyond it finish what they have. */
+/* As many workers as the configuration wants; those beyond it retire by what LOAD gives them. */
 static void set_workers(void)
 {
-    for (unsigned i = 1; i <= GW_MAX_WORKERS; i++) {
-        struct worker_slot *w = &master.workers[i];
-        if (i <= master.wanted && w->state == WORKER_NONE && !spawn(i))
+    for (unsigned i = 1; i <= master.wanted; i++) {
+        if (!lives(&master.workers[i]) && !spawn(i))
             gw_timer_start(&master.loop, &master.respawn, RESPAWN_MS);
-        if (i > master.wanted && serves(w)) {
-            w->state = WORKER_ENDING;
-            order(w, GW_ORDER_DRAIN, NULL);
-        }
     }
 }
 
@@ -306,14 +325,14 @@ static void respawn(struct gw_timer *timer)
 
 static void end(enum ending how);
 
-static void reload(bool asked);
+static void reload(enum cause cause);
 
 static void finish_reload(void)
 {
-    if (!master.again)
-        return;
-    master.again = false;
-    reload(false);
+    enum cause cause = master.again;
+    master.again = CAUSE_NONE;
+    if (cause != CAUSE_NONE)
+        reload(cause);
 }
 
 static void log_reload_failed(void)
@@ -326,9 +345,11 @@ static void refuse_next(void)
 {
     for (unsigned i = 1; i <= GW_MAX_WORKERS; i++) {
         struct worker_slot *w = &master.workers[i];
-        if (serves(w) && w->generation == master.next.number) {
+        if (lives(w) && w->generation == master.next.number) {
             order(w, GW_ORDER_DROP, &master.next);
             w->state = WORKER_SERVING;
+            w->generation = master.current.number;
+            w->retiring = i > master.wanted;
         }
     }
     drop_version(&master.next);
@@ -336,78 +357,119 @@ static void refuse_next(void)
     finish_reload();
 }
 
-/* All workers have the new version: from here on it is the current one. */
-static void adopt_next(void)
+/* Said when it is so: from here on every new request is served by it. */
+static void check_swapped(void)
 {
     struct gw_log_line line;
-    drop_version(&master.current);
-    master.current = master.next;
-    master.next = no_version;
+    if (!master.swapping)
+        return;
     for (unsigned i = 1; i <= GW_MAX_WORKERS; i++) {
-        struct worker_slot *w = &master.workers[i];
-        if (serves(w))
-            order(w, GW_ORDER_SWAP, &master.current);
+        if (master.workers[i].state == WORKER_LOADED)
+            return;
     }
-    const struct gw_settings *s = &master.current.settings;
-    gw_log_setup(s->log_level, s->log_format, s->log_file[0] ? s->log_file : NULL);
+    master.swapping = false;
     gw_stat_add(&master.stats->slot[0], GW_STAT_RELOADS, 1);
     gw_log_begin(&line, GW_LOG_INFO, "reloaded");
     gw_log_int(&line, "generation", (int64_t)master.current.number);
     gw_log_end(&line);
-    master.wanted = wanted_workers(s);
-    set_workers();
     finish_reload();
 }
 
-static void check_reload(void)
+/* All workers have the new version: from here on it is the current one. */
+static void adopt_next(void)
+{
+    drop_version(&master.current);
+    master.current = master.next;
+    master.next = no_version;
+    master.swapping = true;
+    for (unsigned i = 1; i <= GW_MAX_WORKERS; i++) {
+        struct worker_slot *w = &master.workers[i];
+        if (lives(w))
+            order(w, GW_ORDER_SWAP, &master.current);
+    }
+    const struct gw_settings *s = &master.current.settings;
+    gw_log_setup(s->log_level, s->log_format, s->log_file[0] ? s->log_file : NULL);
+    master.wanted = wanted_workers(s);
+    set_workers();
+    check_swapped();
+}
+
+static void check_loaded(void)
 {
     if (!master.next.number)
         return;
     for (unsigned i = 1; i <= GW_MAX_WORKERS; i++) {
         const struct worker_slot *w = &master.workers[i];
-        if (serves(w) && (w->generation != master.next.number || w->state != WORKER_LOADED))
+        if (lives(w) && (w->generation != master.next.number || w->state != WORKER_LOADED))
             return;
     }
     adopt_next();
 }
 
-/* asked: by HUP, so that it is tried and reported even when nothing has changed. */
-static void reload(bool asked)
+static bool can_log(const struct gw_settings *s)
 {
-    uint64_t seen = 0;
-    if (master.ending != ENDING_NO)
-        return;
-    if (master.next.number || !master.ready) {
-        master.again = true;
-        return;
-    }
-    struct version next = no_version;
-    bool good = load_files(&next, asked ? log_error : say_nothing, &seen);
-    if (!asked && seen == master.last_tried) {
-        drop_version(&next);
-        return;
-    }
-    if (!good && !asked)
-        load_files(&next, log_error, &seen);
-    master.last_tried = seen;
-    if (!good || !bind_doors(&next)) {
-        drop_version(&next);
-        log_reload_failed();
-        return;
-    }
-    next.number = ++master.last_number;
-    master.next = next;
+    int fd = s->log_file[0] ? open(s->log_file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640)
+                            : STDERR_FILENO;
+    if (fd < 0)
+        gw_log(GW_LOG_ERROR, "can't write to %s: %m", s->log_file);
+    else if (fd != STDERR_FILENO)
+        close(fd);
+    return fd >= 0;
+}
+
+/* A worker that does not serve yet gets it as soon as it does. */
+static void load_next(struct version *next)
+{
+    next->number = ++master.last_number;
+    master.next = *next;
     for (unsigned i = 1; i <= GW_MAX_WORKERS; i++) {
-        if (serves(&master.workers[i]))
+        if (master.workers[i].state == WORKER_SERVING)
             order(&master.workers[i], GW_ORDER_LOAD, &master.next);
     }
-    check_reload();
+    check_loaded();
+}
+
+/* Reads the files and, when they are news, reports their mistakes or makes a version of them. */
+static void try_files(enum cause cause)
+{
+    struct version next = no_version;
+    uint64_t seen = 0;
+    char *errors = NULL;
+    size_t len = 0;
+    FILE *kept = open_memstream(&errors, &len);
+    GW_CHECK(kept != NULL);
+    bool good = load_files(&next, keep_error, kept, &seen);
+    fclose(kept);
+    bool news = cause == CAUSE_HUP || seen != master.last_tried;
+    if (news)
+        log_errors(errors, len);
+    free(errors);
+    if (news && good && can_log(&next.settings) && bind_doors(&next)) {
+        master.last_tried = seen;
+        load_next(&next);
+        return;
+    }
+    drop_version(&next);
+    master.last_tried = seen;
+    if (news)
+        log_reload_failed();
+    finish_reload();
+}
+
+static void reload(enum cause cause)
+{
+    if (master.ending != ENDING_NO)
+        return;
+    if (!master.next.number && !master.swapping && master.ready)
+        try_files(cause);
+    else
+        want_reload(cause);
 }
 
 static void on_change(void *data)
 {
     (void)data;
-    reload(false);
+    reload(CAUSE_CHANGE);
 }
 
 static void say_ready(void)
@@ -418,21 +480,27 @@ static void say_ready(void)
             return;
     }
     master.ready = true;
+    finish_reload();
     gw_log_begin(&line, GW_LOG_INFO, "ready");
     gw_log_int(&line, "workers", master.wanted);
     gw_log_end(&line);
-    finish_reload();
 }
 
+/* What it failed may be refused already, because another worker failed as well. */
 static void on_failed(struct worker_slot *w, uint64_t generation)
 {
-    if (generation == master.next.number) {
+    if (master.next.number && generation == master.next.number) {
         refuse_next();
         return;
     }
+    if (generation != master.current.number)
+        return;
     gw_log(GW_LOG_ERROR, "pid %d can't load the configuration it is to serve with", (int)w->pid);
-    if (!master.ready)
-        master.code = 3;
+    if (master.ready) {
+        kill(w->pid, SIGKILL);
+        return;
+    }
+    master.code = 3;
     end(ENDING_NOW);
 }
 
@@ -444,7 +512,7 @@ static void obey(struct worker_slot *w, const struct gw_message *message)
             return;
         w->state = WORKER_LOADED;
         if (w->generation == master.next.number)
-            check_reload();
+            check_loaded();
         else
             order(w, GW_ORDER_SWAP, &master.current);
         return;
@@ -457,7 +525,7 @@ static void obey(struct worker_slot *w, const struct gw_message *message)
         w->state = WORKER_SERVING;
         if (!master.ready)
             say_ready();
-        /* A reload that began while this one was being forked includes it now. */
+        check_swapped();
         if (master.next.number && w->generation != master.next.number)
             order(w, GW_ORDER_LOAD, &master.next);
         return;
@@ -473,22 +541,23 @@ static void on_control(struct ev_loop *loop, struct ev_io *io, int revents)
     struct gw_message message;
     int got;
     while ((got = gw_control_receive(io->fd, &message)) > 0) {
-        if (w->state != WORKER_ENDING)
+        if (master.ending == ENDING_NO)
             obey(w, &message);
     }
     if (got < 0)
         ev_io_stop(loop, io);
 }
 
-static void log_death(unsigned number, pid_t pid, int status)
+static void log_end(unsigned number, pid_t pid, int status)
 {
     struct gw_log_line line;
-    gw_log_begin(&line, GW_LOG_ERROR, "worker died");
+    bool well = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    gw_log_begin(&line, well ? GW_LOG_INFO : GW_LOG_ERROR, well ? "worker ended" : "worker died");
     gw_log_int(&line, "worker", number);
     gw_log_int(&line, "pid", pid);
     if (WIFSIGNALED(status))
         gw_log_cstr(&line, "signal", strsignal(WTERMSIG(status)));
-    else
+    else if (!well)
         gw_log_int(&line, "code", WEXITSTATUS(status));
     gw_log_end(&line);
 }
@@ -501,23 +570,32 @@ static unsigned living(void)
     return n;
 }
 
+/* A version that a worker dies of while it loads is refused as one that it can't load. */
+static void go_on_without(const struct worker_slot *dead, bool well)
+{
+    uint64_t lived = master.loop.now_ms - dead->started_ms;
+    bool of_next = dead->state == WORKER_LOADING && dead->generation == master.next.number;
+    gw_timer_start(&master.loop, &master.respawn, lived < RESPAWN_MS ? RESPAWN_MS : 0);
+    if (of_next && !well)
+        refuse_next();
+    check_loaded();
+    check_swapped();
+}
+
 static void bury_worker(unsigned number, int status)
 {
-    struct worker_slot *w = &master.workers[number];
-    bool expected = w->state == WORKER_ENDING || master.ending != ENDING_NO;
-    uint64_t lived = master.loop.now_ms - w->started_ms;
-    if (!expected || (WIFEXITED(status) && WEXITSTATUS(status) != 0))
-        log_death(number, w->pid, status);
-    if (expected && WIFEXITED(status) && WEXITSTATUS(status) && !master.code)
+    struct worker_slot *w = &master.workers[number], dead = *w;
+    bool well = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    if (master.ending != ENDING_NOW || WIFEXITED(status))
+        log_end(number, w->pid, status);
+    if (master.ending != ENDING_NO && !well && WIFEXITED(status) && !master.code)
         master.code = WEXITSTATUS(status);
     ev_io_stop(master.loop.ev, &w->io);
     close(w->control);
     gw_stats_forget(&master.stats->slot[number]);
     *w = (struct worker_slot){.control = -1};
-    if (master.ending != ENDING_NO)
-        return;
-    check_reload();
-    gw_timer_start(&master.loop, &master.respawn, lived < RESPAWN_MS ? RESPAWN_MS : 0);
+    if (master.ending == ENDING_NO)
+        go_on_without(&dead, well);
 }
 
 static void reap(void)
@@ -560,7 +638,7 @@ static void reopen_logs(void)
 {
     gw_log_reopen();
     for (unsigned i = 1; i <= GW_MAX_WORKERS; i++) {
-        if (serves(&master.workers[i]))
+        if (lives(&master.workers[i]))
             order(&master.workers[i], GW_ORDER_REOPEN, NULL);
     }
 }
@@ -574,7 +652,7 @@ static void on_signal(struct ev_loop *loop, struct ev_signal *signal, int revent
         reap();
         return;
     case SIGHUP:
-        reload(true);
+        reload(CAUSE_HUP);
         return;
     case SIGUSR1:
         reopen_logs();
@@ -612,7 +690,7 @@ static bool make_shared(void)
 /* The first version, from disk; its mistakes go to stderr as plain lines. */
 static int load_first(void)
 {
-    if (!load_files(&master.current, print_error, &master.last_tried))
+    if (!load_files(&master.current, print_error, NULL, &master.last_tried))
         return 1;
     const struct gw_settings *s = &master.current.settings;
     if (!gw_log_setup(s->log_level, s->log_format, s->log_file[0] ? s->log_file : NULL)) {

@@ -12,9 +12,13 @@ struct gw_watch;
  * system has no inotify instance left. */
 struct gw_watch *gw_watch_new(struct gw_loop *loop, void (*on_change)(void *data), void *data);
 void gw_watch_free(struct gw_watch *watch);
-/* Forgets what was watched; then add all that matters now. */
-void gw_watch_clear(struct gw_watch *watch);
-/* A file (its folder is watched), or a folder in which any Lua file matters. */
+/* What matters is told anew between begin and end, after it was read. What was watched before stays
+ * so meanwhile: no change falls between two watches. True: something is watched that was not, and
+ * may have changed since it was read. */
+void gw_watch_begin(struct gw_watch *watch);
+bool gw_watch_end(struct gw_watch *watch);
+/* A file (its folder is watched, and the links on the way to it), or a folder in which any Lua file
+ * matters. What is not there is noticed when it appears. */
 void gw_watch_add(struct gw_watch *watch, const char *path, bool is_dir);
 /* The inotify descriptor, to be closed in a child. */
 int gw_watch_fd(const struct gw_watch *watch);

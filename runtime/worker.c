@@ -17,7 +17,13 @@
 #include "net/listener.h"
 #include "script/hooks.h"
 
-enum { BALANCE_MS = 20, DRAIN_CHECK_MS = 20, STREAMS_APART = 8, STREAMS_APART_PERCENT = 3 };
+enum {
+    BALANCE_MS = 20,
+    DRAIN_CHECK_MS = 20,
+    BREAK_MS = 500, /* for what was broken off at the deadline to be told so */
+    STREAMS_APART = 8,
+    STREAMS_APART_PERCENT = 3
+};
 
 struct door {
     struct gw_listener listener;
@@ -35,7 +41,9 @@ struct worker {
     struct gw_timer balance, drain_check;
     struct gw_generation *loaded; /* ready, not serving yet */
     int loaded_traffic, loaded_admin;
+    bool draining;              /* told to end; nothing calls it back */
     uint64_t drain_deadline_ms; /* 0: none */
+    bool broken_off;            /* the deadline has passed, and another one runs */
 };
 
 static struct worker worker;
@@ -155,6 +163,27 @@ static void on_load(struct gw_message *message)
         drop_loaded();
 }
 
+static void open_doors(void)
+{
+    struct gw_gateway *gateway = &worker.gateway;
+    gw_timer_stop(&worker.loop, &worker.drain_check);
+    gateway->draining = false;
+    open_door(&worker.traffic, worker.loaded_traffic, &traffic_events);
+    open_door(&worker.admin, worker.loaded_admin, &admin_events);
+    worker.loaded_traffic = worker.loaded_admin = -1;
+    gateway->count->alive = 1;
+}
+
+/* No new connections; those that are idle end now, and the process with the last one. */
+static void finish_what_is_open(void)
+{
+    worker.gateway.count->alive = 0;
+    gw_timer_stop(&worker.loop, &worker.balance);
+    close_door(&worker.traffic);
+    gw_gateway_drain(&worker.gateway);
+    gw_timer_start(&worker.loop, &worker.drain_check, 0);
+}
+
 static void on_swap(uint64_t number)
 {
     struct gw_generation *next = worker.loaded;
@@ -163,40 +192,48 @@ static void on_swap(uint64_t number)
     const struct gw_settings *s = &next->settings;
     gw_log_setup(s->log_level, s->log_format, s->log_file[0] ? s->log_file : NULL);
     gw_gateway_swap(&worker.gateway, next);
-    open_door(&worker.traffic, worker.loaded_traffic, &traffic_events);
-    open_door(&worker.admin, worker.loaded_admin, &admin_events);
-    worker.loaded_traffic = worker.loaded_admin = -1;
+    if (worker.draining) {
+        /* It keeps the doors it has. */
+    } else if (worker.loaded_traffic >= 0) {
+        open_doors();
+    } else {
+        close_door(&worker.admin);
+        finish_what_is_open();
+    }
     drop_loaded();
-    worker.gateway.count->alive = 1;
     tell(GW_ORDER_SERVING, number);
+}
+
+static bool is_done(void)
+{
+    const struct gw_gateway *gateway = &worker.gateway;
+    return gw_list_empty(&gateway->exchanges) && gateway->connections == 0;
 }
 
 static void drain_check(struct gw_timer *timer)
 {
-    struct gw_gateway *gateway = &worker.gateway;
-    if (gw_list_empty(&gateway->exchanges) && gw_list_empty(&gateway->codecs)) {
+    bool late = worker.drain_deadline_ms && worker.loop.now_ms >= worker.drain_deadline_ms;
+    if (is_done() || (late && worker.broken_off)) {
         gw_loop_stop(&worker.loop);
         return;
     }
-    if (worker.drain_deadline_ms && worker.loop.now_ms >= worker.drain_deadline_ms) {
-        gw_gateway_abort(gateway, GW_ERR_SHUTDOWN);
-        worker.drain_deadline_ms = 0;
+    if (late) {
+        gw_gateway_abort(&worker.gateway, GW_ERR_SHUTDOWN);
+        worker.broken_off = true;
+        worker.drain_deadline_ms = worker.loop.now_ms + BREAK_MS;
     }
     gw_timer_start(&worker.loop, timer, DRAIN_CHECK_MS);
 }
 
+/* The management listener stays, and says what goes on. */
 static void drain(void)
 {
-    if (worker.gateway.draining)
+    if (worker.draining)
         return;
-    worker.gateway.count->alive = 0;
-    gw_timer_stop(&worker.loop, &worker.balance);
-    close_door(&worker.traffic);
-    close_door(&worker.admin);
-    gw_gateway_drain(&worker.gateway);
+    worker.draining = true;
     uint64_t limit = worker.gateway.current ? worker.gateway.current->settings.drain_ms : 0;
     worker.drain_deadline_ms = limit ? worker.loop.now_ms + limit : 0;
-    gw_timer_start(&worker.loop, &worker.drain_check, 0);
+    finish_what_is_open();
 }
 
 static void obey(struct gw_message *message)

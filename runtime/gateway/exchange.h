@@ -17,9 +17,9 @@ struct gw_gateway {
     struct gw_pool pool;
     struct gw_generation *current;
     struct gw_list exchanges;
-    struct gw_list codecs; /* client connections */
-    unsigned connections;
-    unsigned worker; /* from 1 */
+    struct gw_list codecs; /* client connections, and those of the management listener */
+    unsigned connections;  /* of them, those for traffic */
+    unsigned worker;       /* from 1 */
     bool draining;
     struct gw_http_limits
         limits; /* of client connections; kept here, as they outlive generations */

@@ -47,6 +47,8 @@ static void on_gone(struct gw_codec *codec)
 {
     struct gw_gateway *gateway = codec->owner;
     gw_list_remove(&codec->node);
+    if (codec->listener == &admin_door)
+        return;
     gateway->connections--;
     gw_stat_add(gateway->count, GW_STAT_CONNECTIONS, -1);
 }
@@ -60,16 +62,18 @@ static const struct gw_codec_host client_host = {
 void gw_gateway_accept(struct gw_gateway *gateway, int fd, const struct gw_addr *peer,
                        enum gw_door door)
 {
-    gateway->connections++;
-    gw_stat_add(gateway->count, GW_STAT_CONNECTIONS, 1);
-    gw_stat_add(gateway->count, GW_STAT_ACCEPTED, 1);
     struct gw_codec *codec =
         gw_http1_serve(gateway->loop, fd, peer, &gw_tcp, &gateway->limits, &client_host, gateway);
     gw_list_push(&gateway->codecs, &codec->node);
-    unsigned limit = gateway->current->settings.max_connections;
-    if (door == GW_DOOR_ADMIN)
+    if (door == GW_DOOR_ADMIN) {
         codec->listener = &admin_door;
-    else if (limit && gw_stats_sum(gateway->stats, GW_STAT_CONNECTIONS) > limit)
+        return;
+    }
+    gateway->connections++;
+    gw_stat_add(gateway->count, GW_STAT_CONNECTIONS, 1);
+    gw_stat_add(gateway->count, GW_STAT_ACCEPTED, 1);
+    unsigned limit = gateway->current->settings.max_connections;
+    if (limit && gw_stats_sum(gateway->stats, GW_STAT_CONNECTIONS) > limit)
         codec->listener = &full_house;
 }
 
@@ -93,6 +97,8 @@ void gw_gateway_adopt(struct gw_exchange *x)
     x->generation = gw_generation_ref(current);
     gw_generation_unref(old);
     gw_relay_remode(x);
+    if (x->relay.wanted != x->relay.mode)
+        gw_exchange_wake(x); /* part of an event may wait that need not wait any more */
     gw_exchange_arm(x);
 }
 
