@@ -58,22 +58,30 @@ local function start_driver(env)
   error("chromedriver found no port", 3)
 end
 
+local function start_session(self)
+  local env = { HOME = self.dir, XDG_CONFIG_HOME = self.dir, XDG_CACHE_HOME = self.dir }
+  self.process, self.port = start_driver(env)
+  self.root = "/session/" .. self:_command("POST", "/session", capabilities(self.dir)).sessionId
+end
+
 --- Starts a browser with one empty window. Raises when there is none to start.
 ---@return spec.Browser
 function webdriver.start()
   local pipe = assert(io.popen("mktemp -d"))
   local self = setmetatable({ dir = pipe:read("*l"), root = "" }, Browser)
   pipe:close()
-  local env = { HOME = self.dir, XDG_CONFIG_HOME = self.dir, XDG_CACHE_HOME = self.dir }
-  self.process, self.port = start_driver(env)
-  self.root = "/session/" .. self:_command("POST", "/session", capabilities(self.dir)).sessionId
-  return self
+  local ok, why = pcall(start_session, self)
+  if ok then return self end
+  self:stop()
+  error(why, 2)
 end
 
 --- Ends the browser and removes its profile.
 function Browser:stop()
-  pcall(self._command, self, "DELETE", "")
-  self.process:kill()
+  if self.process then
+    pcall(self._command, self, "DELETE", "")
+    self.process:kill()
+  end
   os.execute("rm -rf '" .. self.dir .. "'")
 end
 
