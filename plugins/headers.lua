@@ -44,8 +44,23 @@ local function listed(where, map)
   return list
 end
 
+-- A request has exactly one Host.
+local function check_host(where, conf)
+  if where ~= "request" then return end
+  for _, name in ipairs(conf.remove) do
+    if name:lower() == "host" then error("request.remove: a request needs its Host", 0) end
+  end
+  for name in pairs(conf.add) do
+    if name:lower() == "host" then error("request.add: a request has one Host; set it", 0) end
+  end
+  for name, items in pairs(conf.set) do
+    if name:lower() == "host" and #items ~= 1 then error("request.set: a request has one Host", 0) end
+  end
+end
+
 local function compiled(where, conf)
   for _, name in ipairs(conf.remove) do check_name(where .. ".remove", name) end
+  check_host(where, conf)
   return {
     set = listed(where .. ".set", conf.set),
     add = listed(where .. ".add", conf.add),

@@ -147,6 +147,10 @@ static bool is_host(lua_State *L, const struct gw_head *head, int name)
 
 static int set_host(lua_State *L, struct gw_head *head, int index)
 {
+    if (lua_istable(L, index) && lua_objlen(L, index) == 1) {
+        lua_rawgeti(L, index, 1);
+        lua_replace(L, index);
+    }
     struct gw_slice host = check_text(L, index, "host");
     if (!gw_authority_ok(host))
         return luaL_error(L, "host: \"%s\" is not a host", host.ptr);

@@ -42,6 +42,9 @@ describe("headers", function()
       ["request.remove: Transfer%-Encoding is the gateway's own"] =
         { request = { remove = { "Transfer-Encoding" } } },
       ["request.set.X: a header is one line"] = { request = { set = { X = "a\nb" } } },
+      ["request.remove: a request needs its Host"] = { request = { remove = { "host" } } },
+      ["request.add: a request has one Host"] = { request = { add = { Host = "a" } } },
+      ["request.set: a request has one Host"] = { request = { set = { HOST = { "a", "b" } } } },
       ['unknown key "requst"'] = { requst = {} },
     }) do
       assert.error_matches(function() headers(conf) end, text)

@@ -291,6 +291,17 @@ refuses("req", "has its scheme as it is", "scheme", "https", "scheme can't be se
 refuses("req", "has its query table as it is", "query", {}, "query can't be set")
 refuses("req", "has its headers object as it is", "headers", {}, "headers can't be set")
 refuses("req", "has no other member to set", "uri", "/", "uri can't be set")
+add("req", "sets the host by a list of one", {
+  run = function(req)
+    req.headers.host = { "other.example" }
+    return req.host
+  end,
+  gives = { "other.example" },
+})
+add("req", "refuses two hosts", {
+  run = function(req) req.headers.host = { "a.example", "b.example" } end,
+  raises = "^host: expected text, got table",
+})
 add("req", "refuses a host that is none by its header", {
   run = function(req) req.headers.Host = "a b" end, raises = "^host: ",
 })

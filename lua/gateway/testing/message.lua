@@ -164,6 +164,7 @@ local function check_target(name, value, allow_query)
 end
 
 local function check_host(value)
+  if type(value) == "table" and #value == 1 then value = value[1] end
   value = text_of("host", value)
   local name, port = value:match("^([^:]+):?(%d*)$")
   if value:find("^%[") then name, port = value:match("^%[([%x:.]+)%]:?(%d*)$") end
