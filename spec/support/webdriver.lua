@@ -59,7 +59,7 @@ local function start_driver(env)
 end
 
 local function start_session(self)
-  local env = { HOME = self.dir, XDG_CONFIG_HOME = self.dir, XDG_CACHE_HOME = self.dir }
+  local env = { HOME = self.dir, TMPDIR = self.dir, XDG_CONFIG_HOME = self.dir, XDG_CACHE_HOME = self.dir }
   self.process, self.port = start_driver(env)
   self.root = "/session/" .. self:_command("POST", "/session", capabilities(self.dir)).sessionId
 end
