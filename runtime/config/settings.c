@@ -90,7 +90,7 @@ static void read_frontend(struct reader *r, struct gw_settings *s)
     s->client.idle_ms = duration(r, "frontend.http.idleTimeout");
     s->client.body_ms = s->client.head_ms;
     s->client.linger_ms = 2000;
-    s->write_ms = duration(r, "frontend.http.writeTimeout");
+    s->write_ms = s->client.write_ms = duration(r, "frontend.http.writeTimeout");
     s->max_connections = (unsigned)number(r, "frontend.http.maxConnections");
     s->sse_enabled = boolean(r, "frontend.sse.enabled");
     s->sse_write_ms = duration(r, "frontend.sse.writeTimeout");

@@ -274,8 +274,12 @@ static enum gw_step step_head(struct gw_exchange *x)
     gw_relay_upload(x);
     if (x->reply && x->reply->set)
         take_reply(x);
-    if (!x->response)
-        return x->origin_closed ? origin_without_answer(x) : GW_STEP_WAIT;
+    if (!x->response && x->origin_closed)
+        return origin_without_answer(x);
+    if (!x->response) {
+        gw_exchange_arm(x);
+        return GW_STEP_WAIT;
+    }
     if (!x->head_seen && (x->hook_flags & GW_HAS_RESPONSE)) {
         enum gw_hook_result result = hooks(x)->response(x);
         if (result == GW_HOOK_WAIT)
@@ -414,6 +418,16 @@ static void sooner(struct deadline *best, uint64_t from, uint64_t after, enum gw
         *best = (struct deadline){from + after, why, upstream};
 }
 
+/* Since when the backend has been the one to act: it has the whole request, or does not take it.
+ * 0: it waits for the client's. */
+static uint64_t asked_since(const struct gw_exchange *x)
+{
+    if (!x->origin || (!x->upload_sent && !gw_stream_pending(x->origin)))
+        return 0;
+    uint64_t written = x->origin->conn->write_ms;
+    return written > x->sent_ms ? written : x->sent_ms;
+}
+
 static struct deadline next_deadline(const struct gw_exchange *x)
 {
     const struct gw_settings *s = &x->generation->settings;
@@ -421,11 +435,12 @@ static struct deadline next_deadline(const struct gw_exchange *x)
     bool stream = x->relay.mode != GW_BODY_PLAIN;
     if (x->why == GW_OK)
         sooner(&best, x->start_ms, x->timeout_ms, GW_ERR_TOTAL_TIMEOUT, true);
-    if (x->step == GW_STEP_HEAD && !x->response)
-        sooner(&best, x->sent_ms, s->response_head_ms, GW_ERR_RESPONSE_TIMEOUT, true);
+    uint64_t asked = x->step == GW_STEP_HEAD && !x->response ? asked_since(x) : 0;
+    if (asked)
+        sooner(&best, asked, s->response_head_ms, GW_ERR_RESPONSE_TIMEOUT, true);
     if (x->step != GW_STEP_RELAY)
         return best;
-    if (stream && !x->relay.pending_event && !x->uncredited)
+    if (stream && x->origin && !x->relay.pending_event && !x->uncredited)
         sooner(&best, x->relay.upstream_ms, s->sse_silence_ms, GW_ERR_SILENCE_TIMEOUT, true);
     if (x->client && gw_stream_pending(x->client))
         sooner(&best, x->client->conn->write_ms, stream ? s->sse_write_ms : s->write_ms,

@@ -16,6 +16,7 @@ struct gw_http_limits {
     uint64_t head_ms;        /* a whole head, from its first byte; 0 = no limit */
     uint64_t idle_ms;        /* between requests of a connection; 0 = no limit */
     uint64_t body_ms;        /* no progress in a request's body (server side); 0 = no limit */
+    uint64_t write_ms;       /* the same of an answer that nobody looks after any more */
     uint64_t linger_ms;      /* how long a refused connection is drained */
 };
 
@@ -60,7 +61,7 @@ struct gw_codec {
     struct gw_conn *conn;
     const struct gw_http_limits *limits; /* outlives the codec */
     struct gw_list node;                 /* in its owner's list */
-    uint64_t idle_since_ms; /* its owner's: not touched by the codec */
+    uint64_t idle_since_ms;              /* its owner's: not touched by the codec */
 };
 
 enum { GW_CODEC_MAGIC = 0x67776364 };

@@ -192,7 +192,8 @@ static void deliver_end(struct gw_http1 *h)
 static void after_head(struct gw_http1 *h)
 {
     if (h->rx == GW_H1_DONE) {
-        gw_timer_stop(h->loop, &h->timer);
+        if (!h->stream->base.sent) /* else it watches over the answer */
+            gw_timer_stop(h->loop, &h->timer);
         deliver_end(h);
     } else if (h->rx == GW_H1_BODY && h->server) {
         gw_h1_arm(h, h->stream->await_continue ? 0 : h->codec.limits->body_ms);
@@ -321,7 +322,7 @@ static void stop_drain(struct gw_http1 *h)
     h->keep = false;
     h->rx = GW_H1_DONE;
     if (h->stream)
-        gw_h1_arm(h, h->codec.limits->idle_ms);
+        gw_h1_arm(h, h->codec.limits->write_ms);
     else
         linger(h);
 }
@@ -487,12 +488,12 @@ static void run(struct gw_http1 *h)
 /* An answer that nobody looks after any more, to a client that takes nothing. */
 static void check_writing(struct gw_http1 *h)
 {
-    uint64_t max = h->codec.limits->idle_ms, still = h->loop->now_ms - gw_h1_conn(h)->write_ms;
+    uint64_t max = h->codec.limits->write_ms, still = h->loop->now_ms - gw_h1_conn(h)->write_ms;
 
-    if (still >= max)
+    if (max && still >= max)
         fail(h, GW_ERR_WRITE_TIMEOUT);
     else
-        gw_h1_arm(h, max - still);
+        gw_h1_arm(h, max ? max - still : 0);
 }
 
 static void on_task(struct gw_task_node *task)

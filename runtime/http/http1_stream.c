@@ -69,6 +69,8 @@ static enum gw_err stream_send_head(struct gw_stream *stream, const struct gw_he
         return fail_later(h, GW_ERR_NOT_IMPLEMENTED);
     if (h->server)
         answer_early(h, s, final);
+    if (gw_buf_empty(&gw_h1_conn(h)->out)) /* its bytes wait from now on, not from the last ones */
+        gw_h1_conn(h)->write_ms = h->loop->now_ms;
     gw_h1_write_head(s, &gw_h1_conn(h)->out, head);
     stream->head_sent = final;
     h->flush_due = true;
@@ -82,7 +84,7 @@ static void answered(struct gw_http1 *h)
     if (h->rx == GW_H1_BODY)
         gw_h1_start_drain(h);
     else
-        gw_h1_arm(h, h->codec.limits->idle_ms);
+        gw_h1_arm(h, h->codec.limits->write_ms);
 }
 
 static enum gw_err stream_send(struct gw_stream *stream, struct gw_buf *body, bool end)

@@ -23,7 +23,7 @@ describe("a fault", function()
         { id = "api", path = "/*", serviceName = "api", plugins = plugin and { "p" } },
         { id = "down", path = "/down", serviceName = "down", plugins = plugin and { "p" } },
       },
-      files = plugin and { ["plugins/p.lua"] = ("local plugin = { name = 'p' }\n%s\nreturn plugin\n"):format(plugin) },
+      files = { ["plugins/p.lua"] = ("local plugin = {name = 'p'} %s return plugin"):format(plugin or "") },
       config = config,
     }
   end
@@ -88,6 +88,61 @@ describe("a fault", function()
       local code, _, err = gateway.run { "-t", "-c", gw.conf }
       assert.equal(1, code)
       assert.match("no hook runs here", err)
+    end)
+  end)
+
+  describe("of time:", function()
+    it("a connection that lay idle for long has not been stuck for long", function()
+      local gw = start([[
+        function plugin.on_response()
+          local start = os.clock()
+          while os.clock() - start < 0.05 do end
+        end
+      ]], { frontend = { sse = { writeTimeout = 0.2 } }, backend = { http = { keepAlive = false } } })
+      local client = send(gw, { path = "/one" })
+      server:request():ok "one"
+      assert.equal("one", (client:response():body()))
+      assert.same({ nil, "timeout" }, { client:read_some(0.4) })
+      client:send(http.format { path = "/two" })
+      local received = server:request()
+      received:reply "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+      local stream = client:response()
+      assert.equal(200, stream.status)
+      received:reply "data: x\n\n"
+      assert.equal("x", stream:event().data)
+    end)
+
+    it("a backend that waits for the rest of a request is not late", function()
+      local gw = start(nil, { backend = { http = { responseHeaderTimeout = 0.3 } } })
+      local client = http.connect(gw.port)
+      client:send "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc"
+      local received = server:request()
+      assert.same({ nil, "timeout" }, { client:read_some(0.6) })
+      client:send "def"
+      assert.equal("abcdef", received:body())
+      received:ok "thanks"
+      assert.equal("thanks", (client:response():body()))
+    end)
+
+    it("a backend that has the whole request and says nothing is late", function()
+      local gw = start(nil, { backend = { http = { responseHeaderTimeout = 0.1 } } })
+      local client = http.connect(gw.port)
+      client:send "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc"
+      local received = server:request()
+      client:send "def"
+      assert.equal(504, client:response().status)
+      assert.not_equal("timeout", received.conn:wait_end())
+    end)
+
+    it("a backend that takes no more of a request is late", function()
+      local gw = start(nil, { backend = { http = { responseHeaderTimeout = 0.2 } } })
+      local client = http.connect(gw.port)
+      client:send "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+      local received = server:request()
+      local chunk = ("8000\r\n%s\r\n"):format(("x"):rep(0x8000))
+      repeat until not client:send(chunk, 0.05)
+      assert.equal(504, client:response().status)
+      assert.not_equal("timeout", received.conn:wait_end())
     end)
   end)
 end)

@@ -338,7 +338,7 @@ describe("a request that is answered early", function()
 
   it("ends also when the answer is stuck and the body waits for nobody", function()
     for _, body in ipairs { "", ("a"):rep(40000) } do
-      local side = server { hold = true, linger_ms = 40, idle_ms = 40 }
+      local side = server { hold = true, linger_ms = 40, write_ms = 40 }
       send(side, POST .. "Content-Length: 50000\r\n\r\n" .. body)
       side.streams[1]:reply { body = ("x"):rep(4 * 1024 * 1024) }
       http1.turn_until(loop, function() return C.gw_conn_count() == 0 end)
@@ -528,7 +528,7 @@ describe("time", function()
   end)
 
   it("ends an answer that nobody takes and nobody looks after", function()
-    local side = server { idle_ms = 40 }
+    local side = server { write_ms = 40 }
     send(side, GET)
     side.streams[1]:reply { body = ("x"):rep(4 * 1024 * 1024) }
     assert.truthy(gone(side):find("close write_timeout, gone", 1, true))

@@ -287,7 +287,7 @@ end
 
 local DEFAULTS = {
   max_header_bytes = 4096, max_headers = 20, max_body_bytes = 0,
-  head_ms = 0, idle_ms = 0, body_ms = 0, linger_ms = 1000,
+  head_ms = 0, idle_ms = 0, body_ms = 0, write_ms = 0, linger_ms = 1000,
 }
 
 local function new_side(options)
