@@ -97,10 +97,11 @@ static void take_event(struct events *e, const struct events_rules *rules, struc
     check_sequence(e, rules, tally, event->id);
     if (!tally->measuring)
         return;
-    tally->units++;
     e->window++;
-    if (!e->silent)
-        hist_add(&tally->latency, now_us > sent_us ? now_us - sent_us : 0);
+    if (e->silent)
+        return;
+    tally->units++;
+    hist_add(&tally->latency, now_us > sent_us ? now_us - sent_us : 0);
 }
 
 /* One line that is not empty. Returns false for what no contender should have put there. */

@@ -30,7 +30,7 @@ struct events {
     uint64_t window; /* events in the window */
     char *carry;     /* the beginning of an incomplete event */
     size_t carry_len;
-    bool silent; /* its latencies do not count */
+    bool silent; /* checked, but neither counted nor timed */
 };
 
 /* Takes bytes of the stream, without framing, that were read at now_us (CLOCK_MONOTONIC). `bytes`

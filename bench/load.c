@@ -263,8 +263,8 @@ static void measure(const struct options *o, struct shared *shared, struct measu
     uint64_t start = now_us(), cpu = watch_cpu_ns(&o->watch);
 
     if (!wait_until_ready(o, shared)) {
-        fprintf(stderr, "load: only %u of %u clients are open\n", ready_count(o, shared),
-                o->clients);
+        fprintf(stderr, "load: only %u of %u clients are open after %.1f s\n",
+                ready_count(o, shared), o->clients, (double)(now_us() - start) / 1e6);
         exit(1);
     }
     m->open_s = (double)(now_us() - start) / 1e6;

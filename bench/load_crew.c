@@ -74,7 +74,9 @@ void client_send(struct crew *crew, struct client *c, const char *text, size_t n
 
 void client_broken(struct crew *crew, struct client *c)
 {
-    crew->share->tally.broken++;
+    if (crew->share->tally.broken++ == 0)
+        fprintf(stderr, "load: a client broke off (status %u, %s)\n", c->message.status,
+                c->open ? "open" : "not open yet");
     client_close(crew, c);
 }
 

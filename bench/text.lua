@@ -1,0 +1,53 @@
+--- text: the words of docs/benchmarks.md that stand around the tables. Used by report.lua.
+local text = {}
+
+text.head = [[
+# Benchmarks
+
+What an event costs in gatewayd, nginx, HAProxy and in a relay that parses nothing. Written by `make bench`
+(half an hour or more) or `make bench-quick` (three minutes); `make bench-deps` installs the other proxies
+from Debian. Figures of one machine on one day: run it on yours. The tools are in `bench/`, none of them
+needs root.
+
+]]
+
+text.method = [[
+Two workers on two cores are not measured: with origin and load generator the machine has no second core to
+give.
+
+## How it is measured
+
+- **One origin, one load generator, one contender at a time**, all started afresh for each run. The
+  contender has core 1 for itself; the origin (`build/sse_server`) and the load generator
+  (`build/bench/load`) share core 0. Where a scenario has several workers, all share all cores.
+- **Every event is checked**: the sequence of ids in each stream, the length and content of the data, and
+  that nothing else stands in the stream. A lost, doubled, reordered or changed event or a broken stream
+  fails the run; it is listed under the table and its figures are left out. The specs of the load generator
+  show that it sees each of these faults.
+- **CPU time** is the contender's own, user and system, all its processes and threads, from the CPU clocks
+  of the processes, divided by the units of the same window. What the kernel does for loopback packets is
+  mostly charged to whoever sends them, so the delivery to the contender is the origin's, and the delivery
+  to the client the contender's: the same for all.
+- **The floor** is `bench/relay.c`: accept, dial, one `recv` and one `send` for each readiness, in both
+  directions.
+- **Latency** goes from the time of sending, which the origin writes into each event, to the read of the
+  client. It holds what the origin and the load generator add by sharing a core (`no proxy` tells how much).
+  At a rate, a request counts from when it was due.
+- **Memory** is the proportional set size over all processes. Per idle stream it is the difference to the
+  start; what a proxy sets aside at its start for connections to come stands in a column of its own.
+- **Runs alternate**: each round takes the contenders in turn and begins with another one. Tables show the
+  median, with the least and the most in brackets; ratios are taken within a round. With quick runs of a
+  second or two, read a difference below a tenth as none.
+
+]]
+
+text.configurations = [[
+## Configurations
+
+Ports are free ones of the run. Buffers of 16 KiB in nginx only where streams are fast; HAProxy's are 16 KiB
+by default, gatewayd's are not configured. Filters: `plugins/event_filter.lua`, `plugins/event_rewrite.lua`,
+`bench/plugins/`, and `bench/nginx_filter.lua`.
+
+]]
+
+return text
