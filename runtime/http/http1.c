@@ -107,14 +107,12 @@ void gw_h1_break_off(struct gw_http1 *h, const struct gw_h1_stream *s, enum gw_e
 {
     bool hopeless = why == GW_ERR_CLIENT_GONE || why == GW_ERR_WRITE_TIMEOUT || why == GW_ERR_IO ||
                     why == GW_ERR_RESET || why == GW_ERR_SHUTDOWN;
-    bool to_eof = ends_by_closing(h, s);
 
-    if (!h->server || !s->base.head_sent || hopeless || to_eof) {
-        gw_h1_conn(h)->reset = to_eof;
+    gw_h1_conn(h)->reset = ends_by_closing(h, s);
+    if (!h->server || !s->base.head_sent || hopeless)
         hang_up(h);
-    } else {
+    else
         linger(h); /* what was received of the answer is still worth something */
-    }
 }
 
 /* Refusals: answers of the codec's own, to requests that never became a stream or that broke in the

@@ -7,6 +7,7 @@
 #include "net/conn.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netinet/tcp.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -14,7 +15,7 @@
 #include <unistd.h>
 #include "base/slab.h"
 
-enum { LINGER_MAX_BYTES = 256 * 1024, KEEPALIVE_PROBES = 3 };
+enum { LINGER_MAX_BYTES = 256 * 1024, DELIVERY_LOOK_MS = 5, KEEPALIVE_PROBES = 3 };
 
 static struct gw_slab conns;
 
@@ -201,13 +202,33 @@ bool gw_conn_readable(const struct gw_conn *conn)
 
 /* Lingering. */
 
+/* A reset destroys what the peer's kernel has not got, so it waits for that, as long as it gets
+ * less. Nothing tells when it is there: we have to look. */
+static void await_delivery(struct gw_conn *conn)
+{
+    uint64_t now_ms = conn->loop->now_ms;
+    int queued = 0;
+
+    ioctl(conn->fd, SIOCOUTQ, &queued);
+    size_t left = conn->out.len + (size_t)queued;
+    if (left < conn->undelivered)
+        conn->write_ms = now_ms;
+    conn->undelivered = left;
+    if (left == 0 || now_ms >= conn->write_ms + conn->linger_ms)
+        gw_conn_close(conn);
+    else
+        gw_timer_start(conn->loop, &conn->timer, DELIVERY_LOOK_MS);
+}
+
 /* Once our end is out and the peer's end has come, nothing is left to wait for. */
 static void linger_step(struct gw_conn *conn, bool progress)
 {
-    bool sent = gw_buf_empty(&conn->out);
+    bool done = gw_buf_empty(&conn->out) && conn->saw_eof && !conn->reset;
 
-    if ((sent && conn->saw_eof) || conn->bytes_in >= conn->linger_end)
+    if (done || conn->bytes_in >= conn->linger_end)
         gw_conn_close(conn);
+    else if (conn->reset)
+        await_delivery(conn);
     else if (progress)
         gw_timer_start(conn->loop, &conn->timer, conn->linger_ms);
 }
@@ -243,13 +264,14 @@ void gw_conn_linger(struct gw_conn *conn, uint64_t linger_ms)
     GW_CHECK_MAGIC(conn, GW_CONN_MAGIC);
     if (conn->state == GW_CONN_CLOSED || conn->state == GW_CONN_LINGER)
         return;
-    if (conn->state != GW_CONN_OPEN || conn->failed || conn->reset) {
+    if (conn->state != GW_CONN_OPEN || conn->failed) {
         gw_conn_close(conn);
         return;
     }
     conn->state = GW_CONN_LINGER;
     conn->events = NULL;
-    conn->shut = true;
+    conn->shut = !conn->reset;
+    conn->undelivered = SIZE_MAX;
     conn->reading = true;
     conn->linger_ms = linger_ms;
     conn->linger_end = conn->bytes_in + LINGER_MAX_BYTES;
@@ -338,10 +360,12 @@ static void on_timer(struct gw_timer *timer)
 {
     struct gw_conn *conn = GW_CONTAINER(timer, struct gw_conn, timer);
 
-    if (conn->state == GW_CONN_LINGER)
-        gw_conn_close(conn);
-    else
+    if (conn->state != GW_CONN_LINGER)
         fail(conn, GW_ERR_DIAL_TIMEOUT);
+    else if (conn->reset)
+        await_delivery(conn);
+    else
+        gw_conn_close(conn);
 }
 
 static void try_write(struct gw_conn *conn)

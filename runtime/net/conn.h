@@ -56,6 +56,7 @@ struct gw_conn {
     uint64_t write_ms;     /* loop time when bytes last went, or when out became non-empty */
     uint64_t linger_ms;    /* in LINGER: how long the peer may do nothing */
     uint64_t linger_end;   /* in LINGER: the value of bytes_in at which patience ends */
+    size_t undelivered;    /* in LINGER before a reset: what the peer had not got at a last look */
     struct gw_timer timer; /* dial and linger deadlines; conn's own */
     struct gw_grave grave;
     uint64_t bytes_in, bytes_out;
@@ -91,7 +92,8 @@ void gw_conn_close(struct gw_conn *conn);
 /* Closes in stages: out is written, then FIN is sent, then what still comes is read and dropped for
  * at most linger_ms and 256 KiB, then all is closed (an early close would make the kernel send RST
  * and destroy an answer that is still on its way). While out is stuck, linger_ms counts from the
- * last byte that went. No event follows. */
+ * last byte that went. With conn->reset set RST comes in place of FIN, as soon as the peer has got
+ * all of it. No event follows. */
 void gw_conn_linger(struct gw_conn *conn, uint64_t linger_ms);
 /* True when the peer has closed or sent something, or it broke: looked at when an idle connection
  * is reused. */

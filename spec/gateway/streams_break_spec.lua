@@ -118,10 +118,12 @@ describe("a stream that breaks", function()
       for i = 1, 5000 do events[i] = ("id: %d\ndata: %s\n\n"):format(i, ("x"):rep(i % 100)) end
       local text = table.concat(events)
       for _, path in ipairs(PATHS) do
-        local stream = open { path = path }
-        stream:send(text)
-        stream.origin.conn:close()
-        assert_broken(text, stream)
+        for _, version in ipairs { "1.1", "1.0" } do
+          local stream = open { path = path, version = version }
+          stream:send(text)
+          stream.origin.conn:close()
+          assert_broken(text, stream)
+        end
       end
     end)
 

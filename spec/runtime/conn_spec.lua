@@ -567,7 +567,30 @@ describe("lingering", function()
     assert.is_true(sent >= LINGER_BYTES)
   end)
 
-  it("closes at once what never opened, is broken, or is to be reset", function()
+  it("resets when the peer has got all of it: a reset destroys what is on its way", function()
+    local user, peer = connected_tcp()
+    local answer = ("half an answer "):rep(1000000)
+    user:write(answer)
+    assert.is_true(writing(user.conn))
+    user.conn.reset = true
+    linger(user, 5000)
+    local got, ended = collect(peer)
+    assert.equal(#answer, #got)
+    assert.equal("reset", ended)
+    assert.equal(0, alive())
+  end)
+
+  it("resets a peer that takes nothing after a while", function()
+    local user = connected_tcp()
+    user:write(("x"):rep(8 * 1024 * 1024))
+    user.conn.reset = true
+    local due_ms = loop.now_ms + 30
+    linger(user, 30)
+    net.turn_until(loop, function() return alive() == 0 end)
+    assert.is_true(loop.now_ms >= due_ms)
+  end)
+
+  it("closes at once what never opened, is broken, or is to be reset and has nothing to say", function()
     local user, peer = connected_tcp()
     user.conn.reset = true
     linger(user, 5000)
