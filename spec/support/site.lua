@@ -103,6 +103,19 @@ function Site:get(path)
   return http.fetch(self.port, path).text
 end
 
+--- Waits until a GET is answered with this body: for changes that are noticed by themselves, perhaps in
+-- more than one step.
+---@param path string
+---@param text string
+function Site:wait_answer(path, text)
+  local last
+  local ok = pcall(sys.wait_until, function()
+    last = self:get(path)
+    return last == text
+  end, site.PATIENCE)
+  if not ok then error(("%s: %q, not %q; the log:\n%s"):format(path, last, text, self:log_text()), 2) end
+end
+
 --- Numbers of the management listener.
 ---@return table<string, number> by name, without the prefix
 function Site:metrics()
