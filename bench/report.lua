@@ -105,7 +105,15 @@ local COLUMNS = {
   }, LATENCIES),
 }
 
-local BASE = { relay = "bare relay", idle = "bare relay", filter = "nginx with Lua, decode and encode JSON" }
+COLUMNS.workers = columns({
+  { "CPU µs per UNIT", figure("cpu", number) }, { "× one worker", ratio("cpu") },
+  { "UNITs/s", plain("rate", count) },
+}, LATENCIES)
+
+local BASE = {
+  relay = "bare relay", idle = "bare relay", filter = "nginx with Lua, decode and encode JSON",
+  workers = "gatewayd, one worker",
+}
 
 -- A failed run has no figures.
 local function good_runs(runs)
@@ -162,6 +170,8 @@ local function line_of(command, pattern)
   return output_of(command):match(pattern) or "?"
 end
 
+local COMMAND = { quick = "`make bench-quick`", full = "`make bench`" }
+
 local function machine(all)
   local list = {
     { "processor", line_of("lscpu", "Model name:%s*([^\n]+)") .. ", " .. line_of("nproc", "%d+") .. " cores"
@@ -174,8 +184,9 @@ local function machine(all)
     { "nginx's Lua module", all.versions.lua or "not installed" },
     { "HAProxy", all.versions.haproxy or "not installed" },
     { "date", os.date("!%Y-%m-%d") },
-    { "run", ("%s, %.0f s; load average before it %s"):format(
-      all.depth == "quick" and "`make bench-quick`" or "`make bench`", all.seconds, all.load_before or "?") },
+    { "run", ("%s, %.0f s"):format(COMMAND[all.depth], all.seconds) },
+    { "other load", ("load average %s before it; %.1f %% of the cores' time went to the hypervisor"):format(
+      all.load_before or "?", all.stolen) },
   }
   local out = { "| | |\n|---|---|\n" }
   for _, item in ipairs(list) do out[#out + 1] = ("| %s | %s |\n"):format(item[1], item[2]) end

@@ -105,23 +105,21 @@ local function run_load(scenario, variant, running, seconds, cores)
 end
 
 local function plan_of(scenario, variant, ports, cores)
-  return {
-    origins = ports, workers = scenario.workers or 1, cores = cores, bulk = scenario.bulk,
-    filter = variant.filter,
-  }
+  local workers = variant.workers or scenario.workers or 1
+  return { origins = ports, workers = workers, cores = cores, filter = variant.filter, bulk = scenario.bulk }
 end
 
 -- Starts everything afresh and takes it down again. Raises where something does not start.
 ---@return bench.Run
 local function measure(scenario, variant, seconds, configs)
-  local spread = (scenario.workers or 1) > 1
-  local load_cores = spread and ALL_CORES or LOAD_CORE
+  local load_cores = scenario.spread and ALL_CORES or LOAD_CORE
   local origins, ports = start_origins(scenario.origins or 1, load_cores)
-  local plan = plan_of(scenario, variant, ports, spread and ALL_CORES or CONTENDER_CORE)
+  local plan = plan_of(scenario, variant, ports, scenario.spread and ALL_CORES or CONTENDER_CORE)
   local good, running = pcall(contenders.start, variant.contender, plan)
   local result = running
   if good then
-    configs[variant.contender .. (variant.filter and "+" .. variant.filter or "")] = running.config
+    local key = variant.contender .. (variant.filter and "+" .. variant.filter or "")
+    if not scenario.spread then configs[key] = configs[key] or running.config end
     good, result = pcall(run_load, scenario, variant, running, seconds, load_cores)
     running:stop()
   end
@@ -193,18 +191,32 @@ local function has_failed(results)
   return false
 end
 
+-- All time of the cores so far, and what the hypervisor has taken of it.
+local function cpu_time()
+  local sum, stolen, i = 0, 0, 0
+  for ticks in contenders.output_of("head -n 1 /proc/stat"):gmatch("%d+") do
+    i = i + 1
+    if i <= 8 then sum = sum + tonumber(ticks) end
+    if i == 8 then stolen = tonumber(ticks) end
+  end
+  return sum, stolen
+end
+
 local function main(args)
   local options = parse(args)
   local all = {
     depth = options.depth, results = {}, configs = {}, versions = contenders.versions(), start = sys.now(),
     load_before = contenders.output_of("uptime"):match("load average: ([%d.]+)"),
   }
+  local sum, stolen = cpu_time()
   for _, scenario in ipairs(scenarios) do
     if is_wanted(scenario, options) then
       all.results[scenario.id] = run_scenario(scenario, scenario[options.depth], all.versions, all.configs)
     end
   end
   all.seconds = sys.now() - all.start
+  local sum_now, stolen_now = cpu_time()
+  all.stolen = 100 * (stolen_now - stolen) / math.max(1, sum_now - sum)
   if options.out then
     report.write(options.out, all)
     say("%.0f s; written to %s\n", all.seconds, options.out)

@@ -6,6 +6,7 @@
 ---@field contender string
 ---@field filter? string
 ---@field reload? boolean reloads in the window
+---@field workers? integer
 ---@field over? string label of the variant whose cost is taken off in the column "over"
 ---@field load? table changes to the scenario's load
 
@@ -13,7 +14,7 @@
 ---@field id string
 ---@field title string
 ---@field note? string
----@field table "relay"|"idle"|"filter"|"reload" which columns
+---@field table "relay"|"idle"|"filter"|"reload"|"workers" which columns
 ---@field unit string
 ---@field variants bench.Variant[]
 ---@field load table options of the load generator; `mode` is its mode
@@ -21,6 +22,7 @@
 ---@field sent_per_unit? number events the contender got for each that came through
 ---@field origins? integer
 ---@field workers? integer
+---@field spread? boolean contender, origin and load generator share all cores
 ---@field bulk? boolean
 ---@field quick? {runs: integer, seconds: number} not in the quick run when missing
 ---@field full {runs: integer, seconds: number}
@@ -69,9 +71,10 @@ local scenarios = {
   {
     id = "idle", title = "9,500 idle streams", table = "idle",
     unit = "stream", variants = ALL,
-    note = "Opened all at once (4,000 attempts in flight), one worker; no event comes.",
+    note = "Opened all at once (4,000 attempts in flight), one worker; no event comes. gatewayd sends "
+      .. "keepalives every 30 s, which only the window of a full run is long enough for.",
     load = streams(9500, EVENTS .. NEVER, { in_flight = 4000, settle = 1 }),
-    quick = { runs = 1, seconds = 1.5 }, full = { runs = 3, seconds = 65 },
+    quick = { runs = 1, seconds = 1.5 }, full = { runs = 2, seconds = 62 },
   },
   {
     id = "idle4", title = "36,000 idle streams over four workers", table = "idle",
@@ -79,7 +82,7 @@ local scenarios = {
     note = "Two origins. HAProxy as four processes on one port, nginx with `reuseport`: a process has "
       .. "20,000 descriptors.",
     load = streams(36000, EVENTS .. NEVER, { in_flight = 2000, settle = 3 }),
-    workers = 4, origins = 2,
+    workers = 4, origins = 2, spread = true,
     full = { runs = 1, seconds = 35 },
   },
   {
@@ -152,6 +155,17 @@ local scenarios = {
     },
     load = streams(9500, EVENTS .. 1, { in_flight = 2000, settle = 1.5 }), per_stream = 1,
     quick = { runs = 1, seconds = 2 }, full = { runs = 3, seconds = 10 },
+  },
+  {
+    id = "workers", title = "Two workers", table = "workers", unit = "event", spread = true,
+    variants = {
+      { label = "gatewayd, one worker", contender = "gatewayd" },
+      { label = "gatewayd, two workers", contender = "gatewayd", workers = 2 },
+    },
+    note = "Eight firehose streams. The two cores carry origin and load generator as well, so this is no "
+      .. "test of throughput: it tells whether an event costs more when there are two workers.",
+    load = streams(8, EVENTS .. 0),
+    full = { runs = 5, seconds = 5 },
   },
   {
     id = "slow", title = "Slow clients beside others", table = "relay",

@@ -70,6 +70,9 @@ local LIST = {
   { "one JSON field edited, over byte mode, firehose", 1, "µs", over("filters_fast", FIELD) },
   { "opening a stream", 1.25, "× bare relay", to_relay("opens", "cpu") },
   { "CPU per ordinary keep-alive request", 1.35, "× bare relay", to_relay("requests", "cpu") },
+  { "CPU per event of two workers, firehose", 1.11, "× one worker", function(results)
+    return ratio_of(results, "workers", "cpu", "gatewayd, two workers", "gatewayd, one worker")
+  end },
   { "latest event in a run with reloads, past p99 without", 10, "ms", reload_delay },
 }
 

@@ -5,15 +5,16 @@ text.head = [[
 # Benchmarks
 
 What an event costs in gatewayd, nginx, HAProxy and in a relay that parses nothing. Written by `make bench`
-(half an hour or more) or `make bench-quick` (three minutes); `make bench-deps` installs the other proxies
+(an hour) or `make bench-quick` (three minutes); `make bench-deps` installs the other proxies
 from Debian. Figures of one machine on one day: run it on yours. The tools are in `bench/`, none of them
 needs root.
 
 ]]
 
 text.method = [[
-Two workers on two cores are not measured: with origin and load generator the machine has no second core to
-give.
+The throughput of two workers on two cores is not measured, as origin and load generator need one of them.
+What stands for it is the cost of an event, which may grow by a ninth where two workers are to carry 1.8 times
+what one does.
 
 ## How it is measured
 
