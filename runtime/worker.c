@@ -20,7 +20,7 @@
 enum {
     BALANCE_MS = 20,
     DRAIN_CHECK_MS = 20,
-    BREAK_MS = 500, /* for what was broken off at the deadline to be told so */
+    BREAK_MS = 2500, /* for what was broken off at the deadline: to be told so, and to close */
     STREAMS_APART = 8,
     STREAMS_APART_PERCENT = 3
 };
@@ -207,7 +207,9 @@ static void on_swap(uint64_t number)
 static bool is_done(void)
 {
     const struct gw_gateway *gateway = &worker.gateway;
-    return gw_list_empty(&gateway->exchanges) && gateway->connections == 0;
+    /* Connections that close in stages may have an answer on its way. */
+    return gw_list_empty(&gateway->exchanges) && gateway->connections == 0 &&
+           gw_conn_count() == gateway->pool.idle_count;
 }
 
 static void drain_check(struct gw_timer *timer)
