@@ -80,6 +80,23 @@ end
 return plugin
 ]]
 
+-- Thinks for as many milliseconds as the event says.
+local THINK = [[
+local gateway = require("gateway")
+local plugin = { name = "think" }
+
+function plugin.on_event(ctx, _, event)
+  local before = event.raw
+  gateway.sleep(tonumber(event.id) / 1000)
+  if event.raw ~= before then error("the event has changed meanwhile") end
+  if event.type == "drop" then return false end
+  if event.type == "close" then return ctx:close(event) end
+  event.data = event.data .. "!"
+end
+
+return plugin
+]]
+
 describe("events", function()
   local server, gw
 
@@ -97,6 +114,7 @@ describe("events", function()
           id = "marks", path = "/marks/*", serviceName = "api",
           plugins = { { mark = { as = "a" } }, { mark = { as = "b" } }, { mark = { as = "c" } } },
         },
+        { id = "think", path = "/think/*", serviceName = "api", plugins = { "think" } },
         {
           id = "around", path = "/around/*", serviceName = "api",
           plugins = { { mark = { as = "a" } }, "verdicts", { mark = { as = "c" } } },
@@ -104,6 +122,7 @@ describe("events", function()
       },
       files = {
         ["plugins/verdicts.lua"] = VERDICTS, ["plugins/witness.lua"] = WITNESS, ["plugins/mark.lua"] = MARK,
+        ["plugins/think.lua"] = THINK,
       },
       config = { frontend = { sse = { keepaliveTimeout = 0, maxEventBytes = "1MiB" } } },
     })
@@ -365,6 +384,65 @@ describe("events", function()
       } do
         assert.equal(to, (through("/around/x", from)))
       end
+    end)
+  end)
+
+  describe("that a hook thinks about", function()
+    local QUICK, LONG, ENDLESS = "id: 1\ndata: %d\n\n", "id: 50\ndata: long\n\n", "id: 60000\ndata: x\n\n"
+
+    it("keep their order, whatever else comes meanwhile", function()
+      local stream, expected = open "/think/x", {}
+      for i = 1, 50 do
+        stream:send(QUICK:format(i))
+        expected[i] = ("id: 1\ndata: %d!\n\n"):format(i)
+      end
+      stream:finish()
+      assert.same({ table.concat(expected), "clean" }, { stream:rest() })
+    end)
+
+    it("do not hold up other streams", function()
+      local slow, quick = open "/think/x", open "/verdicts/x"
+      slow:send(ENDLESS)
+      streams.settle(gw, server)
+      quick:send(BEFORE)
+      quick:expect(BEFORE)
+      assert.equal("", slow:available())
+    end)
+
+    it("are waited for at the end, at a break, and before a close", function()
+      local stream = open "/think/x"
+      stream:send("event: drop\n" .. LONG .. LONG .. "data: incompl")
+      stream:finish()
+      assert.same({ "id: 50\ndata: long!\n\n", "clean" }, { stream:rest() })
+      stream = open "/think/x"
+      stream:send(LONG .. QUICK:format(2) .. "data: incompl")
+      stream.origin.conn:close()
+      assert.same({ "id: 50\ndata: long!\n\nid: 1\ndata: 2!\n\n", "broken" }, { stream:rest() })
+      stream = open "/think/x"
+      stream:send("event: close\n" .. LONG .. QUICK:format(2))
+      assert.same({ "event: close\n" .. LONG, "clean" }, { stream:rest() })
+    end)
+
+    it("pause their backend", function()
+      local stream = open "/think/x"
+      stream:send(ENDLESS)
+      local batch = streams.chunk(QUICK:format(1):rep(5000))
+      local sent, why
+      for _ = 1, 1000 do
+        sent, why = stream.origin.conn:send(batch, 0.1)
+        if not sent then break end
+      end
+      assert.equal("timeout", why)
+    end)
+
+    it("are forgotten when the client leaves, and their backend is let go", function()
+      local stream = open "/think/x"
+      stream:send(ENDLESS)
+      streams.settle(gw, server)
+      stream.conn:close()
+      local how = stream.origin.conn:wait_end()
+      assert.is_true(how == "eof" or how == "reset", how)
+      assert.equal("client_gone", stream:logged_end(gw))
     end)
   end)
 

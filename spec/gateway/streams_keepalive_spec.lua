@@ -8,12 +8,22 @@ local sys = require "spec.support.sys"
 local COMMENT = ":keepalive\n\n"
 local INTERVAL = 0.05
 
+-- Takes its time over each event.
+local THINK = [[
+local gateway = require("gateway")
+return { name = "think", on_event = function() gateway.sleep(0.2) end }
+]]
+
 describe("keepalive comments", function()
   local server, gw
 
   local function start(mode, more)
     local sse = { keepaliveTimeout = INTERVAL, keepaliveMode = mode }
-    return streams.gateway(server, { config = { frontend = { sse = sse }, backend = more } })
+    return streams.gateway(server, {
+      rules = { { id = "think", path = "/think/*", serviceName = "api", plugins = { "think" } } },
+      files = { ["plugins/think.lua"] = THINK },
+      config = { frontend = { sse = sse }, backend = more },
+    })
   end
 
   setup(function()
@@ -172,6 +182,16 @@ describe("keepalive comments", function()
     let_one_come()
     stream:send "y\n\nid: 7\n"
     stream:expect("data: x\ndata: y\n\n" .. COMMENT .. "id: 7\n")
+  end)
+
+  it("come while a plugin thinks about an event", function()
+    local stream = open { path = "/think/x" }
+    stream:send "data: x\n\n"
+    stream:finish()
+    local text, how = stream:rest()
+    assert.equal("clean", how)
+    assert.matches("^" .. COMMENT .. COMMENT .. ".*data: x\n\n$", text)
+    assert.equal("data: x\n\n", (without(text)))
   end)
 
   describe("are not put", function()

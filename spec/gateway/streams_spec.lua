@@ -319,6 +319,15 @@ describe("an event stream", function()
       assert.equal("plain", (conn:response():body()))
     end)
 
+    it("closes the client's connection where the client wants that", function()
+      local stream = open { headers = { Connection = "close" } }
+      assert.equal("close", stream.client:get "Connection")
+      stream:send "data: x\n\n"
+      stream.origin:reply(streams.chunk "")
+      assert.same({ "data: x\n\n", "clean" }, { stream:rest() })
+      assert.equal("eof", stream.conn:wait_end())
+    end)
+
     it("goes on with what was asked for meanwhile", function()
       local conn = http.connect(gw.port)
       conn:send(http.format { path = "/bytes/1" } .. http.format { path = "/bytes/2" })
