@@ -8,6 +8,7 @@ local buffer = require("string.buffer")
 local context = require("gateway.context")
 local core = require("gateway.core")
 local event = require("gateway.event")
+local json = require("gateway.json")
 local round_robin = require("gateway.balancer.round_robin")
 local router = require("gateway.router")
 local session = require("gateway.session")
@@ -499,14 +500,47 @@ local function states_of(ctx)
   return states
 end
 
+-- Marked arrays stay so; every other metatable stays behind.
+local ARRAY = getmetatable(json.array())
+local wire = buffer.new({ metatable = { ARRAY } })
+
+local function encode(value)
+  return wire:reset():encode(value):get()
+end
+
+local function decode(text)
+  return wire:set(text):decode()
+end
+
+-- For what has been encoded, and so has an end.
+local function holds_object(value)
+  if type(value) ~= "table" then return false end
+  local mt = getmetatable(value)
+  if mt ~= nil and mt ~= ARRAY then return true end
+  for key, item in next, value do
+    if holds_object(key) or holds_object(item) then return true end
+  end
+  return false
+end
+
+local function objects_in(states)
+  local found = {}
+  for key, state in pairs(states or {}) do found[key] = holds_object(state) or nil end
+  return next(found) and found
+end
+
+local function cant_move(key, why)
+  return ("ctx.state of %s can't move to a new version: %s"):format(key:gsub("#1$", ""), why)
+end
+
+local SHARED_CANT_MOVE = "ctx.shared can't move to a new version; only data can"
+
 local function why_not(saved)
   for key, state in pairs(saved.states or {}) do
-    local ok, err = pcall(buffer.encode, state)
-    if not ok then
-      return ("ctx.state of %s can't move to a new version: %s"):format(key:gsub("#1$", ""), tostring(err))
-    end
+    local ok, err = pcall(encode, state)
+    if not ok then return cant_move(key, tostring(err)) end
   end
-  return "ctx.shared can't move to a new version; only data can"
+  return SHARED_CANT_MOVE
 end
 
 --- All of an exchange that must survive a reload, as one string.
@@ -520,9 +554,11 @@ function Program.save(_, ctx)
     instance = instance and instance.id, service = instance and instance.service,
     new_session = ctx._new_session, balanced = ctx._balanced,
   }
-  local ok, text = pcall(buffer.encode, saved)
-  if ok then return text end
-  return nil, why_not(saved)
+  local ok, text = pcall(encode, saved)
+  if not ok then return nil, why_not(saved) end
+  if holds_object(saved.shared) then return nil, SHARED_CANT_MOVE end
+  saved.objects = objects_in(saved.states)
+  return saved.objects and encode(saved) or text
 end
 
 local function upgraded(entry, state)
@@ -534,9 +570,13 @@ local function upgraded(entry, state)
   return new
 end
 
-local function restore_states(ctx, rule, states)
+-- An object without its methods is none, unless upgrade makes it one again.
+local function restore_states(ctx, rule, states, objects)
   for slot, entry in ipairs(rule.entries) do
     local state = states[entry.key]
+    if state ~= nil and objects[entry.key] and not entry.plugin.upgrade then
+      return cant_move(entry.key, "it holds a table with a metatable, and the plugin has no upgrade")
+    end
     if state ~= nil then
       local new, err = upgraded(entry, state)
       if err then return err end
@@ -552,7 +592,7 @@ end
 ---@return gateway.Context? ctx, any flags the rule's flags; without ctx: why not
 ---@return number? timeout_s
 function Program:adopt(handle, text)
-  local saved = buffer.decode(text)
+  local saved = decode(text)
   local rule = self._by_id[saved.rule]
   if not rule then return nil, ("route %s is not there any more"):format(tostring(saved.rule)) end
   local ctx = context.open(handle, rule)
@@ -561,7 +601,7 @@ function Program:adopt(handle, text)
   ctx._new_session, ctx._balanced = saved.new_session, saved.balanced
   local service = self._services[saved.service]
   ctx._instance = service and service.by_id[saved.instance]
-  local err = restore_states(ctx, rule, saved.states or {})
+  local err = restore_states(ctx, rule, saved.states or {}, saved.objects or {})
   if err then return nil, err end
   core.set_rule(handle, rule.id)
   return ctx, rule.flags, rule.timeout

@@ -284,6 +284,13 @@ static enum gw_err relay_event(struct gw_exchange *x, struct gw_buf *out)
     return settle(x, verdict, r->pending_event ? r->pending_event : r->scanned, out);
 }
 
+/* A new version came while a hook was busy with an event: the next one is the new version's. */
+static bool is_outdated(const struct gw_exchange *x)
+{
+    const struct gw_generation *current = x->gateway->current;
+    return x->generation != current && x->pinned != current->number;
+}
+
 static enum gw_err relay_events(struct gw_exchange *x, struct gw_buf *out)
 {
     struct gw_relay *r = &x->relay;
@@ -292,7 +299,7 @@ static enum gw_err relay_events(struct gw_exchange *x, struct gw_buf *out)
         return GW_AGAIN;
     for (unsigned n = 0; !gw_buf_empty(&x->body); n++) {
         /* Hooks may make much out of little: what came out counts, too. */
-        if (n == GW_TURN_EVENTS || before - x->body.len >= GW_TURN_BYTES ||
+        if ((n && is_outdated(x)) || n == GW_TURN_EVENTS || before - x->body.len >= GW_TURN_BYTES ||
             out->len >= GW_TURN_BYTES) {
             gw_exchange_wake(x);
             return GW_AGAIN;

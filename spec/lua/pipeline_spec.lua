@@ -1,6 +1,7 @@
 local testing = require("gateway.testing")
 local core = require("gateway.core")
 local event = require("gateway.event")
+local json = require("gateway.json")
 local pipeline = require("gateway.pipeline")
 
 -- A plugin that notes what runs; `fields` are its hooks.
@@ -516,6 +517,27 @@ describe("a reload", function()
     ctx = testing.context()
     c:access(ctx)
     assert.error_matches(function() c:adopt(ctx) end, "ctx.shared can't move")
+  end)
+
+  it("moves objects only where upgrade makes them whole again; arrays stay arrays", function()
+    local mt = { __index = { up = function(self) self.n = self.n + 1 return self.n end } }
+    local old = chain(plugin("p", { access = function(x)
+      x.state = { list = json.array(), deep = { counter = setmetatable({ n = 1 }, mt) } }
+    end }))
+    local ctx = testing.context()
+    old:access(ctx)
+    assert.error_matches(function() chain(plugin("p", {})):adopt(ctx) end, "ctx.state of p .*metatable")
+    local seen
+    local new = chain(plugin("p", {
+      upgrade = function(state) setmetatable(state.deep.counter, mt) end,
+      access = function(x) seen = { x.state.deep.counter:up(), json.encode(x.state.list) } end,
+    }))
+    new:access(new:adopt(ctx))
+    assert.same({ 2, "[]" }, seen)
+    local sharing = chain(plugin("p", { access = function(x) x.shared.o = setmetatable({}, mt) end }))
+    ctx = testing.context()
+    sharing:access(ctx)
+    assert.error_matches(function() sharing:adopt(ctx) end, "ctx.shared can't move")
   end)
 
   it("needs the route to be there still", function()
