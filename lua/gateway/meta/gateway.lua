@@ -97,7 +97,7 @@ function Message:each() end
 ---@field path string                 as it came, without the query; settable
 ---@field query table<string, string> decoded; the first of a name counts
 ---@field querystring string          as it came, "" if none; settable
----@field body string?                 whole: the hook waits for it; nil past maxBufferedBody or once it is on its way
+---@field body string?                 whole: the hook waits for it; nil past maxBufferedBody, or once sent
 ---@field target string               path and query; settable
 ---@field host string                 settable
 ---@field scheme string
