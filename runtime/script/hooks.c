@@ -137,7 +137,8 @@ static enum gw_hook_result hook_route(struct gw_exchange *x)
         if (x->script.ctx_ref == LUA_NOREF)
             return GW_HOOK_FAIL;
         x->script.handle = handle;
-        /* Plugins of every route close what gets no rule, too, and see the error of a route hook. */
+        /* Plugins of every route close what gets no rule, too, and see the error of a route hook.
+         */
         x->hook_flags = GW_HAS_CLOSE | GW_HAS_RESPONSE;
     }
     return run_hook(x, GW_ENTRY_ROUTE, finish_route);

@@ -11,7 +11,8 @@ describe("errors", function()
   setup(function()
     server = backend.listen()
     gw = gateway.start {
-      services = { api = server.port, down = http.free_port(), none = { { port = 1, health = "unhealthy" } } },
+      services = { api = server.port, down = http.free_port(),
+        none = { { port = 1, health = "unhealthy" } } },
       rules = {
         { id = "api", path = "/api/*", serviceName = "api" },
         { id = "down", path = "/down", serviceName = "down" },
