@@ -34,11 +34,12 @@ local function scalar(value)
   return '"' .. quoted .. '"'
 end
 
---- Data as YAML in flow style; an empty table is an empty list.
+--- Data as YAML in flow style; an empty table may be a list or a map, so nothing is given there.
 ---@param value any
 ---@return string
 function gateway.yaml(value)
   if type(value) ~= "table" then return scalar(value) end
+  if next(value) == nil then return "null" end
   local parts = {}
   if is_list(value) then
     for i, item in ipairs(value) do parts[i] = gateway.yaml(item) end
