@@ -193,6 +193,27 @@ function Loading:open_plugins(tree)
   self.plugins = plugin.open(self.files, dirs, self.sandbox)
 end
 
+-- Reads the Lua files of a folder and of those in it: workers get what was read and nothing else, and
+-- a hook may ask for a module, or a route hook for a plugin, that nobody has asked for before.
+local function read_all(files, dir, depth)
+  for _, name in ipairs(files:list(dir) or {}) do
+    local path = source.join(dir, name)
+    if name:find("^[^.].*%.lua$") then
+      files:read(path)
+    elseif depth > 1 and name:find("^[%w_-]+$") then
+      read_all(files, path, depth - 1)
+    end
+  end
+end
+
+local MODULE_DEPTH = 4 -- require("a.b.c.d")
+
+function Loading:read_modules(tree)
+  for _, dir in ipairs(tree.pluginPath) do
+    read_all(self.files, source.join(self.folder, dir), MODULE_DEPTH)
+  end
+end
+
 --- Loads a configuration and all that belongs to it.
 ---@param options {file: string, source: gateway.Source?}
 ---@return table? program nil when there are errors
@@ -213,6 +234,7 @@ function loader.load(options)
   })
   add_all(errors, loading.errors)
   if errors[1] or not tree then return nil, errors, files:watch() end
+  loading:read_modules(tree)
   return program_of(loading, tree), errors, files:watch()
 end
 

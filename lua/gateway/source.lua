@@ -162,11 +162,15 @@ end
 ---@return gateway.Source
 function source.memory(files)
   local dirs = {}
-  for _, path in ipairs(sorted_keys(files)) do
+  local function place(path)
     local dir, name = source.folder(path), path:match("[^/]*$")
-    dirs[dir] = dirs[dir] or {}
+    if not dirs[dir] then
+      dirs[dir] = {}
+      if dir:find("/", 1, true) then place(dir) end
+    end
     table.insert(dirs[dir], name)
   end
+  for _, path in ipairs(sorted_keys(files)) do place(path) end
   return new(function(path) return files[path] end, function(dir) return dirs[dir] end)
 end
 

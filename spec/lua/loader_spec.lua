@@ -266,6 +266,23 @@ router: {rules: [{path: /a, serviceName: s}]}
 end)
 
 describe("the program", function()
+  it("has all files of pluginPath with it, for what hooks ask for when they run", function()
+    local files = source.memory({
+      ["conf/x.yaml"] = "plugins: [late]\nrouter: {rules: [{path: /a, serviceName: s}]}\n" .. SERVICES,
+      ["plugins/tagger.lua"] = FILTER,
+      ["plugins/lib/deep/util.lua"] = "return { tag = 'late' }",
+      ["plugins/broken.lua"] = "return {",
+      ["plugins/late.lua"] = [[
+        return { name = "late", route = function()
+          local tag = require("lib.deep.util").tag
+          return { id = "made", path = "/*", serviceName = "s", plugins = { { tagger = { tag = tag } } } }
+        end }]],
+    })
+    assert.is_table((loader.load({ file = "conf/x.yaml", source = files })))
+    local program = loader.load({ file = "conf/x.yaml", source = source.unpack(files:pack()) })
+    assert.equal(">late", data_through(program, "/a"))
+  end)
+
   it("moves to one that was loaded from a pack", function()
     local files = source.memory({ ["conf/x.yaml"] = "plugins: [tagger: {tag: g}]\n"
       .. "router: {rules: [{path: /a, serviceName: s}]}\n" .. SERVICES, ["plugins/tagger.lua"] = FILTER })
