@@ -502,6 +502,7 @@ static void client_on_head(struct gw_stream *stream, struct gw_head *head)
     struct gw_exchange *x = stream->owner;
     x->request = head;
     x->accepts_events = accepts_events(head);
+    x->head_only = gw_slice_eq(head->method, GW_SLICE("HEAD"));
     gw_forward_id(x);
     gw_exchange_wake(x);
 }

@@ -102,6 +102,7 @@ struct gw_exchange {
     enum gw_err origin_why;
     uint64_t pinned;     /* number of a generation that this stream could not move to */
     bool accepts_events; /* the request asked for text/event-stream */
+    bool head_only;      /* it was a HEAD, whatever hooks made of it */
     bool retried_stale;
     bool over;         /* being released: callbacks do nothing */
     enum gw_err why;   /* how it ended; GW_OK */

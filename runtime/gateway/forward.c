@@ -70,8 +70,10 @@ void gw_forward_response(struct gw_exchange *x)
 {
     struct gw_head *head = x->response;
     gw_fields_default(head, GW_SLICE("x-request-id"), gw_slice_str(x->id));
-    if (gw_slice_eq(x->request->method, GW_SLICE("HEAD")))
+    if (x->head_only)
         head->has_body = false;
+    else if (!head->has_body && head->status != 304)
+        head->length = 0; /* hooks may have made it another answer, or asked in another way */
     if (head->status != 200 ||
         !gw_slice_ieq(gw_fields_media_type(head), GW_SLICE("text/event-stream")))
         return;

@@ -45,7 +45,8 @@ static int core_log(lua_State *L)
 
 static void error_field(struct gw_log_line *line, lua_State *co, const char *key)
 {
-    lua_getfield(co, -1, key);
+    lua_pushstring(co, key);
+    lua_rawget(co, -2); /* no protected call: a metamethod that raises would end the process */
     if (lua_isstring(co, -1))
         gw_log_cstr(line, key, lua_tostring(co, -1));
     lua_pop(co, 1);

@@ -14,18 +14,30 @@ static struct gw_vm *vm_of(const struct gw_exchange *x)
     return x->generation->script;
 }
 
+/* Pushes a new handle, the function and the handle again, as its first argument: below the call it
+ * can't be collected, whatever becomes of that. */
+static struct gw_handle *push_kept_handle(lua_State *L, struct gw_exchange *x, int function)
+{
+    struct gw_handle *handle = gw_handle_push(L, x);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, function);
+    lua_pushvalue(L, -2);
+    return handle;
+}
+
 /* Makes ctx and handle for a generation; the new context's reference is returned. */
 static int open_context(struct gw_exchange *x, struct gw_vm *vm, struct gw_handle **handle)
 {
     lua_State *L = vm->L;
-    lua_rawgeti(L, LUA_REGISTRYINDEX, vm->entry[GW_ENTRY_OPEN]);
-    *handle = gw_handle_push(L, x);
-    if (lua_pcall(L, 1, 1, 0) != 0) {
+    int ref = LUA_NOREF;
+    *handle = push_kept_handle(L, x, vm->entry[GW_ENTRY_OPEN]);
+    if (lua_pcall(L, 1, 1, 0) == 0) {
+        ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    } else {
         gw_api_log_error(L, x);
-        lua_pop(L, 1);
-        return LUA_NOREF;
+        (*handle)->x = NULL;
     }
-    return luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_settop(L, 0);
+    return ref;
 }
 
 /* The task that goes on, or a fresh one with `entry` and the context on it. NULL: it still waits.
@@ -289,19 +301,18 @@ static bool save_context(struct gw_exchange *x, struct gw_generation *to)
     return false;
 }
 
-/* Calls adopt in the new VM: ctx, flags, timeout are on its stack afterwards. */
+/* Calls adopt in the new VM: handle, ctx, flags, timeout are on its stack afterwards. */
 static bool adopt_context(struct gw_exchange *x, struct gw_generation *to, struct gw_slice saved,
                           struct gw_handle **handle)
 {
     struct gw_vm *vm = to->script;
     lua_State *L = vm->L;
-    lua_rawgeti(L, LUA_REGISTRYINDEX, vm->entry[GW_ENTRY_ADOPT]);
-    *handle = gw_handle_push(L, x);
+    *handle = push_kept_handle(L, x, vm->entry[GW_ENTRY_ADOPT]);
     lua_pushlstring(L, saved.ptr, saved.len);
-    if (lua_pcall(L, 2, 3, 0) == 0 && lua_istable(L, 1))
+    if (lua_pcall(L, 2, 3, 0) == 0 && lua_istable(L, 2))
         return true;
     (*handle)->x = NULL;
-    log_pinned(x, to, lua_tostring(L, lua_gettop(L) > 1 ? 2 : 1));
+    log_pinned(x, to, lua_tostring(L, lua_gettop(L) > 2 ? 3 : 2));
     lua_settop(L, 0);
     return false;
 }
@@ -318,10 +329,11 @@ static bool hook_adopt(struct gw_exchange *x, struct gw_generation *to)
     if (!good)
         return false;
     drop_context(x);
-    take_rule(x, L, 2, 3);
-    lua_settop(L, 1);
+    take_rule(x, L, 3, 4);
+    lua_settop(L, 2);
     x->script.ctx_ref = luaL_ref(L, LUA_REGISTRYINDEX);
     x->script.handle = handle;
+    lua_settop(L, 0);
     return true;
 }
 

@@ -79,6 +79,52 @@ describe("a fault", function()
       assert.equal(0, #gw:find_log "worker died")
     end)
 
+    it("an error whose own fields raise ends one exchange, not the process", function()
+      local gw = gateway.start {
+        services = { api = server.port },
+        rules = { { id = "api", path = "/*", serviceName = "api" } },
+        config = { plugins = { "deep" } },
+        files = { ["plugins/deep.lua"] = [[
+          local function raise() error(setmetatable({}, { __index = function() error("deeper") end })) end
+          return { name = "deep", route = function() return setmetatable({}, { __index = raise }) end }
+        ]] },
+      }
+      assert.equal(500, http.fetch(gw.port, "/").status)
+      assert.equal(500, http.fetch(gw.port, "/").status)
+      assert.equal(0, #gw:find_log "worker died")
+    end)
+
+    it("another method is the backend's alone: the client gets the framing of its own", function()
+      local gw = start [[
+        function plugin.access(ctx) ctx.req.method = ctx.req.headers["X-Method"] end
+      ]]
+      local client = send(gw, { path = "/", headers = { ["X-Method"] = "HEAD" } })
+      local received = server:request()
+      assert.equal("HEAD", received.method)
+      received:reply "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
+      local response = client:response()
+      assert.same({ "", "clean" }, { response:body() })
+      client:send(http.format { method = "HEAD", path = "/", headers = { ["X-Method"] = "GET" } })
+      received = backend.read_request(received.conn)
+      assert.equal("GET", received.method)
+      received:ok "hello"
+      assert.equal("5", client:response({ head = true }):get "Content-Length")
+      client:send(http.format { path = "/", headers = { ["X-Method"] = "GET" } })
+      backend.read_request(received.conn):ok "again"
+      assert.equal("again", (client:response():body()))
+    end)
+
+    it("a status with a body in the place of one without is an empty answer", function()
+      local gw = start [[
+        function plugin.on_response(ctx) ctx.res.status = 200 end
+      ]]
+      local client = send(gw, { path = "/" })
+      server:request():reply "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n"
+      local response = client:response()
+      assert.equal(200, response.status)
+      assert.same({ "", "clean" }, { response:body() })
+    end)
+
     it("while it is loaded can't wait", function()
       local gw = gateway.prepare {
         rules = { { path = "/*", serviceName = "api", plugins = { "p" } } },
