@@ -176,6 +176,8 @@ static int parse_text(struct ts_request *req)
 
 ssize_t ts_request_parse(struct ts_request *req, const char *bytes, size_t n)
 {
+    if (n == 0)
+        return 0; /* and bytes may be NULL, which memmem must not get */
     size_t skip = 0;
     while (n - skip >= 2 && memcmp(bytes + skip, "\r\n", 2) == 0)
         skip += 2; /* empty lines before a request are allowed */
