@@ -236,7 +236,20 @@ local function check_part(check, of, key, value, mark)
   return value
 end
 
+local MAX_DEPTH = 64 -- as the reader of YAML has it
+
+-- A table that a script made may hold itself.
+local function is_too_deep(value, depth)
+  if type(value) ~= "table" then return false end
+  if depth > MAX_DEPTH then return true end
+  for _, item in pairs(value) do
+    if is_too_deep(item, depth + 1) then return true end
+  end
+  return false
+end
+
 function types.any(check, _, value, mark)
+  if is_too_deep(value, 1) then return nil, ("is nested more than %d levels deep"):format(MAX_DEPTH) end
   if type(value) == "function" and not check.lua then return nil, "expected data, got a function" end
   return schema.copy(value, mark)
 end

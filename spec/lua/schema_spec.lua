@@ -31,6 +31,9 @@ local function from_yaml(declared, text)
 end
 
 describe("schema: types", function()
+  local endless = {}
+  endless.again = endless
+
   local accepted = {
     { "string", "x", "x" }, { "string", "", "" }, { "string", 12, "12" }, { "string", 1.5, "1.5" },
     { "number", 1.5, 1.5 }, { "number", -3, -3 }, { "integer", 3, 3 }, { "integer", -3, -3 },
@@ -77,6 +80,7 @@ describe("schema: types", function()
     { "array", { a = 1 }, ": expected a list, got a map" }, { "array", "x", ': expected a list, got "x"' },
     { "map", { 1 }, ": expected a map, got a list" }, { "map", "x", ': expected a map, got "x"' },
     { "any", print, ": expected data, got a function" },
+    { "any", endless, ": is nested more than 64 levels deep" },
     { "function", 1, ": expected a function, got 1" },
   }
   for _, case in ipairs(refused) do
