@@ -155,6 +155,7 @@ static bool begin_stream(struct gw_exchange *x, struct gw_buf *out)
     if (!r->commented)
         gw_buf_append(out, bom, sizeof first);
     gw_buf_consume(&x->body, sizeof first);
+    gw_sse_scan_run(&r->scan, bom, sizeof first); /* a second one would be text */
     return true;
 }
 

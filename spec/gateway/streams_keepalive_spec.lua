@@ -146,6 +146,7 @@ describe("keepalive comments", function()
     CR = "event: a\rid: 1\rdata: one\r\rdata: two\r\r",
     CRLF = "event: a\r\nid: 1\r\ndata: one\r\n\r\ndata: two\r\n\r\n",
     ["a BOM"] = BOM .. "data: one\n\ndata: two\n\n",
+    ["a BOM and a field that begins like one"] = BOM .. BOM .. "data: one\ndata: two\n\n",
     comments = ": before\n\ndata: one\n: in it\ndata\n\n:c\r\n:d\r\n\r\n",
     ["fields that are unknown"] = "foo\nbar: x\ndata: one\n\nid: 7\n\n",
   }
