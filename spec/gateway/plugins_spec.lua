@@ -413,6 +413,28 @@ describe("plugins", function()
     end)
   end)
 
+  it("cannot use what belongs to an exchange that is over", function()
+    assert.equal(200, exchange("/act", { ["X-Access"] = "keep", ["X-Request-Id"] = "kept_1" }).status)
+    gw:wait_log "msg=request x=kept_1"
+    local said = cjson.decode(answered("/act", { ["X-Access"] = "use kept" }).text)
+    assert.equal(7, #said)
+    for _, text in ipairs(said) do assert.equal("the exchange is over", text) end
+  end)
+
+  it("may yield in every hook, and go on", function()
+    for _, hook in ipairs { "Route", "Access", "Balance", "Response" } do
+      local id = new_id()
+      local got = exchange("/act", { ["X-" .. hook] = "yield", ["X-Request-Id"] = id })
+      assert.same({ 200, "body" }, { got.status, got.text })
+      closes(id, 3)
+    end
+    local stream = open("/act", { ["X-Event"] = "yield" })
+    stream:send "event: now\ndata: 1\n\nevent: now\ndata: 2\n\ndata: 3\n\n"
+    stream:finish()
+    assert.same({ "event: now\ndata: 1 trace_b trace_a\n\nevent: now\ndata: 2 trace_b trace_a\n\n"
+      .. "data: 3 trace_b trace_a\n\n", "clean" }, { stream:rest() })
+  end)
+
   it("write to the log, one line for each", function()
     local mark = gw:mark()
     exchange("/act", { ["X-Access"] = "log", ["X-Request-Id"] = "log_1" })

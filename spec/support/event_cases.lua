@@ -176,6 +176,16 @@ add("keeps the last of many changes", "data: x\n\n", {
   gives = { "t1000", "i1000", 1000 }, wire = "event: t1000\nid: i1000\ndata: " .. ("d"):rep(1000) .. "\n\n",
 })
 
+add("keeps what it was set to when the next value is refused", "data: x\n\n", {
+  run = function(ev)
+    ev.type = ("n"):rep(40) .. #ev.data -- a text that nobody else holds
+    local refused = not pcall(function() ev.type = "bad\n" end)
+    for i = 1, 100000 do local _ = ("n"):rep(40) .. (i + 1) end -- work for the collector
+    return refused, #ev.type
+  end,
+  gives = { true, 41 }, wire = "event: " .. ("n"):rep(40) .. "1\ndata: x\n\n",
+})
+
 -- What is refused leaves the event as it was.
 refuses("refuses LF in a type", "type", "a\nb", "^event%.type: a line break or NUL")
 refuses("refuses CR in a type", "type", "a\rb", "^event%.type: a line break or NUL")

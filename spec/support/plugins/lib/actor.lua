@@ -85,6 +85,31 @@ acts["show"] = function(ctx)
   })
 end
 
+acts["yield"] = function(ctx)
+  for _ = 1, 3 do coroutine.yield() end
+  if ctx.res then ctx.shared.yielded = ctx.res.status end
+end
+
+local kept
+
+acts["keep"] = function(ctx)
+  kept = { ctx = ctx, req = ctx.req, res = ctx.res, headers = ctx.req.headers }
+end
+
+-- What other exchanges' objects say when they are over.
+acts["use kept"] = function(ctx)
+  local said = {}
+  for i, use in ipairs {
+    function() return kept.req.path end, function() return kept.req.body end,
+    function() kept.req.host = "a" end, function() return kept.headers.host end, function() kept.headers["X-A"] = "1" end,
+    function() return kept.req:values "host" end, function() kept.ctx:reply(200) end,
+  } do
+    local ok, err = pcall(use)
+    said[i] = ok and "nothing" or err:gsub("^[^ ]*:%d+: ", "")
+  end
+  return ctx:reply(200, said)
+end
+
 acts["log"] = function(ctx)
   ctx:log("warn", 'a line\nand "more"')
   print("printed", 7)
