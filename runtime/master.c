@@ -621,6 +621,7 @@ static void end(enum ending how)
     gw_log(GW_LOG_INFO, how == ENDING_DRAIN ? "draining; once more to stop at once" : "stopping");
     close_fd(&master.current.traffic);
     close_fd(&master.current.admin);
+    drop_version(&master.next);
     for (unsigned i = 1; i <= GW_MAX_WORKERS; i++) {
         struct worker_slot *w = &master.workers[i];
         if (w->state == WORKER_NONE)

@@ -3,6 +3,7 @@
  * knows that every worker has it. */
 #include "worker.h"
 
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,10 +20,11 @@
 
 enum {
     BALANCE_MS = 20,
+    HELP_MS = 200, /* for which clients may wait while others have less to do */
     DRAIN_CHECK_MS = 20,
     BREAK_MS = 2500, /* for what was broken off at the deadline: to be told so, and to close */
-    STREAMS_APART = 8,
-    STREAMS_APART_PERCENT = 3
+    APART = 8,
+    APART_PERCENT = 3
 };
 
 struct door {
@@ -39,6 +41,7 @@ struct worker {
     struct ev_signal term;
     struct door traffic, admin;
     struct gw_timer balance, drain_check;
+    uint64_t waiting_since_ms;    /* nobody accepts, though others have less to do; 0: not so */
     struct gw_generation *loaded; /* ready, not serving yet */
     int loaded_traffic, loaded_admin;
     bool draining;              /* told to end; nothing calls it back */
@@ -50,19 +53,37 @@ static struct worker worker;
 
 static bool too_busy(void)
 {
-    uint64_t least = gw_stats_least_streams(worker.setup->stats);
-    uint64_t mine = worker.gateway.count->value[GW_STAT_STREAMS];
-    uint64_t apart = least * STREAMS_APART_PERCENT / 100;
-    return mine > least + (apart > STREAMS_APART ? apart : STREAMS_APART);
+    uint64_t least = gw_stats_least_load(worker.setup->stats);
+    uint64_t apart = least * APART_PERCENT / 100;
+    return gw_stats_load(worker.gateway.count) > least + (apart > APART ? apart : APART);
+}
+
+static bool is_somebody_waiting(void)
+{
+    struct pollfd door = {.fd = worker.traffic.fd, .events = POLLIN};
+    return poll(&door, 1, 0) > 0;
+}
+
+/* A worker that hangs has little to do as well: its share is not waited for without end. */
+static bool must_help(void)
+{
+    uint64_t now = worker.loop.now_ms;
+    if (!is_somebody_waiting())
+        worker.waiting_since_ms = 0;
+    else if (!worker.waiting_since_ms)
+        worker.waiting_since_ms = now;
+    return worker.waiting_since_ms && now - worker.waiting_since_ms >= HELP_MS;
 }
 
 /* Long streams stay where they were accepted: so the ones with more of them step back. */
 static void balance(struct gw_timer *timer)
 {
     bool busy = too_busy();
-    gw_listener_pause(&worker.traffic.listener, busy);
+    gw_listener_pause(&worker.traffic.listener, busy && !must_help());
     if (busy)
         gw_timer_start(&worker.loop, timer, BALANCE_MS);
+    else
+        worker.waiting_since_ms = 0;
 }
 
 static void accept_traffic(struct gw_listener *listener, int fd, const struct gw_addr *peer)
@@ -209,7 +230,7 @@ static bool is_done(void)
     const struct gw_gateway *gateway = &worker.gateway;
     /* Connections that close in stages may have an answer on its way. */
     return gw_list_empty(&gateway->exchanges) && gateway->connections == 0 &&
-           gw_conn_count() == gateway->pool.idle_count;
+           gw_conn_count() == gateway->pool.idle_count + gateway->visits;
 }
 
 static void drain_check(struct gw_timer *timer)
@@ -233,6 +254,7 @@ static void drain(void)
     if (worker.draining)
         return;
     worker.draining = true;
+    drop_loaded(); /* its listeners, too */
     uint64_t limit = worker.gateway.current ? worker.gateway.current->settings.drain_ms : 0;
     worker.drain_deadline_ms = limit ? worker.loop.now_ms + limit : 0;
     finish_what_is_open();

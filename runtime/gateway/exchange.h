@@ -18,7 +18,8 @@ struct gw_gateway {
     struct gw_generation *current;
     struct gw_list exchanges;
     struct gw_list codecs; /* client connections, and those of the management listener */
-    unsigned connections;  /* of them, those for traffic */
+    unsigned connections;  /* of the former */
+    unsigned visits;       /* of the latter */
     unsigned worker;       /* from 1 */
     bool draining;
     struct gw_http_limits

@@ -8,8 +8,23 @@
 
 enum { ADOPT_PER_TURN = 500 };
 
-/* Addresses that mark codecs: of the management listener, and beyond maxConnections. */
-static int admin_door, full_house;
+/* Addresses that mark codecs: of the management listener, beyond maxConnections, and those that
+ * have not asked for anything yet. */
+static int admin_door, full_house, newcomer;
+
+static void greet(struct gw_gateway *gateway, struct gw_codec *codec)
+{
+    codec->listener = &newcomer;
+    gw_stat_add(gateway->count, GW_STAT_NEWCOMERS, 1);
+}
+
+static void know(struct gw_gateway *gateway, struct gw_codec *codec)
+{
+    if (codec->listener != &newcomer)
+        return;
+    codec->listener = NULL;
+    gw_stat_add(gateway->count, GW_STAT_NEWCOMERS, -1);
+}
 
 static bool on_stream(struct gw_codec *codec, struct gw_stream *stream)
 {
@@ -20,6 +35,7 @@ static bool on_stream(struct gw_codec *codec, struct gw_stream *stream)
     }
     if (codec->listener == &full_house)
         return false;
+    know(gateway, codec);
     gw_exchange_new(gateway, stream);
     return true;
 }
@@ -47,8 +63,11 @@ static void on_gone(struct gw_codec *codec)
 {
     struct gw_gateway *gateway = codec->owner;
     gw_list_remove(&codec->node);
-    if (codec->listener == &admin_door)
+    if (codec->listener == &admin_door) {
+        gateway->visits--;
         return;
+    }
+    know(gateway, codec);
     gateway->connections--;
     gw_stat_add(gateway->count, GW_STAT_CONNECTIONS, -1);
 }
@@ -67,6 +86,7 @@ void gw_gateway_accept(struct gw_gateway *gateway, int fd, const struct gw_addr 
     gw_list_push(&gateway->codecs, &codec->node);
     if (door == GW_DOOR_ADMIN) {
         codec->listener = &admin_door;
+        gateway->visits++;
         return;
     }
     gateway->connections++;
@@ -75,6 +95,8 @@ void gw_gateway_accept(struct gw_gateway *gateway, int fd, const struct gw_addr 
     unsigned limit = gateway->current->settings.max_connections;
     if (limit && gw_stats_sum(gateway->stats, GW_STAT_CONNECTIONS) > limit)
         codec->listener = &full_house;
+    else
+        greet(gateway, codec);
 }
 
 static bool may_adopt(const struct gw_exchange *x)

@@ -6,6 +6,7 @@ static const struct {
     const char *name, *type, *help;
 } table[GW_STAT_LIMIT] = {
     [GW_STAT_CONNECTIONS] = {"connections", "gauge", "Open client connections."},
+    [GW_STAT_NEWCOMERS] = {"newcomers", "gauge", "Client connections without a request so far."},
     [GW_STAT_STREAMS] = {"streams", "gauge", "Open event streams."},
     [GW_STAT_EXCHANGES] = {"exchanges", "gauge", "Requests in flight, streams included."},
     [GW_STAT_POOL_IDLE] = {"pool_idle", "gauge", "Idle connections to backends."},
@@ -43,14 +44,20 @@ uint64_t gw_stats_sum(const struct gw_stats *stats, enum gw_stat stat)
     return sum;
 }
 
-uint64_t gw_stats_least_streams(const struct gw_stats *stats)
+uint64_t gw_stats_load(const struct gw_stats_slot *slot)
+{
+    return __atomic_load_n(&slot->value[GW_STAT_EXCHANGES], __ATOMIC_RELAXED) +
+           __atomic_load_n(&slot->value[GW_STAT_NEWCOMERS], __ATOMIC_RELAXED);
+}
+
+uint64_t gw_stats_least_load(const struct gw_stats *stats)
 {
     uint64_t least = UINT64_MAX;
     for (unsigned i = 1; i <= GW_MAX_WORKERS; i++) {
         const struct gw_stats_slot *slot = &stats->slot[i];
         if (!__atomic_load_n(&slot->alive, __ATOMIC_RELAXED))
             continue;
-        uint64_t n = __atomic_load_n(&slot->value[GW_STAT_STREAMS], __ATOMIC_RELAXED);
+        uint64_t n = gw_stats_load(slot);
         if (n < least)
             least = n;
     }

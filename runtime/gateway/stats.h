@@ -11,6 +11,7 @@ enum { GW_MAX_WORKERS = 256 };
 
 enum gw_stat {
     GW_STAT_CONNECTIONS, /* open client connections (gauge) */
+    GW_STAT_NEWCOMERS,   /* of them, those that have not asked for anything yet (gauge) */
     GW_STAT_STREAMS,     /* open event streams (gauge) */
     GW_STAT_EXCHANGES,   /* exchanges in flight (gauge) */
     GW_STAT_POOL_IDLE,   /* idle backend connections (gauge) */
@@ -57,8 +58,10 @@ static inline void gw_stat_set(struct gw_stats_slot *slot, enum gw_stat stat, ui
 }
 /* The sum over all workers. */
 uint64_t gw_stats_sum(const struct gw_stats *stats, enum gw_stat stat);
-/* The least number of open streams among the workers that are alive. */
-uint64_t gw_stats_least_streams(const struct gw_stats *stats);
+/* What may stay with a worker: exchanges, and connections that may soon have one. */
+uint64_t gw_stats_load(const struct gw_stats_slot *slot);
+/* The least load among the workers that accept. */
+uint64_t gw_stats_least_load(const struct gw_stats *stats);
 /* Zeroes the gauges of a worker that died. */
 void gw_stats_forget(struct gw_stats_slot *slot);
 /* The Prometheus text format. */

@@ -147,6 +147,15 @@ function Site:workers()
   return pids
 end
 
+--- The process id of a worker, by its number; right as long as none was replaced.
+---@param number integer|string
+---@return integer
+function Site:worker(number)
+  local pids = self:workers()
+  table.sort(pids)
+  return pids[tonumber(number)]
+end
+
 --- Waits until there are that many workers.
 ---@param count integer
 ---@return integer[] pids
