@@ -36,7 +36,7 @@ describe("plugins", function()
         { id = "param", path = "/act/{name}/{of}/*", serviceName = "api", plugins = { "actor" } },
         { id = "down", path = "/down", serviceName = "down", plugins = { "actor" } },
         { id = "none", path = "/none", serviceName = "none", plugins = { "actor" } },
-        { id = "timed", path = "/timed", serviceName = "api", timeout = "200ms", plugins = { "actor" } },
+        { id = "timed", path = "/timed", serviceName = "api", timeout = "1s", plugins = { "actor" } },
       },
       files = { ["conf/routes/lua.lua"] = ROUTES },
       config = {
@@ -44,7 +44,7 @@ describe("plugins", function()
         plugins = { "trace_a", "director", "trace_b" },
         router = { lua = { "routes/*.lua" } },
         frontend = { sse = { keepaliveTimeout = 0 } },
-        backend = { http = { keepAlive = false, responseHeaderTimeout = "300ms" } },
+        backend = { http = { keepAlive = false, responseHeaderTimeout = "1s" } },
       },
     }
   end)

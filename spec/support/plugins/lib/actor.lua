@@ -101,8 +101,9 @@ acts["use kept"] = function(ctx)
   local said = {}
   for i, use in ipairs {
     function() return kept.req.path end, function() return kept.req.body end,
-    function() kept.req.host = "a" end, function() return kept.headers.host end, function() kept.headers["X-A"] = "1" end,
-    function() return kept.req:values "host" end, function() kept.ctx:reply(200) end,
+    function() kept.req.host = "a" end, function() return kept.headers.host end,
+    function() kept.headers["X-A"] = "1" end, function() return kept.req:values "host" end,
+    function() kept.ctx:reply(200) end,
   } do
     local ok, err = pcall(use)
     said[i] = ok and "nothing" or err:gsub("^[^ ]*:%d+: ", "")
