@@ -2,6 +2,7 @@
 local backend = require "spec.support.backend"
 local gateway = require "spec.support.gateway"
 local http = require "spec.support.http"
+local sys = require "spec.support.sys"
 
 describe("a fault", function()
   local server
@@ -21,6 +22,7 @@ describe("a fault", function()
       services = { api = server.port, down = http.free_port() },
       rules = {
         { id = "api", path = "/*", serviceName = "api", plugins = plugin and { "p" } },
+        { id = "timed", path = "/timed/*", serviceName = "api", plugins = plugin and { "p" }, timeout = 0.2 },
         { id = "down", path = "/down", serviceName = "down", plugins = plugin and { "p" } },
       },
       files = { ["plugins/p.lua"] = ("local plugin = {name = 'p'} %s return plugin"):format(plugin or "") },
@@ -190,5 +192,92 @@ describe("a fault", function()
       assert.equal(504, client:response().status)
       assert.not_equal("timeout", received.conn:wait_end())
     end)
+  end)
+
+  describe("in each step:", function()
+    local DAWDLER = [[
+      local function dawdle(hook)
+        return function(ctx)
+          if ctx.req.path:match "[^/]+$" ~= hook then return end
+          gateway.log.info("waits in " .. hook)
+          gateway.sleep(30)
+        end
+      end
+      for _, hook in ipairs { "access", "balance", "on_response", "on_event" } do
+        plugin[hook] = dawdle(hook)
+      end
+      function plugin.on_close(ctx, _, reason)
+        gateway.log.info(("over: %s %s"):format(ctx.req.path, reason))
+      end
+    ]]
+    local HEAD = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+    local mark -- in the log, before the last exchange
+
+    -- Brings an exchange to where its name says.
+    local function bring(gw, where, prefix)
+      mark = gw:mark()
+      local client, received = send(gw, { path = (prefix or "/") .. where }), nil
+      if where ~= "access" and where ~= "balance" then received = server:request() end
+      if where == "on_response" or where == "on_event" then received:reply(HEAD .. "9\r\ndata: x\n\n\r\n") end
+      if where ~= "sent" then gw:wait_log("waits in " .. where, nil, mark) end
+      return client, received
+    end
+
+    local function over(gw, where, reason)
+      gw:wait_log(("over: /%s %s"):format(where, reason), nil, mark)
+      sys.wait_until(function()
+        return http.fetch(gw.admin_port, "/metrics").text:find "\ngatewayd_exchanges 0\n"
+      end)
+    end
+
+    local function settings(more)
+      more.management = { enabled = true, host = "127.0.0.1", port = 0 }
+      return more
+    end
+
+    for _, where in ipairs { "access", "balance", "sent", "on_response", "on_event" } do
+      it("a client that leaves takes its backend along: " .. where, function()
+        local gw = start(DAWDLER, settings {})
+        for _, leave in ipairs { "close", "reset", "shutdown" } do
+          local client, received = bring(gw, where)
+          client[leave](client)
+          over(gw, where, "client_gone")
+          if received then assert.not_equal("timeout", received.conn:wait_end()) end
+        end
+      end)
+
+      it("a gateway that stops ends it: " .. where, function()
+        local gw = start(DAWDLER, settings { drainTimeout = 0.1 })
+        local client, received = bring(gw, where)
+        gw.process:signal "TERM"
+        gw:wait_log(("over: /%s shutdown"):format(where), nil, mark)
+        if where ~= "on_event" then assert.equal(503, client:response().status) end
+        assert.not_equal("timeout", client:wait_end())
+        if received then assert.not_equal("timeout", received.conn:wait_end()) end
+      end)
+
+      it("the timeout of its route ends it: " .. where, function()
+        local gw = start(DAWDLER, settings {})
+        local client, received = bring(gw, where, "/timed/")
+        local response = client:response()
+        assert.equal(where == "on_event" and 200 or 504, response.status)
+        assert.equal(where == "on_event" and "broken" or "clean", select(2, response:body()))
+        over(gw, "timed/" .. where, "upstream_timeout")
+        if received then assert.not_equal("timeout", received.conn:wait_end()) end
+      end)
+    end
+
+    for _, where in ipairs { "sent", "on_response", "on_event" } do
+      it("a backend that dies is noticed: " .. where, function()
+        local gw = start(DAWDLER:gsub("sleep%(30%)", "sleep(0.1)"), settings {})
+        local client, received = bring(gw, where)
+        received.conn:reset()
+        local response = client:response()
+        assert.equal(where == "sent" and 502 or 200, response.status)
+        assert.equal(where == "sent" and "clean" or "broken", select(2, response:body()))
+        over(gw, where, "upstream_%l+")
+      end)
+    end
   end)
 end)
