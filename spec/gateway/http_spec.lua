@@ -433,3 +433,29 @@ describe("HTTP through the gateway", function()
     end)
   end)
 end)
+
+describe("a client that sends requests ahead without end", function()
+  it("is read no further than a bound", function()
+    local server = backend.listen()
+    local gw = gateway.start {
+      services = { api = server.port }, rules = { { id = "api", path = "/*", serviceName = "api" } },
+    }
+    local client = http.connect(gw.port)
+    client:send(http.format { path = "/first" })
+    local first = server:request()
+    local many, sent, limit = http.format({ path = "/more" }):rep(10000), 0, 64 * 1024 * 1024
+    repeat
+      local _, _, n = client:send(many, 0.5)
+      sent = sent + n
+    until n < #many or sent >= limit
+    assert.is_true(sent < limit)
+    first:ok "first"
+    assert.equal("first", (client:response():body()))
+    local second = backend.read_request(first.conn)
+    assert.equal("/more", second.target)
+    client:reset()
+    server:close()
+    second.conn:close()
+    gateway.stop_all()
+  end)
+end)

@@ -139,15 +139,19 @@ describe("backend connections", function()
     assert.is_nil(server:try_accept(0.1))
   end)
 
-  it("that break under a POST are not: the backend may have acted on it", function()
-    start()
-    local conn = first_exchange()
-    local client = send { method = "POST", path = "/pay", body = "1" }
-    backend.read_request(conn):body()
-    conn:close()
-    assert.equal(502, client:response().status)
-    assert.is_nil(server:try_accept(0.1))
-  end)
+  for _, request in ipairs {
+    { method = "POST", path = "/pay", body = "1" }, { method = "DELETE", path = "/pay" },
+  } do
+    it("that break under a " .. request.method .. " are not: the backend may have acted on it", function()
+      start()
+      local conn = first_exchange()
+      local client = send(request)
+      backend.read_request(conn):body()
+      conn:close()
+      assert.equal(502, client:response().status)
+      assert.is_nil(server:try_accept(0.1))
+    end)
+  end
 
   it("are closed after idleConnTimeout", function()
     start { idleConnTimeout = "200ms" }
