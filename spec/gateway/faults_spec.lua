@@ -280,4 +280,47 @@ describe("a fault", function()
       end)
     end
   end)
+
+  -- Processor time of all processes of a gateway so far, in seconds (proc(5): fields 14 and 15 of stat).
+  local function cpu_of(gw)
+    local total, pids = 0, { gw.process.pid }
+    local children = io.open(("/proc/%d/task/%d/children"):format(pids[1], pids[1]))
+    for pid in children:read("*a"):gmatch "%d+" do pids[#pids + 1] = tonumber(pid) end
+    children:close()
+    for _, pid in ipairs(pids) do
+      local stat = io.open(("/proc/%d/stat"):format(pid))
+      local user, system = stat:read("*a"):match "^.*%) %S+%s(.*)$":match(("%S+ "):rep(10) .. "(%d+) (%d+)")
+      stat:close()
+      total = total + (user + system) / 100
+    end
+    return total
+  end
+
+  it("that makes everybody wait costs no processor time", function()
+    local gw = start([[
+      function plugin.on_event(ctx) if ctx.req.path == "/busy" then gateway.sleep(30) end end
+      function plugin.on_response(ctx) if ctx.req.path == "/head" then gateway.sleep(30) end end
+    ]], { frontend = { sse = { keepaliveTimeout = 0.05 } }, drainTimeout = 0.1 })
+    local held = {}
+    local function open(request, answer)
+      local client = http.connect(gw.port, { rcvbuf = 4096 })
+      client:send(http.format(request))
+      local received = server:request()
+      if answer then received.conn:send(answer, 0.1) end
+      held[#held + 1], held[#held + 2] = client, received.conn
+    end
+    local stream = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+    for _ = 1, 2 do
+      open({ path = "/busy" }, stream .. "data: x\n\ndata: y\n\nda")
+      open({ path = "/stuck" }, stream .. ("data: %s\n\n"):format(("x"):rep(1000)):rep(8000))
+      open({ path = "/part" }, stream .. "data: x\n\ndata: y")
+      open({ path = "/head" }, stream .. "data: x\n\n")
+      open({ path = "/gone" }, "HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n" .. ("x"):rep(8000000))
+      open({ path = "/upload", headers = { ["Content-Length"] = "10" }, method = "POST" })
+    end
+    local before = cpu_of(gw)
+    held[1]:wait_end(1) -- reads nothing but keepalives
+    local used = cpu_of(gw) - before
+    assert.message(("%.2f s of processor time in a second"):format(used)).is_true(used < 0.3)
+  end)
 end)
