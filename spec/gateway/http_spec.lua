@@ -156,6 +156,14 @@ describe("HTTP through the gateway", function()
       assert.same({ "my-id.7" }, client:response():all "X-Request-Id")
     end)
 
+    it("get a new request id where the client's is not fit for a log", function()
+      for _, id in ipairs { "two words", 'quote"d', ("x"):rep(200), "" } do
+        local _, received = exchange { headers = { ["X-Request-Id"] = id } }
+        assert.matches("^%x+$", received:get "X-Request-Id")
+        assert.equal(1, #received:all "X-Request-Id")
+      end
+    end)
+
     it("go on with lists of proxies that were begun before", function()
       local _, received = exchange { headers = { ["X-Forwarded-For"] = "192.0.2.1", Via = "1.0 fred" } }
       assert.equal("192.0.2.1, 127.0.0.1", received:get "X-Forwarded-For")
