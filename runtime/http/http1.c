@@ -603,8 +603,10 @@ static void codec_drain(struct gw_codec *codec)
 {
     struct gw_http1 *h = codec_of(codec);
 
+    bool idle = !h->dead && !h->stream && h->rx == GW_H1_IDLE;
+
     h->draining = true;
-    if (!h->dead && !h->stream && h->rx == GW_H1_IDLE)
+    if (idle && !(h->server && gw_conn_readable(gw_h1_conn(h)))) /* else one more has been asked */
         hang_up(h);
     go(h);
 }
