@@ -278,12 +278,12 @@ describe("a slow client", function()
     it("is told from one that takes little", function()
       local mark, pieces = hasty:mark(), {}
       local stuck = firehose(streams.open(hasty, server, { rcvbuf = SMALL })):fill()
-      local slow = firehose(streams.open(hasty, server, { rcvbuf = SMALL }))
+      local slow, enough = firehose(streams.open(hasty, server, { rcvbuf = SMALL })), sys.now() + 1.5
       repeat
-        slow:push(0)
+        repeat until not slow:push(0)
         pieces[#pieces + 1] = assert(slow.stream.client:read())
-        sys.poll({}, sys.now() + 0.02)
-      until hasty:find_log("end=write_timeout", mark)[1]
+        sys.poll({}, sys.now() + 0.04)
+      until sys.now() > enough and hasty:find_log("end=write_timeout", mark)[1]
       assert.equal(1, #hasty:find_log("end=write_timeout", mark))
       local text, how = slow:finish()
       assert.equal("clean", how)
