@@ -26,7 +26,7 @@ external_dependencies = {
 
 build = {
   type = "make",
-  build_target = "build",
+  build_pass = false, -- `make install` builds what it installs
   variables = { BUILD = "build-rock", PREFIX = "$(PREFIX)" },
   install_variables = { LUADIR = "$(LUADIR)" },
   copy_directories = {},
