@@ -119,7 +119,7 @@ describe("a stream that breaks", function()
       local text = table.concat(events)
       for _, path in ipairs(PATHS) do
         for _, version in ipairs { "1.1", "1.0" } do
-          local stream = open { path = path, version = version }
+          local stream = open { path = path, version = version, rcvbuf = 16384 }
           stream:send(text)
           stream.origin.conn:close()
           assert_broken(text, stream)
