@@ -61,7 +61,8 @@ struct master {
     struct gw_script_env env;
     struct version current, next; /* next.number 0: none is being loaded */
     bool swapping;                /* not all workers have said that they serve with current */
-    enum cause again;             /* a reload that was wanted while one was under way */
+    enum cause cause;             /* of the reload under way, or of the last one */
+    enum cause again;             /* of one that was wanted while one was under way */
     uint64_t last_number;
     uint64_t last_tried; /* hash of the pack that was tried last: said once is enough */
     struct worker_slot workers[GW_MAX_WORKERS + 1];
@@ -335,10 +336,15 @@ static void finish_reload(void)
         reload(cause);
 }
 
-static void log_reload_failed(void)
+static void log_outcome(bool good)
 {
-    gw_stat_add(&master.stats->slot[0], GW_STAT_RELOADS_FAILED, 1);
-    gw_log(GW_LOG_ERROR, "reload failed");
+    struct gw_log_line line;
+    gw_stat_add(&master.stats->slot[0], good ? GW_STAT_RELOADS : GW_STAT_RELOADS_FAILED, 1);
+    gw_log_begin(&line, good ? GW_LOG_INFO : GW_LOG_ERROR, good ? "reloaded" : "reload failed");
+    if (good)
+        gw_log_int(&line, "generation", (int64_t)master.current.number);
+    gw_log_cstr(&line, "cause", master.cause == CAUSE_HUP ? "signal" : "change");
+    gw_log_end(&line);
 }
 
 static void refuse_next(void)
@@ -353,14 +359,13 @@ static void refuse_next(void)
         }
     }
     drop_version(&master.next);
-    log_reload_failed();
+    log_outcome(false);
     finish_reload();
 }
 
 /* Said when it is so: from here on every new request is served by it. */
 static void check_swapped(void)
 {
-    struct gw_log_line line;
     if (!master.swapping)
         return;
     for (unsigned i = 1; i <= GW_MAX_WORKERS; i++) {
@@ -368,10 +373,7 @@ static void check_swapped(void)
             return;
     }
     master.swapping = false;
-    gw_stat_add(&master.stats->slot[0], GW_STAT_RELOADS, 1);
-    gw_log_begin(&line, GW_LOG_INFO, "reloaded");
-    gw_log_int(&line, "generation", (int64_t)master.current.number);
-    gw_log_end(&line);
+    log_outcome(true);
     finish_reload();
 }
 
@@ -429,6 +431,11 @@ static void load_next(struct version *next)
     check_loaded();
 }
 
+static bool is_quiet(void)
+{
+    return !master.watch || gw_watch_is_quiet(master.watch);
+}
+
 /* Reads the files and, when they are news, reports their mistakes or makes a version of them. */
 static void try_files(enum cause cause)
 {
@@ -440,7 +447,8 @@ static void try_files(enum cause cause)
     GW_CHECK(kept != NULL);
     bool good = load_files(&next, keep_error, kept, &seen);
     fclose(kept);
-    bool news = cause == CAUSE_HUP || seen != master.last_tried;
+    bool news = cause == CAUSE_HUP || (seen != master.last_tried && is_quiet());
+    master.cause = cause;
     if (news)
         log_errors(errors, len);
     free(errors);
@@ -450,9 +458,10 @@ static void try_files(enum cause cause)
         return;
     }
     drop_version(&next);
-    master.last_tried = seen;
-    if (news)
-        log_reload_failed();
+    if (news) {
+        master.last_tried = seen;
+        log_outcome(false);
+    }
     finish_reload();
 }
 

@@ -91,13 +91,14 @@ static void put_off(struct gw_watch *watch, uint64_t ms)
         gw_timer_start(watch->loop, &watch->quiet, ms);
 }
 
-static void take(struct gw_watch *watch, enum news news)
+/* looking: the files are being read, or about to be. */
+static void take(struct gw_watch *watch, enum news news, bool looking)
 {
     switch (news) {
     case NEWS_NONE:
         return;
-    case NEWS_WRITING: /* its end will be told: here it only keeps others from being read now */
-        if (gw_timer_active(&watch->quiet))
+    case NEWS_WRITING: /* its end will be told: here it only keeps it from being read now */
+        if (looking || gw_timer_active(&watch->quiet))
             put_off(watch, WRITING_MS);
         return;
     case NEWS_CREATED:
@@ -108,26 +109,37 @@ static void take(struct gw_watch *watch, enum news news)
     }
 }
 
-static void on_readable(struct ev_loop *loop, struct ev_io *io, int revents)
+static void read_events(struct gw_watch *watch, bool looking)
 {
-    (void)loop;
-    (void)revents;
-    struct gw_watch *watch = io->data;
     _Alignas(struct inotify_event) char bytes[4096];
     ssize_t n;
     while ((n = read(watch->fd, bytes, sizeof bytes)) > 0) {
         for (ssize_t at = 0; at < n;) {
             const struct inotify_event *event = (const void *)(bytes + at);
-            take(watch, read_event(watch, event));
+            take(watch, read_event(watch, event), looking);
             at += (ssize_t)(sizeof *event + event->len);
         }
     }
 }
 
+static void on_readable(struct ev_loop *loop, struct ev_io *io, int revents)
+{
+    (void)loop;
+    (void)revents;
+    read_events(io->data, false);
+}
+
+bool gw_watch_is_quiet(struct gw_watch *watch)
+{
+    read_events(watch, true);
+    return !gw_timer_active(&watch->quiet);
+}
+
 static void on_quiet(struct gw_timer *timer)
 {
     struct gw_watch *watch = GW_CONTAINER(timer, struct gw_watch, quiet);
-    watch->on_change(watch->data);
+    if (gw_watch_is_quiet(watch))
+        watch->on_change(watch->data);
 }
 
 struct gw_watch *gw_watch_new(struct gw_loop *loop, void (*on_change)(void *data), void *data)

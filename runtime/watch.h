@@ -20,6 +20,9 @@ bool gw_watch_end(struct gw_watch *watch);
 /* A file (its folder is watched, and the links on the way to it), or a folder in which any Lua file
  * matters. What is not there is noticed when it appears. */
 void gw_watch_add(struct gw_watch *watch, const char *path, bool is_dir);
+/* False: something is changing right now; on_change comes when that is over. What was read
+ * meanwhile may be half of it. */
+bool gw_watch_is_quiet(struct gw_watch *watch);
 /* The inotify descriptor, to be closed in a child. */
 int gw_watch_fd(const struct gw_watch *watch);
 

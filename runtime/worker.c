@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "config/settings.h"
@@ -112,6 +113,27 @@ static void close_door(struct door *door)
     door->fd = -1;
 }
 
+/* Who is in the queue of a socket that is closed gets a reset, though he came in time. */
+static void accept_rest(const struct door *door)
+{
+    struct sockaddr_storage sa;
+    struct gw_addr peer;
+    socklen_t len = sizeof sa;
+    int fd;
+    while (door->fd >= 0 && (fd = accept4(door->fd, (struct sockaddr *)&sa, &len,
+                                          SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
+        gw_addr_set(&peer, (struct sockaddr *)&sa, len);
+        gw_gateway_accept(&worker.gateway, fd, &peer, GW_DOOR_TRAFFIC);
+        len = sizeof sa;
+    }
+}
+
+static bool is_same_socket(int one, int other)
+{
+    struct stat a, b;
+    return fstat(one, &a) == 0 && fstat(other, &b) == 0 && a.st_ino == b.st_ino;
+}
+
 static void open_door(struct door *door, int fd, const struct gw_listener_events *events)
 {
     close_door(door);
@@ -189,6 +211,8 @@ static void open_doors(void)
     struct gw_gateway *gateway = &worker.gateway;
     gw_timer_stop(&worker.loop, &worker.drain_check);
     gateway->draining = false;
+    if (!is_same_socket(worker.traffic.fd, worker.loaded_traffic))
+        accept_rest(&worker.traffic);
     open_door(&worker.traffic, worker.loaded_traffic, &traffic_events);
     open_door(&worker.admin, worker.loaded_admin, &admin_events);
     worker.loaded_traffic = worker.loaded_admin = -1;
@@ -255,6 +279,7 @@ static void drain(void)
         return;
     worker.draining = true;
     drop_loaded(); /* its listeners, too */
+    accept_rest(&worker.traffic);
     uint64_t limit = worker.gateway.current ? worker.gateway.current->settings.drain_ms : 0;
     worker.drain_deadline_ms = limit ? worker.loop.now_ms + limit : 0;
     finish_what_is_open();

@@ -143,7 +143,7 @@ void gw_gateway_accept(struct gw_gateway *gateway, int fd, const struct gw_addr 
 void gw_gateway_adopt(struct gw_exchange *x);
 /* Ends every exchange that is still open, for a reason. */
 void gw_gateway_abort(struct gw_gateway *gateway, enum gw_err why);
-/* No new requests on open connections; idle ones are closed. */
+/* No new requests on open connections; idle ones are closed. Management goes on. */
 void gw_gateway_drain(struct gw_gateway *gateway);
 
 /* An exchange for a request that has just begun; its events come from the stream. */

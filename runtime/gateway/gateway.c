@@ -171,7 +171,8 @@ void gw_gateway_drain(struct gw_gateway *gateway)
     for (struct gw_list *at = gateway->codecs.next, *next; at != &gateway->codecs; at = next) {
         next = at->next;
         struct gw_codec *codec = GW_CONTAINER(at, struct gw_codec, node);
-        codec->ops->drain(codec);
+        if (codec->listener != &admin_door)
+            codec->ops->drain(codec);
     }
 }
 

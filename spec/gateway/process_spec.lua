@@ -86,6 +86,23 @@ for _, signal in ipairs { "TERM", "INT" } do
       assert.same({ code = 0 }, ended(gw))
     end)
 
+    it("answers what has been asked already", function()
+      local gw, conns = start { workers = 1 }, {}
+      local pid = gw:workers()[1]
+      site.kill(pid, STOP)
+      for i = 1, 4 do conns[i] = http.connect(gw.port) end
+      for i = 1, 4 do conns[i]:send "GET /who HTTP/1.1\r\nHost: a\r\n\r\n" end
+      gw.process:signal(signal)
+      gw:wait_log 'msg="draining'
+      site.kill(pid, CONT)
+      for i = 1, 4 do
+        local response = conns[i]:response()
+        assert.same({ "1", "clean" }, { response:body() })
+        conns[i]:close()
+      end
+      assert.same({ code = 0 }, ended(gw))
+    end)
+
     it("lets streams go on until drainTimeout, then breaks them off visibly", function()
       local gw = start { workers = 2, config = { drainTimeout = 0.5 } }
       local open = {}

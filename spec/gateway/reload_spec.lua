@@ -554,7 +554,8 @@ describe("a reload of settings", function()
     local gw = start()
     gw:change { config = { log = { level = "debug", format = "json" } } }
     gw.process:signal "HUP"
-    assert.matches('^{"ts":.*"proc":"master","msg":"reloaded","generation":2}$', gw:wait_log '"reloaded"')
+    local line = gw:wait_log '"reloaded"'
+    assert.matches('^{"ts":.*"proc":"master","msg":"reloaded","generation":2,"cause":"signal"}$', line)
     local stream = streams.open(gw, server)
     assert.matches('^{"ts":.*"proc":"worker%-1","msg":"step",', gw:wait_log '"step"')
     gw:change { config = { log = { level = "error" } } }

@@ -239,17 +239,20 @@ end
 function Gateway:reload()
   local mark = self:mark()
   self.process:signal("HUP")
-  local line = self:wait_reload(mark)
+  local line = self:wait_reload(mark, "signal")
   return tonumber(line:match("generation=(%d+)")), line
 end
 
---- Waits for the outcome of a reload that was asked for behind the mark, by HUP or by a changed file.
+--- Waits for the outcome of a reload that was asked for behind the mark, by HUP or by a changed file: one
+-- change of a file may well have both.
 ---@param mark integer
+---@param cause? "signal"|"change" default: either
 ---@return string line
-function Gateway:wait_reload(mark)
+function Gateway:wait_reload(mark, cause)
   local line
+  local pattern = "msg=\"?reload.* cause=" .. (cause or "")
   process.wait_until(function()
-    line = self:find_log("msg=reloaded", mark)[1] or self:find_log('msg="reload failed"', mark)[1]
+    line = self:find_log(pattern, mark)[1]
     return line or not self.process:is_running()
   end, PATIENCE, "a reload; the log:\n" .. self:log_text())
   return assert(line, "gatewayd ended:\n" .. self:log_text())
