@@ -34,7 +34,6 @@ struct worker_slot {
     struct ev_io io;
     uint64_t started_ms;
     uint64_t generation; /* the one it was last told to load */
-    bool retiring;       /* one too many for that: it gets no listeners, and ends when it is idle */
 };
 
 /* One version of the configuration, as the workers get it. */
@@ -239,6 +238,7 @@ static bool lives(const struct worker_slot *w)
     return w->state != WORKER_NONE;
 }
 
+/* One worker too many for a version gets it without listeners, and ends when it is idle. */
 static void order(struct worker_slot *w, enum gw_order what, const struct version *v)
 {
     struct gw_message message = {.order = what, .generation = v ? v->number : 0};
@@ -246,9 +246,8 @@ static void order(struct worker_slot *w, enum gw_order what, const struct versio
         message.fds[message.fd_count++] = v->pack;
         w->generation = v->number;
         w->state = WORKER_LOADING;
-        w->retiring = (unsigned)(w - master.workers) > wanted_workers(&v->settings);
     }
-    if (what == GW_ORDER_LOAD && !w->retiring) {
+    if (what == GW_ORDER_LOAD && w - master.workers <= (long)wanted_workers(&v->settings)) {
         message.fds[message.fd_count++] = v->traffic;
         if (v->admin >= 0)
             message.fds[message.fd_count++] = v->admin;
@@ -355,7 +354,6 @@ static void refuse_next(void)
             order(w, GW_ORDER_DROP, &master.next);
             w->state = WORKER_SERVING;
             w->generation = master.current.number;
-            w->retiring = i > master.wanted;
         }
     }
     drop_version(&master.next);

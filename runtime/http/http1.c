@@ -602,7 +602,6 @@ static struct gw_stream *codec_open(struct gw_codec *codec, const struct gw_stre
 static void codec_drain(struct gw_codec *codec)
 {
     struct gw_http1 *h = codec_of(codec);
-
     bool idle = !h->dead && !h->stream && h->rx == GW_H1_IDLE;
 
     h->draining = true;
