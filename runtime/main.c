@@ -14,6 +14,7 @@
 #include "script/vm.h"
 
 enum { EXIT_CONFIG = 1, EXIT_USAGE = 2, EXIT_START = 3 };
+enum { STACK_BYTES = 127 << 20 }; /* what Linux keeps free for it at the least */
 
 struct arguments {
     const char *file;
@@ -129,6 +130,17 @@ static void raise_limits(void)
     }
 }
 
+/* Lua code can call itself by way of functions of C (string.gsub), and nobody counts the stack that
+ * these take: Lua's own limit is to be met first. */
+static void raise_stack(void)
+{
+    struct rlimit stack;
+    if (getrlimit(RLIMIT_STACK, &stack) < 0 || stack.rlim_cur >= STACK_BYTES)
+        return;
+    stack.rlim_cur = stack.rlim_max < STACK_BYTES ? stack.rlim_max : STACK_BYTES;
+    setrlimit(RLIMIT_STACK, &stack);
+}
+
 int main(int argc, char **argv)
 {
     struct arguments args = {0};
@@ -136,6 +148,7 @@ int main(int argc, char **argv)
     if (code >= 0)
         return code;
     const char *lua_dir = find_library();
+    raise_stack();
     if (args.check || args.print_conf)
         return inspect(&args, lua_dir);
     raise_limits();

@@ -36,8 +36,9 @@ struct gw_handle *gw_handle_push(lua_State *L, struct gw_exchange *x);
 struct gw_exchange *gw_handle_check(lua_State *L, int index);
 
 /* Logs and counts the error on the top of L: the pipeline's table of plugin, hook, message,
- * traceback, event; or a plain error of the gateway's own Lua. It stays there. */
-void gw_api_log_error(lua_State *L, struct gw_exchange *x);
+ * traceback, event; or a plain error of the gateway's own Lua. It stays there. failed: the thread
+ * that raised it. */
+void gw_api_log_error(lua_State *L, lua_State *failed, struct gw_exchange *x);
 
 /* Sets fields of head from the Lua table at index: name = text or list of texts. Lua error on names
  * or values that may not stand in a head. */

@@ -52,7 +52,7 @@ static void error_field(struct gw_log_line *line, lua_State *co, const char *key
     lua_pop(co, 1);
 }
 
-void gw_api_log_error(lua_State *co, struct gw_exchange *x)
+void gw_api_log_error(lua_State *L, lua_State *failed, struct gw_exchange *x)
 {
     struct gw_log_line line;
     gw_stat_add(x->gateway->count, GW_STAT_HOOK_ERRORS, 1);
@@ -61,16 +61,17 @@ void gw_api_log_error(lua_State *co, struct gw_exchange *x)
     gw_log_cstr(&line, "step", gw_step_name(x->step));
     if (x->rule[0])
         gw_log_cstr(&line, "rule", x->rule);
-    if (lua_istable(co, -1)) {
-        error_field(&line, co, "plugin");
-        error_field(&line, co, "hook");
-        error_field(&line, co, "event");
-        error_field(&line, co, "message");
-        error_field(&line, co, "traceback");
+    if (lua_istable(L, -1)) {
+        error_field(&line, L, "plugin");
+        error_field(&line, L, "hook");
+        error_field(&line, L, "event");
+        error_field(&line, L, "message");
+        error_field(&line, L, "traceback");
     } else {
-        const char *msg = lua_tostring(co, -1);
-        luaL_traceback(co, co, msg ? msg : "an error that is no text", 0);
-        gw_log_cstr(&line, "message", lua_tostring(co, -1));
+        const char *msg = lua_tostring(L, -1);
+        luaL_traceback(L, failed, msg ? msg : "an error that is no text", 0);
+        gw_log_cstr(&line, "message", lua_tostring(L, -1));
+        lua_pop(L, 1);
     }
     gw_log_end(&line);
 }
@@ -80,7 +81,7 @@ static int core_hook_error(lua_State *L)
 {
     struct gw_exchange *x = gw_handle_check(L, 1);
     lua_settop(L, 2);
-    gw_api_log_error(L, x);
+    gw_api_log_error(L, L, x);
     return 0;
 }
 

@@ -33,7 +33,7 @@ static int open_context(struct gw_exchange *x, struct gw_vm *vm, struct gw_handl
     if (lua_pcall(L, 1, 1, 0) == 0) {
         ref = luaL_ref(L, LUA_REGISTRYINDEX);
     } else {
-        gw_api_log_error(L, x);
+        gw_api_log_error(L, L, x);
         (*handle)->x = NULL;
     }
     lua_settop(L, 0);
@@ -80,7 +80,10 @@ static enum run run(struct gw_exchange *x, struct gw_task *task, int nargs)
         return RUN_WAITS;
     }
     x->script.task = NULL;
-    gw_api_log_error(task->co, x);
+    /* Its own stack may be what is full. */
+    lua_xmove(task->co, task->vm->L, 1);
+    gw_api_log_error(task->vm->L, task->co, x);
+    lua_pop(task->vm->L, 1);
     if (task->event)
         gw_event_ref_end(task->vm, task->event);
     gw_task_discard(task);

@@ -96,6 +96,33 @@ describe("a fault", function()
       assert.equal(0, #gw:find_log "worker died")
     end)
 
+    it("calling itself without end raises, whatever lies in between", function()
+      local gw = start [[
+        local deep = {}
+        function deep.plain(ctx) return 1 + deep.plain(ctx) end
+        function deep.gsub() return ("x"):gsub("x", deep.gsub) end
+        function deep.sort() table.sort({ 1, 2 }, deep.sort) end
+        function plugin.access(ctx)
+          local way = deep[ctx.req.path:sub(2)]
+          if way then way(ctx) end
+        end
+        function plugin.on_event()
+          local list = {}
+          list[1] = list
+          return list
+        end
+      ]]
+      for _, way in ipairs { "plain", "gsub", "sort" } do
+        assert.message(way).equal(500, http.fetch(gw.port, "/" .. way, 20).status)
+      end
+      local client = send(gw, { path = "/event" })
+      local stream = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: x\n\n"
+      server:request():reply(stream)
+      assert.equal("broken", select(2, client:response():body()))
+      gw:wait_log "stack overflow"
+      assert.equal(0, #gw:find_log "worker died")
+    end)
+
     it("another method is the backend's alone: the client gets the framing of its own", function()
       local gw = start [[
         function plugin.access(ctx) ctx.req.method = ctx.req.headers["X-Method"] end
