@@ -189,7 +189,7 @@ local function size(name, default, doc)
 end
 
 local function count(name, default, doc)
-  return { name, type = "integer", min = 0, default = default, doc = doc }
+  return { name, type = "integer", min = 0, max = 1000000000, default = default, doc = doc }
 end
 
 local function flag(name, default, doc)
