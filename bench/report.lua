@@ -172,6 +172,9 @@ end
 
 local COMMAND = { quick = "`make bench-quick`", full = "`make bench`" }
 
+local OTHER_LOAD = "load average %s before it; of the cores' time %.1f %% went to other processes and "
+  .. "interrupts, %.1f %% to the hypervisor"
+
 local function machine(all)
   local list = {
     { "processor", line_of("lscpu", "Model name:%s*([^\n]+)") .. ", " .. line_of("nproc", "%d+") .. " cores"
@@ -185,8 +188,7 @@ local function machine(all)
     { "HAProxy", all.versions.haproxy or "not installed" },
     { "date", os.date("!%Y-%m-%d") },
     { "run", ("%s, %.0f s"):format(COMMAND[all.depth], all.seconds) },
-    { "other load", ("load average %s before it; %.1f %% of the cores' time went to the hypervisor"):format(
-      all.load_before or "?", all.stolen) },
+    { "other load", OTHER_LOAD:format(all.load_before or "?", all.others, all.stolen) },
   }
   local out = { "| | |\n|---|---|\n" }
   for _, item in ipairs(list) do out[#out + 1] = ("| %s | %s |\n"):format(item[1], item[2]) end

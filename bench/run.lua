@@ -191,15 +191,31 @@ local function has_failed(results)
   return false
 end
 
--- All time of the cores so far, and what the hypervisor has taken of it.
-local function cpu_time()
-  local sum, stolen, i = 0, 0, 0
-  for ticks in contenders.output_of("head -n 1 /proc/stat"):gmatch("%d+") do
-    i = i + 1
-    if i <= 8 then sum = sum + tonumber(ticks) end
-    if i == 8 then stolen = tonumber(ticks) end
-  end
-  return sum, stolen
+local function ticks_of(line)
+  local ticks = {}
+  for text in line:gmatch("%d+") do ticks[#ticks + 1] = tonumber(text) end
+  return ticks
+end
+
+-- Ticks of all cores so far: of all kinds, idle, taken by the hypervisor, and what this process and those it
+-- has waited for have used. (man 5 proc: /proc/stat, /proc/PID/stat)
+local function core_time()
+  local cores = ticks_of(contenders.output_of("head -n 1 /proc/stat"))
+  local file = assert(io.open("/proc/self/stat"))
+  local own = ticks_of(file:read("*a"):match("%) (.*)"))
+  file:close()
+  local time = { all = 0, idle = cores[4] + cores[5], stolen = cores[8], own = 0 }
+  for i = 1, 8 do time.all = time.all + cores[i] end
+  for i = 11, 14 do time.own = time.own + own[i] end
+  return time
+end
+
+-- Percents of the cores' time that others have had.
+local function others_had(before, after)
+  local all = math.max(1, after.all - before.all)
+  local stolen = after.stolen - before.stolen
+  local busy = all - (after.idle - before.idle) - stolen
+  return 100 * math.max(0, busy - (after.own - before.own)) / all, 100 * stolen / all
 end
 
 local function main(args)
@@ -208,15 +224,14 @@ local function main(args)
     depth = options.depth, results = {}, configs = {}, versions = contenders.versions(), start = sys.now(),
     load_before = contenders.output_of("uptime"):match("load average: ([%d.]+)"),
   }
-  local sum, stolen = cpu_time()
+  local before = core_time()
   for _, scenario in ipairs(scenarios) do
     if is_wanted(scenario, options) then
       all.results[scenario.id] = run_scenario(scenario, scenario[options.depth], all.versions, all.configs)
     end
   end
   all.seconds = sys.now() - all.start
-  local sum_now, stolen_now = cpu_time()
-  all.stolen = 100 * (stolen_now - stolen) / math.max(1, sum_now - sum)
+  all.others, all.stolen = others_had(before, core_time())
   if options.out then
     report.write(options.out, all)
     say("%.0f s; written to %s\n", all.seconds, options.out)

@@ -107,7 +107,7 @@ local scenarios = {
     unit = "event", variants = ALL, bulk = true,
     note = "The origin sends as fast as it is read. Origin and load generator share a core, which is the "
       .. "limit where a contender's own core is not busy. The latency is that of full buffers.",
-    load = streams(1, EVENTS .. 0), quick = { runs = 2, seconds = 1 }, full = { runs = 5, seconds = 5 },
+    load = streams(1, EVENTS .. 0), quick = { runs = 1, seconds = 1 }, full = { runs = 5, seconds = 5 },
   },
   {
     id = "firehose8", title = "Eight firehose streams", table = "relay",
@@ -133,7 +133,7 @@ local scenarios = {
     unit = "request", variants = ALL_AND_DIRECT,
     note = "64 connections, answers of 1,000 bytes; latency counts from when a request was due.",
     load = { mode = "requests", clients = 64, path = "/bytes?n=1000", size = 1000, rate = 5000 },
-    quick = { runs = 1, seconds = 1 }, full = { runs = 5, seconds = 10 },
+    full = { runs = 5, seconds = 10 },
   },
   {
     id = "filters", title = "Lua filters, 1,000 streams, 10 events a second each", table = "filter",
@@ -173,7 +173,7 @@ local scenarios = {
     note = "1,000 streams with 10 events a second each are measured; 50 more clients read 40 KiB/s of "
       .. "firehose streams. Memory tells who buffers.",
     load = streams(1050, EVENTS .. 10, { slow = 50, slow_path = EVENTS .. 0 }), per_stream = 10,
-    quick = { runs = 1, seconds = 2 }, full = { runs = 3, seconds = 10 },
+    quick = { runs = 1, seconds = 1 }, full = { runs = 3, seconds = 10 },
   },
 }
 
