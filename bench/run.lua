@@ -40,7 +40,7 @@ local function start_origins(count, cores)
 end
 
 local function load_argv(scenario, variant, running, seconds, cores)
-  local options = { seconds = seconds, port = running.port }
+  local options = { seconds = seconds, port = running.port, settle = 0.3 }
   for key, value in pairs(scenario.load) do options[key] = value end
   for key, value in pairs(variant.load or {}) do options[key] = value end
   if running.pids[1] then options.watch = table.concat(running.pids, ",") end

@@ -100,7 +100,7 @@ local scenarios = {
   {
     id = "half_load", title = "Half load: 1,000 streams, 25 events a second each", table = "relay",
     unit = "event", variants = ALL_AND_DIRECT, load = streams(1000, EVENTS .. 25), per_stream = 25,
-    quick = { runs = 1, seconds = 2 }, full = { runs = 5, seconds = 10 },
+    quick = { runs = 1, seconds = 1.5 }, full = { runs = 5, seconds = 10 },
   },
   {
     id = "firehose", title = "One firehose stream", table = "relay",
@@ -154,7 +154,7 @@ local scenarios = {
       { label = "gatewayd, two reloads", contender = "gatewayd", reload = true },
     },
     load = streams(9500, EVENTS .. 1, { in_flight = 2000, settle = 1.5 }), per_stream = 1,
-    quick = { runs = 1, seconds = 2 }, full = { runs = 3, seconds = 10 },
+    quick = { runs = 1, seconds = 1.5 }, full = { runs = 3, seconds = 10 },
   },
   {
     id = "workers", title = "Two workers", table = "workers", unit = "event", spread = true,
