@@ -52,6 +52,14 @@ local function ended(gw)
   return gw.process:wait(site.PATIENCE)
 end
 
+-- Waits until nobody listens there; a queue that is full does not count.
+local function wait_refused(port)
+  sys.wait_until(function()
+    local ok, why = pcall(http.connect, port)
+    return not ok and why:find "refused"
+  end, site.PATIENCE, "no listener")
+end
+
 local function echo(stream)
   stream:send "data: x\n\n"
   stream:expect "data: x\n\n"
@@ -74,7 +82,7 @@ for _, signal in ipairs { "TERM", "INT" } do
       end
       gw.process:signal(signal)
       for i = 1, 4 do assert.equal("eof", idle[i]:wait_end()) end
-      sys.wait_until(function() return not http.is_listening(gw.port) end, site.PATIENCE, "no listener")
+      wait_refused(gw.port)
       for i = 1, 4 do
         busy[i].request:ok "done"
         local response = busy[i]:response()
@@ -110,7 +118,7 @@ for _, signal in ipairs { "TERM", "INT" } do
         open[i] = streams.open(gw, server, options)
       end
       gw.process:signal(signal)
-      sys.wait_until(function() return not http.is_listening(gw.port) end, site.PATIENCE, "no listener")
+      wait_refused(gw.port)
       for _, stream in ipairs(open) do echo(stream) end
       assert.equal("broken", (select(2, open[1]:rest())))
       assert.equal("reset", (select(2, open[2]:rest())))
@@ -153,13 +161,17 @@ describe("draining", function()
 
   it("is told by /health", function()
     local gw = start { config = { drainTimeout = 0 } }
-    assert.equal(200, http.fetch(gw.admin_port, "/health").status)
+    local monitor = http.connect(gw.admin_port)
+    local function health()
+      local answer = monitor:request { path = "/health" }
+      return answer.status, (answer:body())
+    end
+    assert.equal(200, (health()))
     streams.open(gw, server)
     gw.process:signal "TERM"
-    sys.wait_until(function()
-      local answer = http.fetch(gw.admin_port, "/health")
-      return answer.status == 503 and answer.text:find('"status":"draining"', 1, true)
-    end, site.PATIENCE, "503")
+    sys.wait_until(function() return health() == 503 end, site.PATIENCE, "503")
+    assert.matches('"status":"draining"', select(2, health()))
+    assert.equal(503, http.fetch(gw.admin_port, "/health").status)
     streams.close_all()
     assert.same({ code = 0 }, ended(gw))
   end)
@@ -184,14 +196,23 @@ describe("draining", function()
     assert.same({ code = 0 }, ended(gw))
   end)
 
-  it("takes no reload", function()
-    local gw = start { config = { drainTimeout = 0 } }
-    local stream = streams.open(gw, server)
+  it("takes no reload, and drops one that is under way", function()
+    local gw = start {
+      config = { drainTimeout = 0 },
+      files = { ["plugins/who.lua"] = WHO:gsub("return plugin", [[
+        function plugin.new() gateway.log.info "made" end
+        return plugin
+      ]]) },
+    }
+    local stream, pid, mark = streams.open(gw, server), gw:workers()[1], gw:mark()
+    site.kill(pid, STOP)
     gw.process:signal "HUP"
+    gw:wait_log("proc=master .*made", site.PATIENCE, mark)
     gw.process:signal "TERM"
-    gw.process:signal "HUP"
     gw:wait_log 'msg="draining'
-    sys.wait_until(function() return not http.is_listening(gw.port) end, site.PATIENCE, "no listener")
+    gw.process:signal "HUP"
+    site.kill(pid, CONT)
+    wait_refused(gw.port)
     echo(stream)
     streams.close_all()
     assert.same({ code = 0 }, ended(gw))
