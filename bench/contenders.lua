@@ -204,6 +204,7 @@ end
 
 --- HAProxy ----------------------------------------------------------------------------------------
 
+-- Without http-no-delay HAProxy gathers what it sends: a third less CPU, and events that come 100 ms late.
 local HAPROXY = [[
 global
   maxconn 9900
