@@ -388,21 +388,9 @@ static void try_read(struct gw_conn *conn)
         on_readable(conn);
 }
 
-/* Both watchers end here. A transport that waits for the other direction (TLS) gets both tried. */
-static void on_ready(struct ev_loop *ev, struct ev_io *w, int revents)
+/* A transport that waits for the other direction (TLS) gets both tried. */
+static void move_bytes(struct gw_conn *conn, int revents)
 {
-    struct gw_conn *conn = w->data;
-    (void)ev;
-
-    GW_CHECK_MAGIC(conn, GW_CONN_MAGIC);
-    if (conn->state == GW_CONN_DIALLING) {
-        dialled(conn);
-        return;
-    }
-    if (conn->state == GW_CONN_HANDSHAKE) {
-        shake_hands(conn);
-        return;
-    }
     if (transport_want(conn) & revents)
         revents = EV_READ | EV_WRITE;
     if (revents & EV_WRITE)
@@ -411,12 +399,28 @@ static void on_ready(struct ev_loop *ev, struct ev_io *w, int revents)
         try_read(conn);
 }
 
+/* Both watchers end here. */
+static void on_ready(struct ev_loop *ev, struct ev_io *w, int revents)
+{
+    struct gw_conn *conn = w->data;
+    struct gw_loop *loop = conn->loop;
+    (void)ev;
+
+    GW_CHECK_MAGIC(conn, GW_CONN_MAGIC);
+    if (conn->state == GW_CONN_DIALLING)
+        dialled(conn);
+    else if (conn->state == GW_CONN_HANDSHAKE)
+        shake_hands(conn);
+    else
+        move_bytes(conn, revents);
+    gw_loop_run_ready(loop);
+}
+
 static struct gw_conn *new_conn(struct gw_loop *loop, int fd,
                                 const struct gw_transport_ops *transport,
                                 const struct gw_conn_events *events, void *owner)
 {
     struct gw_conn *conn;
-    int on = 1;
 
     if (conns.size == 0)
         gw_slab_init(&conns, sizeof(struct gw_conn));
@@ -434,9 +438,6 @@ static struct gw_conn *new_conn(struct gw_loop *loop, int fd,
     ev_io_init(&conn->rd, on_ready, fd, EV_READ);
     ev_io_init(&conn->wr, on_ready, fd, EV_WRITE);
     conn->rd.data = conn->wr.data = conn;
-    /* An event is to leave when it is written. Fails on what is not TCP, which needs no such word.
-     */
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     return conn;
 }
 
@@ -445,9 +446,7 @@ struct gw_conn *gw_conn_accepted(struct gw_loop *loop, int fd, const struct gw_a
                                  const struct gw_conn_events *events, void *owner)
 {
     struct gw_conn *conn = new_conn(loop, fd, transport, events, owner);
-    int on = 1;
 
-    ioctl(fd, FIONBIO, &on);
     if (peer)
         conn->peer = *peer;
     conn->state = GW_CONN_OPEN;
@@ -458,14 +457,34 @@ struct gw_conn *gw_conn_accepted(struct gw_loop *loop, int fd, const struct gw_a
     return conn;
 }
 
-static void keep_alive(int fd, int seconds)
+/* An event is to leave when it is written (accepted sockets have that from their listener). */
+static void set_options(int fd, int keepalive_s)
 {
     int on = 1, probes = KEEPALIVE_PROBES;
 
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    if (keepalive_s <= 0)
+        return;
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &seconds, sizeof(seconds));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &seconds, sizeof(seconds));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &keepalive_s, sizeof(keepalive_s));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &keepalive_s, sizeof(keepalive_s));
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
+}
+
+/* A peer on this machine has mostly accepted before connect returns, though that says only that it
+ * is on its way: asked again, it tells. What is known now is told by the loop: the caller has no
+ * connection yet. */
+static void start_to_connect(struct gw_conn *conn, const struct gw_addr *to)
+{
+    int fd = conn->rd.fd, done = connect(fd, &to->sa.any, to->len);
+
+    if (done != 0 && errno == EINPROGRESS)
+        done = connect(fd, &to->sa.any, to->len);
+    conn->state = done == 0 ? GW_CONN_HANDSHAKE : GW_CONN_DIALLING;
+    if (done != 0 && errno != EALREADY && errno != EINTR)
+        conn->failed = dial_err(errno);
+    if (done == 0 || conn->failed)
+        ev_feed_event(conn->loop->ev, &conn->wr, EV_WRITE);
 }
 
 struct gw_conn *gw_conn_dial(struct gw_loop *loop, const struct gw_addr *to, uint64_t dial_ms,
@@ -482,17 +501,10 @@ struct gw_conn *gw_conn_dial(struct gw_loop *loop, const struct gw_addr *to, uin
     *err = GW_OK;
     conn = new_conn(loop, fd, transport, events, owner);
     conn->peer = *to;
-    conn->state = GW_CONN_DIALLING;
-    if (keepalive_s > 0)
-        keep_alive(fd, (int)keepalive_s);
-    if (connect(fd, &to->sa.any, to->len) != 0 && errno != EINPROGRESS && errno != EINTR) {
-        /* Not from inside this call: the caller has no connection yet. */
-        conn->failed = dial_err(errno);
-        ev_feed_event(loop->ev, &conn->wr, EV_WRITE);
-        return conn;
-    }
+    set_options(fd, (int)keepalive_s);
+    start_to_connect(conn, to);
     update_watchers(conn);
-    if (dial_ms > 0)
+    if (dial_ms > 0 && !conn->failed)
         gw_timer_start(loop, &conn->timer, dial_ms);
     return conn;
 }

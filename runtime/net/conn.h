@@ -66,7 +66,7 @@ struct gw_conn {
 
 enum { GW_CONN_MAGIC = 0x67776e63 };
 
-/* Takes an accepted, connected descriptor (made non-blocking here). Reading starts with
+/* Takes a connected descriptor, which does not block. Reading starts with
  * gw_conn_read(conn, true). on_open comes only where the transport has a handshake; without one the
  * connection is open on return. peer may be NULL. Never NULL. */
 struct gw_conn *gw_conn_accepted(struct gw_loop *loop, int fd, const struct gw_addr *peer,

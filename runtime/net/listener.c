@@ -16,13 +16,14 @@ enum {
     UNSENT_MAX = 128 * 1024
 };
 
-/* Accepted sockets inherit it. The kernel would queue megabytes for a client that is slow: too much
- * memory for thousands of them, and room in so long a queue comes so rarely that a slow client
- * looks like one that takes nothing. */
-static void bound_queue(int fd)
+/* Accepted sockets inherit both. An event is to leave when it is written. And the kernel would queue
+ * megabytes for a client that is slow: too much memory for thousands of them, and room in so long a
+ * queue comes so rarely that a slow client looks like one that takes nothing. */
+static void set_options(int fd)
 {
-    int unsent = UNSENT_MAX;
+    int on = 1, unsent = UNSENT_MAX;
 
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent));
 }
 
@@ -35,7 +36,7 @@ int gw_listener_bind(struct gw_addr *addr, int backlog)
     if (fd < 0)
         return -1;
     bound.len = sizeof(bound.sa);
-    bound_queue(fd);
+    set_options(fd);
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) == 0 &&
         bind(fd, &addr->sa.any, addr->len) == 0 && listen(fd, backlog) == 0 &&
         getsockname(fd, &bound.sa.any, &bound.len) == 0) {

@@ -1,6 +1,7 @@
 /* The event loop: libev behind four ideas, the turn, the ready list, the graveyard and the wheel.
  * Every floor above uses it; nothing else in the program starts a libev loop or watcher but net/.
- * Invariant: between two sleeps, in this order: I/O callbacks, timers, the ready list, the graves.
+ * Invariant: between two sleeps, in this order: I/O callbacks, each with what it made ready behind
+ * it, timers, the rest of the ready list, the graves.
  *
  * The wheel is an array of slots, one tick wide. A timer lies in the slot of the first tick that is
  * not before its due time; one further away than a rotation is looked at once per rotation and
@@ -177,7 +178,7 @@ void gw_task_node_init(struct gw_task_node *task, void (*run)(struct gw_task_nod
 void gw_loop_wake(struct gw_loop *loop, struct gw_task_node *task)
 {
     if (gw_list_empty(&task->node))
-        gw_list_push(&loop->ready, &task->node);
+        gw_list_push(loop->running ? &loop->later : &loop->ready, &task->node);
 }
 
 void gw_loop_unwake(struct gw_task_node *task)
@@ -185,18 +186,16 @@ void gw_loop_unwake(struct gw_task_node *task)
     gw_list_remove(&task->node);
 }
 
-/* Runs what is ready now; what that wakes is for the next turn. */
-static void run_ready(struct gw_loop *loop)
+void gw_loop_run_ready(struct gw_loop *loop)
 {
-    struct gw_list batch;
     struct gw_list *node;
 
-    gw_list_init(&batch);
-    gw_list_splice(&batch, &loop->ready);
-    while ((node = gw_list_take(&batch))) {
+    loop->running = true;
+    while ((node = gw_list_take(&loop->ready))) {
         struct gw_task_node *task = GW_CONTAINER(node, struct gw_task_node, node);
         task->run(task);
     }
+    loop->running = false;
 }
 
 void gw_loop_bury(struct gw_loop *loop, struct gw_grave *grave, void (*free)(struct gw_grave *))
@@ -230,7 +229,8 @@ static void on_end(struct ev_loop *ev, struct ev_check *w, int revents)
     struct gw_loop *loop = w->data;
     (void)ev, (void)revents;
     wheel_turn(loop);
-    run_ready(loop);
+    gw_list_splice(&loop->ready, &loop->later);
+    gw_loop_run_ready(loop);
     empty_graves(loop);
     loop->turning = false;
 }
@@ -242,7 +242,7 @@ static void on_prepare(struct ev_loop *ev, struct ev_prepare *w, int revents)
     (void)revents;
     empty_graves(loop);
     wheel_arm(loop);
-    if (gw_list_empty(&loop->ready))
+    if (gw_list_empty(&loop->ready) && gw_list_empty(&loop->later))
         ev_idle_stop(ev, &loop->idle);
     else
         ev_idle_start(ev, &loop->idle);
@@ -282,6 +282,7 @@ bool gw_loop_init(struct gw_loop *loop)
     if (!loop->ev)
         return false;
     gw_list_init(&loop->ready);
+    gw_list_init(&loop->later);
     for (size_t i = 0; i < GW_WHEEL_SLOTS; i++)
         gw_list_init(&loop->wheel[i]);
     gw_loop_update(loop);
@@ -293,7 +294,7 @@ bool gw_loop_init(struct gw_loop *loop)
 void gw_loop_fini(struct gw_loop *loop)
 {
     empty_graves(loop);
-    while (gw_list_take(&loop->ready))
+    while (gw_list_take(&loop->ready) || gw_list_take(&loop->later))
         ;
     for (size_t i = 0; i < GW_WHEEL_SLOTS; i++)
         while (gw_list_take(&loop->wheel[i]))

@@ -1,6 +1,7 @@
 /* The event loop of one process: libev, the ready list, the graveyard, and coarse timers.
- * Callbacks of libev only move bytes and wake things; what was woken runs once per turn, from
- * the ready list; what was buried is freed at the end of the turn. */
+ * Callbacks of libev only move bytes and wake things; what was woken runs from the ready list, as
+ * soon as the callback of the connection is over, or else at the end of the turn; what was buried
+ * is freed at the end of the turn. */
 #ifndef GW_NET_LOOP_H
 #define GW_NET_LOOP_H
 
@@ -39,9 +40,11 @@ struct gw_grave {
 struct gw_loop {
     struct ev_loop *ev;
     uint64_t now_ms; /* CLOCK_MONOTONIC, taken once per turn: equal in all processes */
-    struct gw_list ready;
+    struct gw_list ready; /* woken by callbacks */
+    struct gw_list later; /* woken from the ready list: for the end of the turn */
     struct gw_grave *graves;
     bool turning;      /* between the begin and the end of a turn: now_ms is fresh */
+    bool running;      /* the ready list is being run */
     uint64_t armed_ms; /* the time for which tick is set */
     struct ev_prepare prepare;
     struct ev_check begin; /* before all I/O callbacks: takes the time */
@@ -67,9 +70,12 @@ void gw_loop_stop(struct gw_loop *loop);
 uint64_t gw_loop_update(struct gw_loop *loop);
 
 void gw_task_node_init(struct gw_task_node *task, void (*run)(struct gw_task_node *));
-/* Schedules run for this turn (or the next one when called from the ready list itself: each woken
- * thing runs once per turn, so that all get their share). Waking twice is waking once. */
+/* Schedules run for this turn; called from the ready list itself, for the end of the turn, or from
+ * there for the next one, so that all get their share. Waking twice is waking once. */
 void gw_loop_wake(struct gw_loop *loop, struct gw_task_node *task);
+/* Runs what callbacks have woken. For the end of a callback: bytes go on while they are warm, and do
+ * not wait for those that came on other connections in the same turn. */
+void gw_loop_run_ready(struct gw_loop *loop);
 /* Not to be run any more. */
 void gw_loop_unwake(struct gw_task_node *task);
 
