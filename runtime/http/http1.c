@@ -25,10 +25,8 @@ void gw_h1_wake(struct gw_http1 *h)
 
 void gw_h1_arm(struct gw_http1 *h, uint64_t after_ms)
 {
-    if (after_ms)
-        gw_timer_start(h->loop, &h->timer, after_ms);
-    else
-        gw_timer_stop(h->loop, &h->timer);
+    if (h->server && !h->dead)
+        gw_conn_deadline(gw_h1_conn(h), after_ms);
 }
 
 /* The end of a stream, and of a connection. */
@@ -40,7 +38,7 @@ void gw_h1_detach(struct gw_http1 *h)
     h->stream = NULL;
     h->failed = GW_OK;
     h->blocked = false;
-    s->base.written = gw_h1_conn(h)->bytes_out != s->written_base;
+    s->base.written = gw_h1_conn(h)->wrote;
     gw_h1_stream_bury(s);
 }
 
@@ -57,6 +55,7 @@ static void free_codec(struct gw_grave *grave)
     struct gw_http1 *h = GW_CONTAINER(grave, struct gw_http1, grave);
 
     h->codec.magic = 0;
+    gw_h1_parse_end(h);
     gw_slab_free(&codecs, h);
 }
 
@@ -65,7 +64,6 @@ static void part(struct gw_http1 *h)
 {
     h->dead = true;
     h->codec.conn = NULL;
-    gw_timer_stop(h->loop, &h->timer);
     gw_h1_wake(h);
 }
 
@@ -191,7 +189,7 @@ static void after_head(struct gw_http1 *h)
 {
     if (h->rx == GW_H1_DONE) {
         if (!h->stream->base.sent) /* else it watches over the answer */
-            gw_timer_stop(h->loop, &h->timer);
+            gw_h1_arm(h, 0);
         deliver_end(h);
     } else if (h->rx == GW_H1_BODY && h->server) {
         gw_h1_arm(h, h->stream->await_continue ? 0 : h->codec.limits->body_ms);
@@ -332,7 +330,7 @@ static bool drain_body(struct gw_http1 *h)
     enum gw_err err;
 
     gw_buf_init(&body);
-    h->drained += gw_buf_peek(&gw_h1_conn(h)->in).len;
+    h->drained += (uint32_t)gw_buf_peek(&gw_h1_conn(h)->in).len;
     err = gw_h1_read_body(h, &body);
     gw_buf_clear(&body);
     if (err || h->drained > GW_H1_DRAIN_MAX)
@@ -347,7 +345,7 @@ static bool advance(struct gw_http1 *h)
 {
     if (h->dead || gw_buf_empty(&gw_h1_conn(h)->in))
         return false;
-    switch (h->rx) {
+    switch ((enum gw_h1_rx)h->rx) {
     case GW_H1_IDLE:
     case GW_H1_HEAD:
         return read_head(h);
@@ -499,9 +497,9 @@ static void on_task(struct gw_task_node *task)
     run(GW_CONTAINER(task, struct gw_http1, task));
 }
 
-static void on_timer(struct gw_timer *timer)
+static void on_deadline(struct gw_conn *conn)
 {
-    struct gw_http1 *h = GW_CONTAINER(timer, struct gw_http1, timer);
+    struct gw_http1 *h = conn->owner;
 
     if (h->rx == GW_H1_DONE)
         check_writing(h);
@@ -579,6 +577,7 @@ static const struct gw_conn_events conn_events = {
     .on_eof = on_progress,
     .on_drained = on_drained,
     .on_error = on_error,
+    .on_deadline = on_deadline,
 };
 
 /* Ops of the codec. */
@@ -651,7 +650,6 @@ static struct gw_http1 *codec_new(struct gw_loop *loop, const struct gw_http_lim
     h->codec.limits = limits;
     gw_list_init(&h->codec.node);
     h->loop = loop;
-    gw_timer_init(&h->timer, on_timer);
     gw_task_node_init(&h->task, on_task);
     return h;
 }

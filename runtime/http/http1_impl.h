@@ -26,57 +26,65 @@ enum gw_h1_tx { GW_H1_TX_NONE, GW_H1_TX_LENGTH, GW_H1_TX_CHUNKED, GW_H1_TX_CLOSE
 /* Lines that have to end in CRLF, looked at byte by byte before the lexer sees them. */
 enum gw_h1_line { GW_H1_LINE_START, GW_H1_LINE_TEXT, GW_H1_LINE_EMPTY_CR, GW_H1_LINE_CR };
 
+struct gw_h1_lex;
+
 struct gw_h1_scan {
-    size_t seen;          /* bytes looked at */
-    size_t start;         /* bytes of empty lines in front of a request */
-    size_t first_line;    /* its bytes, once it is complete */
-    unsigned lines;       /* complete ones */
-    enum gw_h1_line line; /* where the last byte left it */
+    uint32_t seen;       /* bytes looked at */
+    uint32_t start;      /* bytes of empty lines in front of a request */
+    uint32_t first_line; /* its bytes, once it is complete */
+    unsigned lines;      /* complete ones */
+    uint8_t line;        /* enum gw_h1_line: where the last byte left it */
+};
+
+/* What reading a message needs. */
+struct gw_h1_parse {
+    llhttp_t parser;
+    struct gw_h1_scan scan; /* of a head, or of the framing between pieces of a chunked body */
+    struct gw_h1_lex *lex;  /* during a call of the lexer only */
+    uint64_t body_bytes;
+    unsigned trailers;
+    unsigned trailer_len;
+    char trailer[20]; /* the beginning of a trailer's name */
 };
 
 struct gw_h1_stream {
     struct gw_stream base; /* first: a gw_stream is cast back to it */
     struct gw_http1 *codec;
-    struct gw_grave grave;
-    enum gw_h1_tx tx;
-    bool head_request;     /* the method is HEAD: the answer has no body */
-    bool drop_body;        /* server: what is sent as a body is dropped */
-    bool await_continue;   /* server: the client may wait for a 100 before it sends the body */
-    unsigned informed;     /* client: 1xx that came */
-    uint64_t tx_left;      /* GW_H1_TX_LENGTH: bytes still to be sent */
-    uint64_t written_base; /* conn->bytes_out when the stream began */
+    uint8_t tx;              /* enum gw_h1_tx */
+    uint8_t informed;        /* client: 1xx that came */
+    bool head_request : 1;   /* the method is HEAD: the answer has no body */
+    bool drop_body : 1;      /* server: what is sent as a body is dropped */
+    bool await_continue : 1; /* server: the client may wait for a 100 before it sends the body */
+    union {
+        uint64_t tx_left; /* GW_H1_TX_LENGTH: bytes still to be sent */
+        struct gw_grave grave;
+    };
 };
-
-struct gw_h1_lex;
 
 struct gw_http1 {
     struct gw_codec codec; /* first: a gw_codec is cast back to it */
     struct gw_loop *loop;
     struct gw_h1_stream *stream;
-    bool server;
-    bool up;             /* bytes may flow */
-    bool keep;           /* the connection may live on after this exchange */
-    unsigned peer_minor; /* of the last head that came */
-    bool draining;       /* no new stream */
-    bool blocked;        /* the window is full: the rest of the body waits */
-    bool flush_due;      /* a head waits in conn->out for what follows it */
-    bool used;           /* an exchange has been carried */
-    bool dead;           /* the connection is closed, on_gone is due */
-    bool gone;           /* on_gone was called */
-    bool deaf;           /* client: writing failed; an answer may still be read */
-    enum gw_h1_rx rx;
-    enum gw_err failed;     /* met inside an op, reported from the loop */
-    struct gw_h1_scan scan; /* of a head, or of the framing between pieces of a chunked body */
-    uint64_t body_bytes;    /* of the message that comes in */
-    uint64_t drained;       /* GW_H1_DRAIN: bytes thrown away */
-    unsigned trailers;
-    unsigned trailer_len;
-    char trailer[20];      /* the beginning of a trailer's name */
-    struct gw_h1_lex *lex; /* during a call of the lexer only */
-    llhttp_t parser;
-    struct gw_timer timer;
-    struct gw_task_node task;
-    struct gw_grave grave;
+    struct gw_h1_parse *parse; /* of a message that has not come to its end; NULL between chunks */
+    uint32_t drained;          /* GW_H1_DRAIN: bytes thrown away */
+    uint8_t rx;                /* enum gw_h1_rx */
+    uint8_t failed;            /* enum gw_err: met inside an op, reported from the loop */
+    uint8_t peer_minor;        /* of the last head that came */
+    uint8_t rest;              /* between chunks: in which state the lexer rests */
+    bool server : 1;
+    bool up : 1;        /* bytes may flow */
+    bool keep : 1;      /* the connection may live on after this exchange */
+    bool draining : 1;  /* no new stream */
+    bool blocked : 1;   /* the window is full: the rest of the body waits */
+    bool flush_due : 1; /* a head waits in conn->out for what follows it */
+    bool used : 1;      /* an exchange has been carried */
+    bool dead : 1;      /* the connection is closed, on_gone is due */
+    bool gone : 1;      /* on_gone was called */
+    bool deaf : 1;      /* client: writing failed; an answer may still be read */
+    union {
+        struct gw_task_node task;
+        struct gw_grave grave; /* once it is gone */
+    };
 };
 
 static inline struct gw_conn *gw_h1_conn(const struct gw_http1 *h)
@@ -88,7 +96,8 @@ static inline struct gw_conn *gw_h1_conn(const struct gw_http1 *h)
 
 /* Has the codec look, from the loop, at what there is to do. */
 void gw_h1_wake(struct gw_http1 *h);
-/* The one deadline of the codec, whose meaning follows h->rx; 0 = none. */
+/* The one deadline of the codec, whose meaning follows h->rx; 0 = none. A client has none:
+ * exchanges look after theirs. */
 void gw_h1_arm(struct gw_http1 *h, uint64_t after_ms);
 /* Writes what is in conn->out; failures are noted. */
 void gw_h1_flush(struct gw_http1 *h);
@@ -107,6 +116,9 @@ struct gw_h1_stream *gw_h1_stream_new(struct gw_http1 *h);
 void gw_h1_stream_bury(struct gw_h1_stream *s);
 
 /* http1_parse.c */
+
+/* Frees what reading a message has needed. */
+void gw_h1_parse_end(struct gw_http1 *h);
 
 /* Looks at what is new in conn->in. GW_OK: a whole head is there; GW_AGAIN: not yet. */
 enum gw_err gw_h1_scan_head(struct gw_http1 *h) GW_MUST_CHECK;

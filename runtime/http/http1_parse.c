@@ -1,14 +1,17 @@
 /* Turns bytes into heads and pieces of bodies for http1.c. llhttp is the lexer; before it, every
  * line is looked at for what it lets through (bare CR and LF, controls, folded lines), behind it
- * http1_rules.c decides. Invariant: a head is lexed only when it is there as a whole, so no state
- * of a half-read head is kept but a position; bodies stay in the chunks they were read into. */
+ * http1_rules.c decides. Owns the states of messages that are read. Invariant: a head is lexed only
+ * when it is there as a whole, so no state of a half-read head is kept but a position; bodies stay
+ * in the chunks they were read into. */
 #include "http/http1_impl.h"
 
+#include "base/slab.h"
 #include "http/fields.h"
 
 enum {
     CHUNK_LINE_MAX = 1024, /* size and extensions of one chunk */
-    FIELDS_MAX = 32768     /* whatever the settings say: a head counts in 16 bits */
+    FIELDS_MAX = 32768,    /* whatever the settings say: a head counts in 16 bits */
+    RESTS = 4
 };
 
 /* What one call of the lexer works on. */
@@ -23,6 +26,68 @@ struct gw_h1_lex {
     enum gw_err err;
 };
 
+/* States. One call works on `scratch`, which is kept as a copy only when the message goes on in the
+ * next one: most heads come at once. */
+
+static struct gw_h1_parse scratch;
+static struct gw_slab parses;
+
+void gw_h1_parse_end(struct gw_http1 *h)
+{
+    if (h->parse != &scratch)
+        gw_slab_free(&parses, h->parse);
+    h->parse = NULL;
+}
+
+static void keep_parse(struct gw_http1 *h)
+{
+    if (h->parse != &scratch)
+        return;
+    if (parses.size == 0)
+        gw_slab_init(&parses, sizeof(scratch));
+    h->parse = gw_slab_alloc_raw(&parses);
+    *h->parse = scratch;
+}
+
+/* Between two chunks, where an event stream spends its life, all lexers are alike: they are in one
+ * of few states, which are kept here once. */
+static llhttp_t rests[RESTS];
+
+/* The line end of a chunk is all that was seen. What a server counts of a body it has to keep. */
+static bool may_rest(const struct gw_http1 *h)
+{
+    const struct gw_h1_parse *p = h->parse;
+
+    return !h->server && p->parser.flags & F_CHUNKED && !(p->parser.flags & F_TRAILING) &&
+           p->scan.seen == 2 && p->scan.line == GW_H1_LINE_START;
+}
+
+static void rest(struct gw_http1 *h)
+{
+    llhttp_t state = h->parse->parser;
+    uint8_t i = 0;
+
+    state.data = NULL;
+    while (i < RESTS && rests[i].settings && memcmp(&rests[i], &state, sizeof(state)) != 0)
+        i++;
+    if (i == RESTS) {
+        keep_parse(h);
+        return;
+    }
+    rests[i] = state;
+    h->rest = i;
+    gw_h1_parse_end(h);
+}
+
+static void wake_parse(struct gw_http1 *h)
+{
+    if (h->parse)
+        return;
+    scratch = (struct gw_h1_parse){.parser = rests[h->rest],
+                                   .scan = {.seen = 2, .line = GW_H1_LINE_START}};
+    h->parse = &scratch;
+}
+
 /* Text of a line: no controls but HTAB (RFC 9110, 5.5). */
 static bool is_text(unsigned char c)
 {
@@ -33,7 +98,7 @@ enum seen { SEEN_MORE, SEEN_EMPTY_LINE, SEEN_BAD };
 
 static enum seen look_at(struct gw_h1_scan *scan, unsigned char c)
 {
-    switch (scan->line) {
+    switch ((enum gw_h1_line)scan->line) {
     case GW_H1_LINE_START:
         scan->line = c == '\r' ? GW_H1_LINE_EMPTY_CR : GW_H1_LINE_TEXT;
         /* A blank here would fold the line before (RFC 9112, 5.2). */
@@ -77,16 +142,18 @@ static enum gw_err bad(const struct gw_http1 *h)
 /* RFC 9112, 2.2: one empty line in front of a request is passed over. */
 static bool skip_empty_line(struct gw_http1 *h)
 {
-    if (!h->server || h->scan.lines || h->scan.start)
+    struct gw_h1_scan *scan = &h->parse->scan;
+
+    if (!h->server || scan->lines || scan->start)
         return false;
-    h->scan.start = h->scan.seen;
+    scan->start = scan->seen;
     return true;
 }
 
 static enum gw_err check_limits(const struct gw_http1 *h)
 {
     const struct gw_http_limits *limits = h->codec.limits;
-    const struct gw_h1_scan *scan = &h->scan;
+    const struct gw_h1_scan *scan = &h->parse->scan;
     size_t line = scan->lines ? scan->first_line : scan->seen;
 
     if (scan->seen - scan->start <= limits->max_header_bytes &&
@@ -97,25 +164,37 @@ static enum gw_err check_limits(const struct gw_http1 *h)
     return line > limits->max_header_bytes ? GW_ERR_TARGET_TOO_LONG : GW_ERR_HEAD_TOO_LARGE;
 }
 
-enum gw_err gw_h1_scan_head(struct gw_http1 *h)
+static enum gw_err scan_new_bytes(struct gw_http1 *h, struct gw_h1_scan *scan)
 {
-    size_t skip = h->scan.seen;
+    size_t skip = scan->seen;
     enum gw_err err = GW_AGAIN;
 
     for (struct gw_chunk *c = h->codec.conn->in.head; c && err == GW_AGAIN; c = c->next) {
         size_t len = c->end - c->start, from = skip < len ? skip : len;
         skip -= from;
         while (err == GW_AGAIN && from < len) {
-            size_t before = h->scan.seen;
-            enum seen seen = look_through(&h->scan, c->data + c->start + from, len - from);
-            from += h->scan.seen - before;
+            size_t before = scan->seen;
+            enum seen seen = look_through(scan, c->data + c->start + from, len - from);
+            from += scan->seen - before;
             if (seen == SEEN_BAD)
                 err = bad(h);
             else if (seen == SEEN_EMPTY_LINE && !skip_empty_line(h))
-                err = h->scan.lines ? GW_OK : bad(h);
+                err = scan->lines ? GW_OK : bad(h);
         }
     }
+    return err;
+}
+
+enum gw_err gw_h1_scan_head(struct gw_http1 *h)
+{
+    if (!h->parse) {
+        scratch = (struct gw_h1_parse){0};
+        h->parse = &scratch;
+    }
+    enum gw_err err = scan_new_bytes(h, &h->parse->scan);
     enum gw_err limit = check_limits(h); /* first, so that it does not matter how the bytes came */
+    if (limit || err != GW_OK)
+        keep_parse(h);
     return limit ? limit : err;
 }
 
@@ -125,7 +204,7 @@ static int refuse(llhttp_t *parser, enum gw_err err)
 {
     struct gw_http1 *h = parser->data;
 
-    h->lex->err = err;
+    h->parse->lex->err = err;
     return HPE_USER;
 }
 
@@ -133,26 +212,28 @@ static int on_field_bytes(llhttp_t *parser, const char *at, size_t len)
 {
     struct gw_http1 *h = parser->data;
 
-    if (h->lex->head) {
-        h->lex->name =
-            gw_slice_of(h->lex->name.len ? h->lex->name.ptr : at, h->lex->name.len + len);
+    struct gw_h1_parse *p = h->parse;
+
+    if (p->lex->head) {
+        struct gw_slice *name = &p->lex->name;
+        *name = gw_slice_of(name->len ? name->ptr : at, name->len + len);
         return 0;
     }
     /* A trailer's name, which may come in pieces: its beginning is all that is looked at. */
-    size_t room = sizeof(h->trailer) - h->trailer_len;
+    size_t room = sizeof(p->trailer) - p->trailer_len;
     if (len > room)
         len = room;
-    memcpy(h->trailer + h->trailer_len, at, len);
-    h->trailer_len += (unsigned)len;
+    memcpy(p->trailer + p->trailer_len, at, len);
+    p->trailer_len += (unsigned)len;
     return 0;
 }
 
 static int on_value_bytes(llhttp_t *parser, const char *at, size_t len)
 {
     struct gw_http1 *h = parser->data;
-    struct gw_slice *value = &h->lex->value;
+    struct gw_slice *value = &h->parse->lex->value;
 
-    if (h->lex->head)
+    if (h->parse->lex->head)
         *value = gw_slice_of(value->len ? value->ptr : at, value->len + len);
     return 0;
 }
@@ -160,10 +241,10 @@ static int on_value_bytes(llhttp_t *parser, const char *at, size_t len)
 static int end_trailer(llhttp_t *parser)
 {
     struct gw_http1 *h = parser->data;
-    struct gw_slice name = gw_slice_of(h->trailer, h->trailer_len);
+    struct gw_slice name = gw_slice_of(h->parse->trailer, h->parse->trailer_len);
 
-    h->trailer_len = 0;
-    if (++h->trailers > h->codec.limits->max_headers)
+    h->parse->trailer_len = 0;
+    if (++h->parse->trailers > h->codec.limits->max_headers)
         return refuse(parser, h->server ? GW_ERR_HEAD_TOO_LARGE : GW_ERR_BAD_RESPONSE);
     return name.len && gw_h1_trailer_ok(name) ? 0 : refuse(parser, bad(h));
 }
@@ -181,7 +262,7 @@ static void lower(struct gw_slice name)
 static int on_field_done(llhttp_t *parser)
 {
     struct gw_http1 *h = parser->data;
-    struct gw_h1_lex *lex = h->lex;
+    struct gw_h1_lex *lex = h->parse->lex;
 
     if (!lex->head)
         return end_trailer(parser);
@@ -199,28 +280,29 @@ static int on_field_done(llhttp_t *parser)
 static int on_head_done(llhttp_t *parser)
 {
     struct gw_http1 *h = parser->data;
-    enum gw_err err = gw_h1_apply_fields(h, h->lex->stream, h->lex->head);
+    enum gw_err err = gw_h1_apply_fields(h, h->parse->lex->stream, h->parse->lex->head);
 
     parser->upgrade = 0;
     if (err)
         return refuse(parser, err);
-    return h->lex->head->has_body ? 0 : 1;
+    return h->parse->lex->head->has_body ? 0 : 1;
 }
 
 /* The bytes between two pieces of a chunked body: sizes, extensions, trailers. */
 static enum gw_err check_gap(struct gw_http1 *h, const char *to)
 {
-    struct gw_h1_lex *lex = h->lex;
-    bool trailing = h->parser.flags & F_TRAILING;
+    struct gw_h1_lex *lex = h->parse->lex;
+    struct gw_h1_scan *scan = &h->parse->scan;
+    bool trailing = h->parse->parser.flags & F_TRAILING;
     size_t max = trailing ? h->codec.limits->max_header_bytes : CHUNK_LINE_MAX;
 
     while (lex->cursor < to) {
-        size_t before = h->scan.seen;
-        if (look_through(&h->scan, lex->cursor, (size_t)(to - lex->cursor)) == SEEN_BAD)
+        size_t before = scan->seen;
+        if (look_through(scan, lex->cursor, (size_t)(to - lex->cursor)) == SEEN_BAD)
             return bad(h);
-        lex->cursor += h->scan.seen - before;
+        lex->cursor += scan->seen - before;
     }
-    if (h->scan.seen <= max)
+    if (scan->seen <= max)
         return GW_OK;
     return h->server && trailing ? GW_ERR_HEAD_TOO_LARGE : bad(h);
 }
@@ -229,7 +311,7 @@ static bool body_too_large(const struct gw_http1 *h, uint64_t more)
 {
     uint64_t max = h->server ? h->codec.limits->max_body_bytes : 0;
 
-    return max && (more > max || h->body_bytes > max - more);
+    return max && (more > max || h->parse->body_bytes > max - more);
 }
 
 static int on_chunk_size(llhttp_t *parser)
@@ -243,14 +325,14 @@ static int on_chunk_size(llhttp_t *parser)
 static int on_body_bytes(llhttp_t *parser, const char *at, size_t len)
 {
     struct gw_http1 *h = parser->data;
-    struct gw_h1_lex *lex = h->lex;
+    struct gw_h1_lex *lex = h->parse->lex;
     enum gw_err err = check_gap(h, at);
 
     if (err)
         return refuse(parser, err);
-    h->scan = (struct gw_h1_scan){0};
+    h->parse->scan = (struct gw_h1_scan){0};
     lex->cursor = at + len;
-    h->body_bytes += len;
+    h->parse->body_bytes += len;
     if (!lex->body)
         lex->body = (char *)(uintptr_t)at;
     else if (lex->body + lex->body_len != at)
@@ -263,7 +345,7 @@ static int on_message_done(llhttp_t *parser)
 {
     struct gw_http1 *h = parser->data;
 
-    h->lex->complete = true;
+    h->parse->lex->complete = true;
     return HPE_PAUSED;
 }
 
@@ -280,46 +362,63 @@ static const llhttp_settings_t callbacks = {
 /* The lexer's error as ours; GW_OK for its pause behind a complete message. */
 static enum gw_err translate(const struct gw_http1 *h, llhttp_errno_t code)
 {
-    if (h->lex->err)
-        return h->lex->err;
-    if (code == HPE_OK || (code == HPE_PAUSED && h->lex->complete))
+    const struct gw_h1_lex *lex = h->parse->lex;
+
+    if (lex->err)
+        return lex->err;
+    if (code == HPE_OK || (code == HPE_PAUSED && lex->complete))
         return GW_OK;
     /* The request line was well formed, so it is the list of methods that has ended; methods of
      * other protocols fail at the version. */
-    if (h->server && h->lex->head && (code == HPE_INVALID_METHOD || code == HPE_INVALID_CONSTANT))
+    if (h->server && lex->head && (code == HPE_INVALID_METHOD || code == HPE_INVALID_CONSTANT))
         return GW_ERR_NOT_IMPLEMENTED;
     return bad(h);
 }
 
 static enum gw_err lex_head(struct gw_http1 *h, struct gw_h1_lex *lex, const char *text, size_t len)
 {
-    llhttp_init(&h->parser, h->server ? HTTP_REQUEST : HTTP_RESPONSE, &callbacks);
-    h->parser.data = h;
-    h->lex = lex;
-    enum gw_err err = translate(h, llhttp_execute(&h->parser, text, len));
-    h->lex = NULL;
+    struct gw_h1_parse *p = h->parse;
+
+    llhttp_init(&p->parser, h->server ? HTTP_REQUEST : HTTP_RESPONSE, &callbacks);
+    p->parser.data = h;
+    p->lex = lex;
+    enum gw_err err = translate(h, llhttp_execute(&p->parser, text, len));
+    p->lex = NULL;
     return err;
+}
+
+/* Takes the text of the head out of conn->in into the arena. */
+static struct gw_slice take_head(struct gw_http1 *h, struct gw_arena *arena)
+{
+    struct gw_buf *in = &h->codec.conn->in;
+    struct gw_h1_scan *scan = &h->parse->scan;
+    size_t len = scan->seen - scan->start;
+    char *text = gw_arena_alloc(arena, len);
+
+    gw_buf_copy_out(in, scan->start, text, len);
+    gw_buf_consume(in, scan->seen);
+    *h->parse = (struct gw_h1_parse){0};
+    return gw_slice_of(text, len);
 }
 
 enum gw_err gw_h1_read_head(struct gw_http1 *h, struct gw_h1_stream *s, struct gw_head **head)
 {
-    struct gw_buf *in = &h->codec.conn->in;
     struct gw_arena *arena = &s->base.arena;
-    size_t len = h->scan.seen - h->scan.start;
-    char *text = gw_arena_alloc(arena, len);
+    struct gw_slice text = take_head(h, arena);
+    char *line = (char *)(uintptr_t)text.ptr; /* the codec's own copy */
 
-    gw_buf_copy_out(in, h->scan.start, text, len);
-    gw_buf_consume(in, h->scan.seen);
-    h->scan = (struct gw_h1_scan){0};
-    h->body_bytes = h->trailers = h->trailer_len = 0;
     *head = gw_arena_alloc(arena, sizeof(**head));
     gw_head_init(*head, arena);
 
     struct gw_h1_lex lex = {.stream = s, .head = *head, .name = {"", 0}, .value = {"", 0}};
-    enum gw_err err = gw_h1_start_line(h, *head, text, len);
+    enum gw_err err = gw_h1_start_line(h, *head, line, text.len);
     if (!err)
-        err = lex_head(h, &lex, text, len);
+        err = lex_head(h, &lex, text.ptr, text.len);
     h->rx = lex.complete ? GW_H1_DONE : GW_H1_BODY;
+    if (lex.complete)
+        gw_h1_parse_end(h);
+    else
+        keep_parse(h);
     return err;
 }
 
@@ -350,26 +449,45 @@ static void narrow(struct gw_buf *body, const struct gw_h1_lex *lex)
     body->len = lex->body_len;
 }
 
+/* Runs the lexer over one piece of a body; returns where it stopped. */
+static const char *lex_piece(struct gw_http1 *h, struct gw_h1_lex *lex, struct gw_slice piece,
+                             enum gw_err *err)
+{
+    struct gw_h1_parse *p = h->parse;
+    const char *stop = piece.ptr + piece.len;
+
+    p->parser.data = h;
+    p->lex = lex;
+    llhttp_errno_t code = llhttp_execute(&p->parser, piece.ptr, piece.len);
+    if (code)
+        stop = llhttp_get_error_pos(&p->parser);
+    *err = translate(h, code);
+    if (!*err)
+        *err = check_gap(h, stop);
+    p->lex = NULL;
+    return stop;
+}
+
 enum gw_err gw_h1_read_body(struct gw_http1 *h, struct gw_buf *body)
 {
     struct gw_buf *in = &h->codec.conn->in;
     struct gw_h1_lex lex = {0};
+    enum gw_err err;
 
+    wake_parse(h);
     gw_buf_move_n(body, in, gw_buf_peek(in).len);
     GW_DEBUG_CHECK(body->head == body->tail);
     struct gw_slice piece = gw_buf_peek(body);
     lex.cursor = piece.ptr;
-    h->lex = &lex;
-    llhttp_errno_t code = llhttp_execute(&h->parser, piece.ptr, piece.len);
-    const char *end = piece.ptr + piece.len, *stop = code ? llhttp_get_error_pos(&h->parser) : end;
-    enum gw_err err = translate(h, code);
-    if (!err)
-        err = check_gap(h, stop);
-    h->lex = NULL;
+    const char *stop = lex_piece(h, &lex, piece, &err);
     if (lex.complete) {
         h->rx = GW_H1_DONE;
-        h->scan = (struct gw_h1_scan){0};
-        put_back(in, stop, (size_t)(end - stop));
+        put_back(in, stop, (size_t)(piece.ptr + piece.len - stop));
+        gw_h1_parse_end(h);
+    } else if (!err && may_rest(h)) {
+        rest(h);
+    } else {
+        keep_parse(h);
     }
     narrow(body, &lex);
     return err;
@@ -379,9 +497,11 @@ enum gw_err gw_h1_finish_body(struct gw_http1 *h)
 {
     struct gw_h1_lex lex = {0};
 
-    h->lex = &lex;
-    llhttp_errno_t code = llhttp_finish(&h->parser);
-    h->lex = NULL;
+    wake_parse(h);
+    h->parse->parser.data = h;
+    h->parse->lex = &lex;
+    llhttp_errno_t code = llhttp_finish(&h->parse->parser);
+    gw_h1_parse_end(h);
     if (!lex.complete)
         return GW_ERR_TRUNCATED;
     h->rx = GW_H1_DONE;

@@ -34,7 +34,7 @@ static bool is_open(const struct gw_h1_stream *s)
 
 static enum gw_err fail_later(struct gw_http1 *h, enum gw_err err)
 {
-    h->failed = err;
+    h->failed = (uint8_t)err;
     gw_h1_wake(h);
     return err;
 }
@@ -44,11 +44,10 @@ static enum gw_err fail_later(struct gw_http1 *h, enum gw_err err)
  * out (RFC 9110, 10.1.1). */
 static void answer_early(struct gw_http1 *h, struct gw_h1_stream *s, bool final)
 {
-    bool unsure = s->await_continue && h->body_bytes == 0;
-
     if (h->rx != GW_H1_BODY)
         return;
-    if (final && (unsure || h->parser.content_length > GW_H1_DRAIN_MAX))
+    bool unsure = s->await_continue && h->parse->body_bytes == 0;
+    if (final && (unsure || h->parse->parser.content_length > GW_H1_DRAIN_MAX))
         h->keep = false;
     if (!final && s->await_continue)
         gw_h1_arm(h, h->codec.limits->body_ms);
@@ -94,7 +93,7 @@ static enum gw_err stream_send(struct gw_stream *stream, struct gw_buf *body, bo
     enum gw_err err = GW_ERR_CLOSED;
 
     if (is_open(s) && stream->head_sent && !stream->sent)
-        err = h->failed;
+        err = (enum gw_err)h->failed;
     if (err || h->deaf) {
         gw_buf_clear(body);
         stream->sent = stream->sent || (!err && end);
@@ -165,7 +164,7 @@ struct gw_h1_stream *gw_h1_stream_new(struct gw_http1 *h)
     s->base.conn = gw_h1_conn(h);
     s->base.reused = h->used;
     s->codec = h;
-    s->written_base = gw_h1_conn(h)->bytes_out;
+    gw_h1_conn(h)->wrote = false;
     gw_arena_init(&s->base.arena);
     return s;
 }

@@ -8,20 +8,14 @@
 
 static void set_v4(struct gw_addr *addr, struct in_addr host, unsigned port)
 {
-    memset(addr, 0, sizeof(*addr));
-    addr->sa.v4.sin_family = AF_INET;
-    addr->sa.v4.sin_addr = host;
-    addr->sa.v4.sin_port = htons((uint16_t)port);
-    addr->len = sizeof(addr->sa.v4);
+    *addr = (struct gw_addr){.family = AF_INET, .port = (uint16_t)port};
+    memcpy(addr->ip, &host, sizeof(host));
 }
 
 static void set_v6(struct gw_addr *addr, const struct in6_addr *host, unsigned port)
 {
-    memset(addr, 0, sizeof(*addr));
-    addr->sa.v6.sin6_family = AF_INET6;
-    addr->sa.v6.sin6_addr = *host;
-    addr->sa.v6.sin6_port = htons((uint16_t)port);
-    addr->len = sizeof(addr->sa.v6);
+    *addr = (struct gw_addr){.family = AF_INET6, .port = (uint16_t)port};
+    memcpy(addr->ip, host, sizeof(*host));
 }
 
 /* "[::1]" or "::1"; brackets come in pairs. */
@@ -61,27 +55,47 @@ bool gw_addr_parse(struct gw_addr *addr, const char *host, unsigned port)
     return true;
 }
 
+static void take_v6(struct gw_addr *addr, const struct sockaddr_in6 *v6)
+{
+    struct in_addr v4;
+
+    set_v6(addr, &v6->sin6_addr, ntohs(v6->sin6_port));
+    addr->scope = v6->sin6_scope_id;
+    memcpy(&v4, &v6->sin6_addr.s6_addr[12], sizeof(v4));
+    if (IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr))
+        set_v4(addr, v4, addr->port);
+}
+
 void gw_addr_set(struct gw_addr *addr, const struct sockaddr *sa, socklen_t len)
 {
+    union gw_sockaddr from = {0};
+
     memset(addr, 0, sizeof(*addr));
-    if (sa->sa_family == AF_INET && len >= sizeof(addr->sa.v4)) {
-        memcpy(&addr->sa.v4, sa, sizeof(addr->sa.v4));
-        addr->len = sizeof(addr->sa.v4);
-    } else if (sa->sa_family == AF_INET6 && len >= sizeof(addr->sa.v6)) {
-        struct in_addr v4;
-        memcpy(&addr->sa.v6, sa, sizeof(addr->sa.v6));
-        addr->len = sizeof(addr->sa.v6);
-        memcpy(&v4, &addr->sa.v6.sin6_addr.s6_addr[12], sizeof(v4));
-        if (IN6_IS_ADDR_V4MAPPED(&addr->sa.v6.sin6_addr))
-            set_v4(addr, v4, ntohs(addr->sa.v6.sin6_port));
+    memcpy(&from, sa, len < sizeof(from) ? len : sizeof(from));
+    if (from.any.sa_family == AF_INET && len >= sizeof(from.v4))
+        set_v4(addr, from.v4.sin_addr, ntohs(from.v4.sin_port));
+    else if (from.any.sa_family == AF_INET6 && len >= sizeof(from.v6))
+        take_v6(addr, &from.v6);
+}
+
+socklen_t gw_addr_get(const struct gw_addr *addr, union gw_sockaddr *sa)
+{
+    memset(sa, 0, sizeof(*sa));
+    sa->any.sa_family = addr->family;
+    if (addr->family == AF_INET) {
+        memcpy(&sa->v4.sin_addr, addr->ip, sizeof(sa->v4.sin_addr));
+        sa->v4.sin_port = htons(addr->port);
+        return sizeof(sa->v4);
     }
+    memcpy(&sa->v6.sin6_addr, addr->ip, sizeof(sa->v6.sin6_addr));
+    sa->v6.sin6_port = htons(addr->port);
+    sa->v6.sin6_scope_id = addr->scope;
+    return sizeof(sa->v6);
 }
 
 const char *gw_addr_host(const struct gw_addr *addr, char out[GW_ADDR_TEXT])
 {
-    const void *host = addr->sa.any.sa_family == AF_INET ? (const void *)&addr->sa.v4.sin_addr
-                                                         : (const void *)&addr->sa.v6.sin6_addr;
-    if (addr->len == 0 || !inet_ntop(addr->sa.any.sa_family, host, out, GW_ADDR_TEXT))
+    if (addr->family == 0 || !inet_ntop(addr->family, addr->ip, out, GW_ADDR_TEXT))
         memcpy(out, "-", 2);
     return out;
 }
@@ -89,32 +103,17 @@ const char *gw_addr_host(const struct gw_addr *addr, char out[GW_ADDR_TEXT])
 const char *gw_addr_text(const struct gw_addr *addr, char out[GW_ADDR_TEXT])
 {
     char host[GW_ADDR_TEXT];
-    const char *form = addr->sa.any.sa_family == AF_INET6 ? "[%.45s]:%u" : "%.45s:%u";
+    const char *form = addr->family == AF_INET6 ? "[%.45s]:%u" : "%.45s:%u";
 
     gw_addr_host(addr, host);
-    if (addr->len == 0)
+    if (addr->family == 0)
         memcpy(out, "-", 2);
     else
-        snprintf(out, GW_ADDR_TEXT, form, host, gw_addr_port(addr));
+        snprintf(out, GW_ADDR_TEXT, form, host, addr->port);
     return out;
-}
-
-unsigned gw_addr_port(const struct gw_addr *addr)
-{
-    if (addr->len == 0)
-        return 0;
-    return ntohs(addr->sa.any.sa_family == AF_INET ? addr->sa.v4.sin_port : addr->sa.v6.sin6_port);
 }
 
 bool gw_addr_eq(const struct gw_addr *a, const struct gw_addr *b)
 {
-    if (a->len != b->len || a->sa.any.sa_family != b->sa.any.sa_family)
-        return false;
-    if (a->len == 0)
-        return true;
-    if (gw_addr_port(a) != gw_addr_port(b))
-        return false;
-    if (a->sa.any.sa_family == AF_INET)
-        return a->sa.v4.sin_addr.s_addr == b->sa.v4.sin_addr.s_addr;
-    return IN6_ARE_ADDR_EQUAL(&a->sa.v6.sin6_addr, &b->sa.v6.sin6_addr);
+    return a->family == b->family && a->port == b->port && memcmp(a->ip, b->ip, sizeof(a->ip)) == 0;
 }

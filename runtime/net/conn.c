@@ -1,9 +1,8 @@
-/* Connections: a descriptor, its transport, its two buffers, and the watchers that move bytes
- * between them. Codecs are the users; the pool and the acceptor make connections.
- * Invariant: the read watcher runs only while somebody wants bytes that may still come, the write
- * watcher only while bytes are stuck; after gw_conn_close the user hears nothing more, and the
- * memory stays until the end of the turn, so that every function here may look at `state` after a
- * callback. */
+/* Connections: a descriptor, its transport, its two buffers, and the watcher that moves bytes
+ * between them. Codecs are the users; the pool and the acceptor make connections. Invariant: the
+ * watcher reads only while somebody wants bytes that may still come, and writes only while bytes
+ * are stuck; after gw_conn_close the user hears nothing more, and the memory stays until the end of
+ * the turn, so that every function here may look at `state` after a callback. */
 #include "net/conn.h"
 
 #include <errno.h>
@@ -24,16 +23,24 @@ size_t gw_conn_count(void)
     return conns.objects;
 }
 
-/* Watchers. */
+/* Watching. */
 
-static void watch(struct gw_conn *conn, struct ev_io *w, bool on)
+/* What the watcher runs for. */
+static int watched(const struct gw_conn *conn)
 {
-    if (on == (bool)ev_is_active(w))
+    return ev_is_active(&conn->io) ? conn->io.events & (EV_READ | EV_WRITE) : 0;
+}
+
+static void watch(struct gw_conn *conn, int want)
+{
+    struct ev_loop *ev = gw_conn_loop(conn)->ev;
+
+    if (want == watched(conn))
         return;
-    if (on)
-        ev_io_start(conn->loop->ev, w);
-    else
-        ev_io_stop(conn->loop->ev, w);
+    ev_io_stop(ev, &conn->io);
+    ev_io_modify(&conn->io, want);
+    if (want)
+        ev_io_start(ev, &conn->io);
 }
 
 static int transport_want(const struct gw_conn *conn)
@@ -41,9 +48,9 @@ static int transport_want(const struct gw_conn *conn)
     return conn->transport->want ? conn->transport->want(conn) : 0;
 }
 
-/* Lets the watchers follow the state. `out` is stuck whenever it is not empty here, because all
- * ways to here have tried to write it. */
-static void update_watchers(struct gw_conn *conn)
+/* Lets the watcher follow the state. `out` is stuck whenever it is not empty here, because all ways
+ * to here have tried to write it. */
+static void update_watcher(struct gw_conn *conn)
 {
     bool up = conn->state == GW_CONN_OPEN || conn->state == GW_CONN_LINGER;
     int want = conn->state == GW_CONN_DIALLING ? EV_WRITE : transport_want(conn);
@@ -54,8 +61,7 @@ static void update_watchers(struct gw_conn *conn)
         want |= EV_WRITE;
     if (conn->failed || conn->state == GW_CONN_CLOSED)
         want = 0;
-    watch(conn, &conn->rd, want & EV_READ);
-    watch(conn, &conn->wr, want & EV_WRITE);
+    watch(conn, want);
 }
 
 /* The end of a connection. */
@@ -73,20 +79,18 @@ void gw_conn_close(struct gw_conn *conn)
     if (conn->state == GW_CONN_CLOSED)
         return;
     conn->state = GW_CONN_CLOSED;
-    ev_io_stop(conn->loop->ev, &conn->rd);
-    ev_io_stop(conn->loop->ev, &conn->wr);
-    gw_timer_stop(conn->loop, &conn->timer);
+    ev_io_stop(gw_conn_loop(conn)->ev, &conn->io);
+    gw_timer_stop(gw_conn_loop(conn), &conn->timer);
     if (conn->transport->close)
         conn->transport->close(conn);
     if (conn->reset) {
         struct linger now = {.l_onoff = 1, .l_linger = 0};
-        setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+        setsockopt(conn->io.fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
     }
-    close(conn->fd);
-    conn->fd = -1;
+    close(conn->io.fd);
     gw_buf_clear(&conn->in);
     gw_buf_clear(&conn->out);
-    gw_loop_bury(conn->loop, &conn->grave, free_conn);
+    gw_loop_bury(gw_conn_loop(conn), &conn->grave, free_conn);
 }
 
 /* Tells the user that the connection is broken; when nobody listens any more, closes it. */
@@ -96,9 +100,9 @@ static void fail(struct gw_conn *conn, enum gw_err err)
         gw_conn_close(conn);
         return;
     }
-    conn->failed = err;
-    gw_timer_stop(conn->loop, &conn->timer);
-    update_watchers(conn);
+    conn->failed = (uint8_t)err;
+    gw_timer_stop(gw_conn_loop(conn), &conn->timer);
+    update_watcher(conn);
     conn->events->on_error(conn, err);
 }
 
@@ -112,9 +116,9 @@ static enum gw_err write_out(struct gw_conn *conn)
     enum gw_err err = conn->transport->write(conn, &conn->out);
     size_t went = before - conn->out.len;
 
-    conn->bytes_out += went;
-    if (went > 0 || !ev_is_active(&conn->wr))
-        conn->write_ms = conn->loop->now_ms;
+    conn->wrote |= went > 0;
+    if (went > 0 || !(watched(conn) & EV_WRITE))
+        conn->write_ms = gw_conn_loop(conn)->now_ms;
     if (err == GW_AGAIN) {
         gw_buf_compact(&conn->out);
         err = GW_OK;
@@ -122,8 +126,8 @@ static enum gw_err write_out(struct gw_conn *conn)
         gw_buf_clear(&conn->out);
     }
     if (conn->shut && err == GW_OK && gw_buf_empty(&conn->out))
-        shutdown(conn->fd, SHUT_WR);
-    update_watchers(conn);
+        shutdown(conn->io.fd, SHUT_WR);
+    update_watcher(conn);
     return err;
 }
 
@@ -135,7 +139,7 @@ enum gw_err gw_conn_flush(struct gw_conn *conn)
     if (conn->state != GW_CONN_OPEN)
         return conn->state == GW_CONN_CLOSED ? GW_ERR_CLOSED : GW_OK;
     /* Stuck already: the watcher writes when there is room. */
-    if (ev_is_active(&conn->wr) || (gw_buf_empty(&conn->out) && !conn->shut))
+    if (watched(conn) & EV_WRITE || (gw_buf_empty(&conn->out) && !conn->shut))
         return GW_OK;
     return write_out(conn);
 }
@@ -155,7 +159,7 @@ static void on_writable(struct gw_conn *conn)
 static void at_eof(struct gw_conn *conn)
 {
     conn->saw_eof = true;
-    update_watchers(conn);
+    update_watcher(conn);
     conn->events->on_eof(conn);
 }
 
@@ -163,11 +167,8 @@ static void on_readable(struct gw_conn *conn)
 {
     size_t before = conn->in.len;
     enum gw_err err = conn->transport->read(conn, &conn->in, GW_READ_SIZE);
-    size_t got = conn->in.len - before;
 
-    if (got > 0) {
-        conn->bytes_in += got;
-        conn->read_ms = conn->loop->now_ms;
+    if (conn->in.len > before) {
         conn->events->on_bytes(conn);
         if (conn->state != GW_CONN_OPEN)
             return;
@@ -177,7 +178,7 @@ static void on_readable(struct gw_conn *conn)
     else if (err != GW_OK && err != GW_AGAIN)
         fail(conn, err);
     else
-        update_watchers(conn); /* the transport may want something else now */
+        update_watcher(conn); /* the transport may want something else now */
 }
 
 void gw_conn_read(struct gw_conn *conn, bool on)
@@ -186,7 +187,16 @@ void gw_conn_read(struct gw_conn *conn, bool on)
     if (conn->state == GW_CONN_CLOSED || conn->state == GW_CONN_LINGER)
         return;
     conn->reading = on;
-    update_watchers(conn);
+    update_watcher(conn);
+}
+
+void gw_conn_deadline(struct gw_conn *conn, uint64_t after_ms)
+{
+    GW_DEBUG_CHECK(!conn->dialled || conn->state == GW_CONN_OPEN);
+    if (after_ms)
+        gw_timer_start(gw_conn_loop(conn), &conn->timer, after_ms);
+    else
+        gw_timer_stop(gw_conn_loop(conn), &conn->timer);
 }
 
 bool gw_conn_readable(const struct gw_conn *conn)
@@ -196,7 +206,7 @@ bool gw_conn_readable(const struct gw_conn *conn)
 
     if (conn->state != GW_CONN_OPEN || conn->failed || conn->saw_eof || !gw_buf_empty(&conn->in))
         return true;
-    got = recv(conn->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    got = recv(conn->io.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
     return got >= 0 || (errno != EAGAIN && errno != EINTR);
 }
 
@@ -206,18 +216,18 @@ bool gw_conn_readable(const struct gw_conn *conn)
  * less. Nothing tells when it is there: we have to look. */
 static void await_delivery(struct gw_conn *conn)
 {
-    uint64_t now_ms = conn->loop->now_ms;
+    uint64_t now_ms = gw_conn_loop(conn)->now_ms;
     int queued = 0;
 
-    ioctl(conn->fd, SIOCOUTQ, &queued);
+    ioctl(conn->io.fd, SIOCOUTQ, &queued);
     size_t left = conn->out.len + (size_t)queued;
     if (left < conn->undelivered)
         conn->write_ms = now_ms;
-    conn->undelivered = left;
+    conn->undelivered = left < UINT32_MAX ? (uint32_t)left : UINT32_MAX;
     if (left == 0 || now_ms >= conn->write_ms + conn->linger_ms)
         gw_conn_close(conn);
     else
-        gw_timer_start(conn->loop, &conn->timer, DELIVERY_LOOK_MS);
+        gw_timer_start(gw_conn_loop(conn), &conn->timer, DELIVERY_LOOK_MS);
 }
 
 /* Once our end is out and the peer's end has come, nothing is left to wait for. */
@@ -225,12 +235,12 @@ static void linger_step(struct gw_conn *conn, bool progress)
 {
     bool done = gw_buf_empty(&conn->out) && conn->saw_eof && !conn->reset;
 
-    if (done || conn->bytes_in >= conn->linger_end)
+    if (done || conn->linger_left == 0)
         gw_conn_close(conn);
     else if (conn->reset)
         await_delivery(conn);
     else if (progress)
-        gw_timer_start(conn->loop, &conn->timer, conn->linger_ms);
+        gw_timer_start(gw_conn_loop(conn), &conn->timer, conn->linger_ms);
 }
 
 /* What the peer still sends does not renew its patience, or it could hold us for ever. */
@@ -238,14 +248,15 @@ static void linger_read(struct gw_conn *conn)
 {
     enum gw_err err = conn->transport->read(conn, &conn->in, GW_READ_SIZE);
 
-    conn->bytes_in += conn->in.len;
+    conn->linger_left -=
+        conn->in.len < conn->linger_left ? (uint32_t)conn->in.len : conn->linger_left;
     gw_buf_clear(&conn->in);
     conn->saw_eof = err == GW_EOF;
     if (err != GW_OK && err != GW_AGAIN && err != GW_EOF) {
         gw_conn_close(conn);
         return;
     }
-    update_watchers(conn);
+    update_watcher(conn);
     linger_step(conn, false);
 }
 
@@ -268,16 +279,16 @@ void gw_conn_linger(struct gw_conn *conn, uint64_t linger_ms)
         gw_conn_close(conn);
         return;
     }
+    gw_timer_stop(gw_conn_loop(conn), &conn->timer);
     conn->state = GW_CONN_LINGER;
-    conn->events = NULL;
     conn->shut = !conn->reset;
-    conn->undelivered = SIZE_MAX;
     conn->reading = true;
-    conn->linger_ms = linger_ms;
-    conn->linger_end = conn->bytes_in + LINGER_MAX_BYTES;
+    conn->linger_ms = linger_ms < UINT32_MAX ? (uint32_t)linger_ms : UINT32_MAX;
+    conn->linger_left = LINGER_MAX_BYTES;
+    conn->undelivered = UINT32_MAX;
     gw_buf_clear(&conn->in);
     /* Also when out is empty: FIN goes then. When it is stuck the watcher tries again. */
-    if (ev_is_active(&conn->wr))
+    if (watched(conn) & EV_WRITE)
         linger_step(conn, true);
     else if (write_out(conn) != GW_OK)
         gw_conn_close(conn);
@@ -289,10 +300,11 @@ void gw_conn_linger(struct gw_conn *conn, uint64_t linger_ms)
 
 static void open_conn(struct gw_conn *conn)
 {
-    gw_timer_stop(conn->loop, &conn->timer);
+    if (conn->dialled)
+        gw_timer_stop(gw_conn_loop(conn), &conn->timer);
     conn->state = GW_CONN_OPEN;
-    conn->read_ms = conn->write_ms = conn->loop->now_ms;
-    update_watchers(conn);
+    conn->write_ms = gw_conn_loop(conn)->now_ms;
+    update_watcher(conn);
     if (conn->events->on_open)
         conn->events->on_open(conn);
     /* What was put into out while the connection was on its way up. */
@@ -308,7 +320,7 @@ static void shake_hands(struct gw_conn *conn)
     enum gw_err err = conn->transport->handshake ? conn->transport->handshake(conn) : GW_OK;
 
     if (err == GW_AGAIN)
-        update_watchers(conn);
+        update_watcher(conn);
     else if (err == GW_OK)
         open_conn(conn);
     else
@@ -347,7 +359,7 @@ static void dialled(struct gw_conn *conn)
         fail(conn, conn->failed);
         return;
     }
-    getsockopt(conn->fd, SOL_SOCKET, SO_ERROR, &code, &len);
+    getsockopt(conn->io.fd, SOL_SOCKET, SO_ERROR, &code, &len);
     if (code) {
         fail(conn, dial_err(code));
         return;
@@ -360,8 +372,10 @@ static void on_timer(struct gw_timer *timer)
 {
     struct gw_conn *conn = GW_CONTAINER(timer, struct gw_conn, timer);
 
-    if (conn->state != GW_CONN_LINGER)
+    if (conn->dialled && conn->state < GW_CONN_OPEN)
         fail(conn, GW_ERR_DIAL_TIMEOUT);
+    else if (conn->state != GW_CONN_LINGER)
+        conn->events->on_deadline(conn);
     else if (conn->reset)
         await_delivery(conn);
     else
@@ -371,7 +385,7 @@ static void on_timer(struct gw_timer *timer)
 static void try_write(struct gw_conn *conn)
 {
     if (gw_buf_empty(&conn->out))
-        update_watchers(conn); /* the user dropped what was stuck */
+        update_watcher(conn); /* the user dropped what was stuck */
     else if (conn->state == GW_CONN_LINGER)
         linger_write(conn);
     else
@@ -399,11 +413,10 @@ static void move_bytes(struct gw_conn *conn, int revents)
         try_read(conn);
 }
 
-/* Both watchers end here. */
 static void on_ready(struct ev_loop *ev, struct ev_io *w, int revents)
 {
-    struct gw_conn *conn = w->data;
-    struct gw_loop *loop = conn->loop;
+    struct gw_conn *conn = GW_CONTAINER(w, struct gw_conn, io);
+    struct gw_loop *loop = w->data;
     (void)ev;
 
     GW_CHECK_MAGIC(conn, GW_CONN_MAGIC);
@@ -426,18 +439,15 @@ static struct gw_conn *new_conn(struct gw_loop *loop, int fd,
         gw_slab_init(&conns, sizeof(struct gw_conn));
     conn = gw_slab_alloc(&conns);
     conn->magic = GW_CONN_MAGIC;
-    conn->fd = fd;
-    conn->loop = loop;
     conn->transport = transport;
     conn->events = events;
     conn->owner = owner;
-    conn->read_ms = conn->write_ms = loop->now_ms;
+    conn->write_ms = loop->now_ms;
     gw_buf_init(&conn->in);
     gw_buf_init(&conn->out);
     gw_timer_init(&conn->timer, on_timer);
-    ev_io_init(&conn->rd, on_ready, fd, EV_READ);
-    ev_io_init(&conn->wr, on_ready, fd, EV_WRITE);
-    conn->rd.data = conn->wr.data = conn;
+    ev_io_init(&conn->io, on_ready, fd, 0);
+    conn->io.data = loop;
     return conn;
 }
 
@@ -452,7 +462,7 @@ struct gw_conn *gw_conn_accepted(struct gw_loop *loop, int fd, const struct gw_a
     conn->state = GW_CONN_OPEN;
     if (transport->handshake) {
         conn->state = GW_CONN_HANDSHAKE;
-        update_watchers(conn); /* the transport's want says what it waits for first */
+        update_watcher(conn); /* the transport's want says what it waits for first */
     }
     return conn;
 }
@@ -476,22 +486,24 @@ static void set_options(int fd, int keepalive_s)
  * connection yet. */
 static void start_to_connect(struct gw_conn *conn, const struct gw_addr *to)
 {
-    int fd = conn->rd.fd, done = connect(fd, &to->sa.any, to->len);
+    union gw_sockaddr sa;
+    socklen_t len = gw_addr_get(to, &sa);
+    int fd = conn->io.fd, done = connect(fd, &sa.any, len);
 
     if (done != 0 && errno == EINPROGRESS)
-        done = connect(fd, &to->sa.any, to->len);
+        done = connect(fd, &sa.any, len);
     conn->state = done == 0 ? GW_CONN_HANDSHAKE : GW_CONN_DIALLING;
     if (done != 0 && errno != EALREADY && errno != EINTR)
-        conn->failed = dial_err(errno);
+        conn->failed = (uint8_t)dial_err(errno);
     if (done == 0 || conn->failed)
-        ev_feed_event(conn->loop->ev, &conn->wr, EV_WRITE);
+        ev_feed_event(gw_conn_loop(conn)->ev, &conn->io, EV_WRITE);
 }
 
 struct gw_conn *gw_conn_dial(struct gw_loop *loop, const struct gw_addr *to, uint64_t dial_ms,
                              unsigned keepalive_s, const struct gw_transport_ops *transport,
                              const struct gw_conn_events *events, void *owner, enum gw_err *err)
 {
-    int fd = socket(to->sa.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int fd = socket(to->family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     struct gw_conn *conn;
 
     if (fd < 0) {
@@ -501,9 +513,10 @@ struct gw_conn *gw_conn_dial(struct gw_loop *loop, const struct gw_addr *to, uin
     *err = GW_OK;
     conn = new_conn(loop, fd, transport, events, owner);
     conn->peer = *to;
+    conn->dialled = true;
     set_options(fd, (int)keepalive_s);
     start_to_connect(conn, to);
-    update_watchers(conn);
+    update_watcher(conn);
     if (dial_ms > 0 && !conn->failed)
         gw_timer_start(loop, &conn->timer, dial_ms);
     return conn;

@@ -15,7 +15,7 @@
 
 struct gw_conn;
 
-/* on_open and on_drained may be NULL. Each may close the connection, or linger. */
+/* on_open, on_drained and on_deadline may be NULL. Each may close the connection, or linger. */
 struct gw_conn_events {
     /* A dialled connection is up (or a handshake done): bytes may flow. */
     void (*on_open)(struct gw_conn *conn);
@@ -27,6 +27,8 @@ struct gw_conn_events {
     void (*on_drained)(struct gw_conn *conn);
     /* The connection failed (dial, read, write). The user must close it; no other call follows. */
     void (*on_error)(struct gw_conn *conn, enum gw_err err);
+    /* The time that gw_conn_deadline gave is over. */
+    void (*on_deadline)(struct gw_conn *conn);
 };
 
 enum gw_conn_state {
@@ -37,30 +39,38 @@ enum gw_conn_state {
     GW_CONN_CLOSED
 };
 
+/* There are two of these for each stream: what only a lingering connection needs lies where its
+ * user was, and a buried one has no timer. */
 struct gw_conn {
+    struct ev_io io; /* its data is the loop */
     uint32_t magic;
-    int fd;
-    enum gw_conn_state state;
-    bool reading; /* the user wants bytes */
-    bool saw_eof;
-    bool reset; /* close with RST, so that a break looks like one */
-    bool shut;  /* no more bytes will be sent once out is empty: FIN goes then */
-    struct gw_loop *loop;
+    uint8_t state;    /* enum gw_conn_state */
+    uint8_t failed;   /* enum gw_err; set: broken, waits to be closed */
+    bool reading : 1; /* the user wants bytes */
+    bool saw_eof : 1;
+    bool reset : 1;   /* close with RST, so that a break looks like one */
+    bool shut : 1;    /* no more bytes will be sent once out is empty: FIN goes then */
+    bool dialled : 1; /* by us */
+    bool wrote : 1;   /* bytes have gone; for the user to clear */
     const struct gw_transport_ops *transport;
     void *transport_data;
-    const struct gw_conn_events *events;
-    void *owner; /* the codec */
-    struct ev_io rd, wr;
+    union {
+        struct {
+            const struct gw_conn_events *events;
+            void *owner; /* the codec */
+        };
+        struct {
+            uint32_t linger_ms;   /* how long the peer may do nothing */
+            uint32_t linger_left; /* bytes that are still read and dropped */
+            uint32_t undelivered; /* before a reset: what the peer had not got at a last look */
+        };
+    };
     struct gw_buf in, out;
-    uint64_t read_ms;      /* loop time when bytes last came */
-    uint64_t write_ms;     /* loop time when bytes last went, or when out became non-empty */
-    uint64_t linger_ms;    /* in LINGER: how long the peer may do nothing */
-    uint64_t linger_end;   /* in LINGER: the value of bytes_in at which patience ends */
-    size_t undelivered;    /* in LINGER before a reset: what the peer had not got at a last look */
-    struct gw_timer timer; /* dial and linger deadlines; conn's own */
-    struct gw_grave grave;
-    uint64_t bytes_in, bytes_out;
-    enum gw_err failed; /* set: broken, waits to be closed */
+    uint64_t write_ms; /* loop time when bytes last went, or when out became non-empty */
+    union {
+        struct gw_timer timer; /* while it is dialled or lingers; else the user's */
+        struct gw_grave grave;
+    };
     struct gw_addr peer;
 };
 
@@ -81,6 +91,13 @@ struct gw_conn *gw_conn_dial(struct gw_loop *loop, const struct gw_addr *to, uin
 /* Starts or pauses reading. Paused, the kernel's buffer fills and the peer is slowed; its end is
  * not noticed either. Bytes left in `in` are not reported again: the user looks at them itself. */
 void gw_conn_read(struct gw_conn *conn, bool on);
+/* Sets the one deadline of the user, in place of the one before; 0 = none. Not while it is being
+ * dialled: then it has a deadline of its own. */
+void gw_conn_deadline(struct gw_conn *conn, uint64_t after_ms);
+static inline struct gw_loop *gw_conn_loop(const struct gw_conn *conn)
+{
+    return conn->io.data;
+}
 /* Writes what is in out now; arms the write watcher when something stays. A write error comes back
  * as GW_ERR_… here and is not reported through on_error as well; out is dropped, and what the peer
  * has sent can still be read. GW_OK also when bytes stay: while out is stuck, and before the

@@ -16,9 +16,9 @@ enum {
     UNSENT_MAX = 128 * 1024
 };
 
-/* Accepted sockets inherit both. An event is to leave when it is written. And the kernel would queue
- * megabytes for a client that is slow: too much memory for thousands of them, and room in so long a
- * queue comes so rarely that a slow client looks like one that takes nothing. */
+/* Accepted sockets inherit both. An event is to leave when it is written. And the kernel would
+ * queue megabytes for a client that is slow: too much memory for thousands of them, and room in so
+ * long a queue comes so rarely that a slow client looks like one that takes nothing. */
 static void set_options(int fd)
 {
     int on = 1, unsent = UNSENT_MAX;
@@ -27,22 +27,31 @@ static void set_options(int fd)
     setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent));
 }
 
+/* The address with the port that the kernel chose. */
+static bool read_name(int fd, struct gw_addr *addr)
+{
+    union gw_sockaddr sa;
+    socklen_t len = sizeof(sa);
+
+    if (getsockname(fd, &sa.any, &len) != 0)
+        return false;
+    gw_addr_set(addr, &sa.any, len);
+    return true;
+}
+
 int gw_listener_bind(struct gw_addr *addr, int backlog)
 {
-    struct gw_addr bound = *addr;
+    union gw_sockaddr sa;
+    socklen_t len = gw_addr_get(addr, &sa);
     int on = 1, code;
-    int fd = socket(addr->sa.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int fd = socket(addr->family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
     if (fd < 0)
         return -1;
-    bound.len = sizeof(bound.sa);
     set_options(fd);
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) == 0 &&
-        bind(fd, &addr->sa.any, addr->len) == 0 && listen(fd, backlog) == 0 &&
-        getsockname(fd, &bound.sa.any, &bound.len) == 0) {
-        *addr = bound;
+        bind(fd, &sa.any, len) == 0 && listen(fd, backlog) == 0 && read_name(fd, addr))
         return fd;
-    }
     code = errno;
     close(fd);
     errno = code;
@@ -126,9 +135,7 @@ void gw_listener_start(struct gw_listener *listener, struct gw_loop *loop, int f
     listener->events = events;
     listener->owner = owner;
     listener->on = true;
-    listener->addr.len = sizeof(listener->addr.sa);
-    if (getsockname(fd, &listener->addr.sa.any, &listener->addr.len) != 0)
-        listener->addr.len = 0;
+    (void)read_name(fd, &listener->addr); /* unknown where that fails */
     gw_timer_init(&listener->retry, on_retry);
     ev_io_init(&listener->io, on_acceptable, fd, EV_READ);
     listener->io.data = listener;

@@ -39,7 +39,7 @@ struct gw_grave {
 
 struct gw_loop {
     struct ev_loop *ev;
-    uint64_t now_ms; /* CLOCK_MONOTONIC, taken once per turn: equal in all processes */
+    uint64_t now_ms;      /* CLOCK_MONOTONIC, taken once per turn: equal in all processes */
     struct gw_list ready; /* woken by callbacks */
     struct gw_list later; /* woken from the ready list: for the end of the turn */
     struct gw_grave *graves;
@@ -73,8 +73,8 @@ void gw_task_node_init(struct gw_task_node *task, void (*run)(struct gw_task_nod
 /* Schedules run for this turn; called from the ready list itself, for the end of the turn, or from
  * there for the next one, so that all get their share. Waking twice is waking once. */
 void gw_loop_wake(struct gw_loop *loop, struct gw_task_node *task);
-/* Runs what callbacks have woken. For the end of a callback: bytes go on while they are warm, and do
- * not wait for those that came on other connections in the same turn. */
+/* Runs what callbacks have woken. For the end of a callback: bytes go on while they are warm, and
+ * do not wait for those that came on other connections in the same turn. */
 void gw_loop_run_ready(struct gw_loop *loop);
 /* Not to be run any more. */
 void gw_loop_unwake(struct gw_task_node *task);

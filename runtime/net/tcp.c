@@ -33,7 +33,7 @@ static enum gw_err tcp_read(struct gw_conn *conn, struct gw_buf *in, size_t max)
     /* Behind bytes that were left over a quarter of that is room enough: asking for all of it would
      * take a new chunk when the last one is a fifth full. */
     char *at = gw_buf_reserve(in, (max + 3) / 4, &room);
-    ssize_t got = recv(conn->fd, at, room < max ? room : max, 0);
+    ssize_t got = recv(conn->io.fd, at, room < max ? room : max, 0);
     int code = errno;
 
     gw_buf_commit(in, got > 0 ? (size_t)got : 0);
@@ -69,7 +69,7 @@ static enum gw_err tcp_write(struct gw_conn *conn, struct gw_buf *out)
 {
     while (!gw_buf_empty(out)) {
         size_t asked;
-        ssize_t went = send_front(conn->fd, out, &asked);
+        ssize_t went = send_front(conn->io.fd, out, &asked);
         if (went < 0 && errno == EINTR)
             continue;
         if (went < 0)

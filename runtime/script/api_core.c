@@ -190,7 +190,7 @@ static int core_client(lua_State *L)
     struct gw_exchange *x = gw_handle_check(L, 1);
     char host[GW_ADDR_TEXT];
     lua_pushstring(L, gw_addr_host(&x->peer, host));
-    lua_pushinteger(L, (lua_Integer)gw_addr_port(&x->peer));
+    lua_pushinteger(L, (lua_Integer)x->peer.port);
     return 2;
 }
 
