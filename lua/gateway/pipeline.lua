@@ -543,17 +543,13 @@ local function why_not(saved)
   return SHARED_CANT_MOVE
 end
 
---- All of an exchange that must survive a reload, as one string.
+--- All of an open stream that must survive a reload, as one string; "" where there is nothing but the
+--- rule and the instance, which the runtime knows.
 ---@param ctx gateway.Context
 ---@return string? saved, string? why
 function Program.save(_, ctx)
-  local instance = ctx._instance
-  local saved = {
-    rule = ctx._rule.id, states = states_of(ctx),
-    shared = rawget(ctx, "shared"), params = rawget(ctx, "params"),
-    instance = instance and instance.id, service = instance and instance.service,
-    new_session = ctx._new_session, balanced = ctx._balanced,
-  }
+  local saved = { states = states_of(ctx), shared = rawget(ctx, "shared"), params = rawget(ctx, "params") }
+  if next(saved) == nil then return "" end
   local ok, text = pcall(encode, saved)
   if not ok then return nil, why_not(saved) end
   if holds_object(saved.shared) then return nil, SHARED_CANT_MOVE end
@@ -589,18 +585,20 @@ end
 --- Goes on with an exchange that another generation saved.
 ---@param handle any
 ---@param text string from `save`
+---@param rule_id string
+---@param service_name string?
+---@param instance_id string?
 ---@return gateway.Context? ctx, any flags the rule's flags; without ctx: why not
 ---@return number? timeout_s
-function Program:adopt(handle, text)
-  local saved = decode(text)
-  local rule = self._by_id[saved.rule]
-  if not rule then return nil, ("route %s is not there any more"):format(tostring(saved.rule)) end
+function Program:adopt(handle, text, rule_id, service_name, instance_id)
+  local saved = text ~= "" and decode(text) or {}
+  local rule = self._by_id[rule_id]
+  if not rule then return nil, ("route %s is not there any more"):format(rule_id) end
   local ctx = context.open(handle, rule)
   rawset(ctx, "shared", saved.shared)
   rawset(ctx, "params", saved.params)
-  ctx._new_session, ctx._balanced = saved.new_session, saved.balanced
-  local service = self._services[saved.service]
-  ctx._instance = service and service.by_id[saved.instance]
+  local service = self._services[service_name]
+  ctx._instance = service and service.by_id[instance_id]
   local err = restore_states(ctx, rule, saved.states or {}, saved.objects or {})
   if err then return nil, err end
   core.set_rule(handle, rule.id)
@@ -627,7 +625,7 @@ function pipeline.new(parts)
   local program = { settings = parts.settings, instances = parts.instances }
   for _, name in ipairs(FUNCTIONS) do
     local method = Program[name]
-    program[name] = function(a, b) return method(self, a, b) end
+    program[name] = function(a, b, c, d, e) return method(self, a, b, c, d, e) end
   end
   return program
 end

@@ -177,7 +177,7 @@ end
 function Chain:adopt(ctx)
   local saved, err = self._program.save(ctx)
   if not saved then error(err, 2) end
-  local adopted, why = self._program.adopt(ctx._x, saved)
+  local adopted, why = self._program.adopt(ctx._x, saved, ctx._rule.id)
   return adopted or error(why, 2)
 end
 

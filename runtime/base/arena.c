@@ -33,9 +33,11 @@ static bool is_slab_size(size_t size)
     return size == BLOCK_FIRST || size == BLOCK_NEXT;
 }
 
-/* size: of the whole block. */
-static struct gw_arena_block *block_of_size(struct gw_arena *arena, size_t size)
+static struct gw_arena_block *block_new(struct gw_arena *arena, size_t need)
 {
+    size_t size = need + sizeof(struct gw_arena_block);
+    if (size <= BLOCK_NEXT)
+        size = !arena->blocks && size <= BLOCK_FIRST ? BLOCK_FIRST : BLOCK_NEXT;
     struct gw_arena_block *block =
         is_slab_size(size) ? gw_slab_alloc_raw(slab_for(size)) : malloc(size);
     GW_CHECK(block != NULL);
@@ -43,14 +45,6 @@ static struct gw_arena_block *block_of_size(struct gw_arena *arena, size_t size)
     GW_POISON(block + 1, size - sizeof(*block));
     arena->blocks = block;
     return block;
-}
-
-static struct gw_arena_block *block_new(struct gw_arena *arena, size_t need)
-{
-    size_t size = need + sizeof(struct gw_arena_block);
-    if (size <= BLOCK_NEXT)
-        size = !arena->blocks && size <= BLOCK_FIRST ? BLOCK_FIRST : BLOCK_NEXT;
-    return block_of_size(arena, size);
 }
 
 static void block_free(struct gw_arena_block *block)
@@ -73,12 +67,6 @@ void gw_arena_init(struct gw_arena *arena)
     *arena = (struct gw_arena){0};
 }
 
-void gw_arena_init_sized(struct gw_arena *arena, size_t size)
-{
-    gw_arena_init(arena);
-    block_of_size(arena, round_up(size) + sizeof(struct gw_arena_block));
-}
-
 void gw_arena_clear(struct gw_arena *arena)
 {
     while (arena->blocks) {
@@ -86,7 +74,16 @@ void gw_arena_clear(struct gw_arena *arena)
         arena->blocks = block->next;
         block_free(block);
     }
-    arena->used = 0;
+}
+
+void gw_arena_absorb(struct gw_arena *arena, struct gw_arena *src)
+{
+    struct gw_arena_block **end = &arena->blocks;
+
+    while (*end)
+        end = &(*end)->next;
+    *end = src->blocks;
+    src->blocks = NULL;
 }
 
 void *gw_arena_alloc(struct gw_arena *arena, size_t size)
@@ -98,7 +95,6 @@ void *gw_arena_alloc(struct gw_arena *arena, size_t size)
     void *mem = (char *)block + block->used;
     GW_UNPOISON(mem, size);
     block->used += size;
-    arena->used += size;
     return mem;
 }
 
@@ -136,7 +132,6 @@ static bool grow_in_place(struct gw_arena *arena, char *old, size_t old_size, si
         return false;
     GW_UNPOISON(old + old_size, more);
     block->used += more;
-    arena->used += more;
     return true;
 }
 

@@ -8,15 +8,13 @@
 struct gw_arena_block;
 struct gw_arena {
     struct gw_arena_block *blocks;
-    size_t used; /* bytes handed out in all, for limits */
 };
 
 void gw_arena_init(struct gw_arena *arena);
-/* Empty, with room for just `size` bytes: for what stays long. More than that still fits, less
- * well. */
-void gw_arena_init_sized(struct gw_arena *arena, size_t size);
 /* Frees everything; the arena is as after init. */
 void gw_arena_clear(struct gw_arena *arena);
+/* Takes over everything that src holds; src is empty afterwards. */
+void gw_arena_absorb(struct gw_arena *arena, struct gw_arena *src);
 /* Not zeroed, aligned to 8. Never NULL. The caller has checked the size against a limit. */
 void *gw_arena_alloc(struct gw_arena *arena, size_t size);
 /* A copy that is NUL-terminated behind its length. */

@@ -12,7 +12,7 @@ static void count(const struct gw_exchange *x)
         gw_stat_add(slot, GW_STAT_BROKEN_STREAMS, 1);
 }
 
-void gw_access_log(const struct gw_exchange *x)
+void gw_access_log(struct gw_exchange *x)
 {
     count(x);
     struct gw_log_line line;
@@ -23,9 +23,10 @@ void gw_access_log(const struct gw_exchange *x)
     if (!line.live)
         return;
     gw_log_cstr(&line, "x", x->id);
-    if (x->request) {
-        gw_log_str(&line, "method", x->request->method);
-        gw_log_str(&line, "path", x->request->path);
+    const struct gw_head *request = gw_exchange_request(x);
+    if (request) {
+        gw_log_str(&line, "method", request->method);
+        gw_log_str(&line, "path", request->path);
     }
     gw_log_int(&line, "status", x->status);
     if (x->rule[0])
@@ -37,8 +38,8 @@ void gw_access_log(const struct gw_exchange *x)
     if (x->relay.events)
         gw_log_int(&line, "events", (int64_t)x->relay.events);
     uint64_t now = x->gateway->loop->now_ms;
-    if (x->head_ms)
-        gw_log_int(&line, "head_ms", (int64_t)(x->head_ms - x->start_ms));
+    if (x->head_sent)
+        gw_log_int(&line, "head_ms", x->head_ms);
     gw_log_int(&line, "ms", (int64_t)(now - x->start_ms));
     gw_log_end(&line);
 }

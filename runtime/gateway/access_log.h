@@ -5,6 +5,6 @@
 #include "gateway/exchange.h"
 
 /* Writes it, where the configuration wants it, and counts the exchange. */
-void gw_access_log(const struct gw_exchange *x);
+void gw_access_log(struct gw_exchange *x);
 
 #endif

@@ -5,6 +5,7 @@
 #include "gateway/exchange.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include "base/slab.h"
 #include "gateway/access_log.h"
 #include "gateway/forward.h"
@@ -57,7 +58,7 @@ static void set_step(struct gw_exchange *x, enum gw_step next)
         gw_log_int(&line, "after_ms", (int64_t)(now - x->step_ms));
         gw_log_end(&line);
     }
-    x->step = next;
+    x->step = (uint8_t)next;
     x->step_ms = now;
 }
 
@@ -65,7 +66,7 @@ static void blame(struct gw_exchange *x, enum gw_err why, bool upstream)
 {
     if (x->why != GW_OK)
         return;
-    x->why = why;
+    x->why = (uint8_t)why;
     x->why_upstream = upstream;
 }
 
@@ -128,7 +129,7 @@ static enum gw_step step_balance(struct gw_exchange *x)
 {
     enum gw_hook_result result = hooks(x)->balance(x);
     if (result == GW_HOOK_NEXT && was_tried(x, x->instance))
-        return refuse(x, x->origin_why, true);
+        return refuse(x, (enum gw_err)x->origin_why, true);
     return after_hook(x, result, GW_STEP_CONNECT);
 }
 
@@ -158,7 +159,7 @@ static void log_unreachable(const struct gw_exchange *x)
     gw_log_cstr(&line, "x", x->id);
     gw_log_cstr(&line, "instance", x->instance->id);
     gw_log_cstr(&line, "addr", gw_addr_text(&x->instance->addr, addr));
-    gw_log_cstr(&line, "why", gw_err_slug(x->origin_why));
+    gw_log_cstr(&line, "why", gw_err_slug((enum gw_err)x->origin_why));
     gw_log_end(&line);
 }
 
@@ -174,8 +175,10 @@ static enum gw_step step_connect(struct gw_exchange *x)
         return x->origin->opened ? GW_STEP_SEND : GW_STEP_WAIT;
     log_unreachable(x);
     x->origin_closed = false;
-    if (x->tried_count == sizeof x->tried / sizeof x->tried[0])
-        return refuse(x, x->origin_why, true);
+    if (x->tried_count == GW_TRIED_MAX)
+        return refuse(x, (enum gw_err)x->origin_why, true);
+    if (!x->tried)
+        x->tried = gw_arena_alloc(x->request->arena, GW_TRIED_MAX * sizeof *x->tried);
     x->tried[x->tried_count++] = x->instance->index;
     return GW_STEP_BALANCE;
 }
@@ -187,7 +190,7 @@ static enum gw_step step_send(struct gw_exchange *x)
     gw_arena_init(&arena);
     gw_head_init(&head, &arena);
     gw_forward_request(x, &head);
-    x->sent_ms = x->gateway->loop->now_ms;
+    x->sent_ms = gw_exchange_age(x);
     enum gw_err err = x->origin ? gw_stream_send_head(x->origin, &head) : GW_OK;
     gw_arena_clear(&arena);
     (void)err; /* a failed write is the stream's on_close, which STEP_HEAD deals with */
@@ -218,7 +221,8 @@ static enum gw_step origin_without_answer(struct gw_exchange *x)
         x->upload_sent = false;
         return GW_STEP_CONNECT;
     }
-    return refuse(x, x->origin_why == GW_OK ? GW_ERR_BAD_RESPONSE : x->origin_why, true);
+    return refuse(x, x->origin_why == GW_OK ? GW_ERR_BAD_RESPONSE : (enum gw_err)x->origin_why,
+                  true);
 }
 
 /* Puts a reply of our own in the place of what the backend sends or would have sent. */
@@ -234,23 +238,68 @@ static void take_reply(struct gw_exchange *x)
     x->body_end = true;
 }
 
-static void settle_head(struct gw_arena *arena, struct gw_head **head)
+static char *put_text(char *out, const char **text)
 {
-    struct gw_arena fit;
-    struct gw_head *packed = gw_head_pack(&fit, *head);
-    gw_arena_clear(arena);
-    *arena = fit;
-    packed->arena = arena;
-    *head = packed;
+    size_t size = strlen(*text) + 1;
+    *text = memcpy(out, *text, size);
+    return out + size;
 }
 
-/* A stream may stay for hours: its heads move from whole blocks into as many bytes as they have. */
+/* A stream may stay for hours: what is known of it moves from whole blocks into as many bytes as it
+ * takes. */
 static void settle(struct gw_exchange *x)
 {
-    if (x->client)
-        settle_head(&x->client->arena, &x->request);
+    size_t request = gw_head_packed_size(x->request), response = gw_head_packed_size(x->response);
+    struct gw_kept *kept =
+        malloc(sizeof *kept + request + response + strlen(x->id) + 1 + strlen(x->rule) + 1);
+    GW_CHECK(kept != NULL);
+    kept->response = (uint32_t)request;
+    gw_head_pack(x->request, kept->text);
+    gw_head_pack(x->response, kept->text + request);
+    put_text(put_text(kept->text + request + response, &x->id), &x->rule);
+    x->kept = kept;
+    x->request = x->response = NULL;
+    x->tried = NULL;
+    x->tried_count = 0;
+    gw_arena_clear(&x->arena);
+    gw_arena_clear(&x->client->arena);
     if (x->origin)
-        settle_head(&x->origin->arena, &x->response);
+        gw_arena_clear(&x->origin->arena);
+    hooks(x)->settle(x);
+}
+
+static struct gw_head *unpack(struct gw_arena *arena, const char *packed)
+{
+    struct gw_head *head = gw_arena_alloc(arena, sizeof *head);
+    gw_head_init(head, arena);
+    gw_head_unpack(head, packed);
+    return head;
+}
+
+static void unsettle(struct gw_exchange *x)
+{
+    if (!x->kept || x->request)
+        return;
+    x->request = unpack(&x->arena, x->kept->text);
+    x->response = unpack(&x->arena, x->kept->text + x->kept->response);
+}
+
+struct gw_head *gw_exchange_request(struct gw_exchange *x)
+{
+    unsettle(x);
+    return x->request;
+}
+
+struct gw_head *gw_exchange_response(struct gw_exchange *x)
+{
+    unsettle(x);
+    return x->response;
+}
+
+void gw_exchange_set_rule(struct gw_exchange *x, struct gw_slice id)
+{
+    if (!gw_slice_eq(gw_slice_str(x->rule), id))
+        x->rule = gw_arena_copy(x->request ? x->request->arena : &x->arena, id).ptr;
 }
 
 static enum gw_step send_response_head(struct gw_exchange *x)
@@ -258,8 +307,8 @@ static enum gw_step send_response_head(struct gw_exchange *x)
     gw_forward_response(x);
     if (!x->response->has_body)
         gw_buf_clear(&x->body);
-    x->status = x->response->status;
-    x->head_ms = x->gateway->loop->now_ms;
+    x->status = (uint16_t)x->response->status;
+    x->head_ms = gw_exchange_age(x);
     x->head_sent = true;
     if (gw_stream_send_head(x->client, x->response) != GW_OK)
         return refuse(x, GW_ERR_CLIENT_GONE, false);
@@ -319,7 +368,7 @@ static void leave_client(struct gw_exchange *x)
     if (x->response_sent)
         gw_stream_detach(x->client);
     else
-        gw_stream_reset(x->client, x->why);
+        gw_stream_reset(x->client, (enum gw_err)x->why);
     x->client = NULL;
 }
 
@@ -341,8 +390,8 @@ static enum gw_step step_close(struct gw_exchange *x)
     gw_buf_clear(&x->upload);
     gw_buf_clear(&x->body);
     gw_reply_free(x->reply);
-    gw_arena_clear(&x->request_arena);
-    gw_arena_clear(&x->response_arena);
+    gw_arena_clear(&x->arena);
+    free(x->kept);
     if (gateway->adoption_at == &x->node)
         gateway->adoption_at = x->node.next;
     gw_list_remove(&x->node);
@@ -358,10 +407,10 @@ static void interrupt(struct gw_exchange *x)
     if (!x->failed || x->step == GW_STEP_CLOSE)
         return;
     x->failed = false;
-    enum gw_step next = refuse(x, x->why, x->why_upstream);
+    enum gw_step next = refuse(x, (enum gw_err)x->why, x->why_upstream);
     x->head_seen |= x->step == GW_STEP_HEAD && hooks(x)->waiting(x);
     hooks(x)->cancel(x);
-    x->step = next;
+    x->step = (uint8_t)next;
 }
 
 void gw_exchange_run(struct gw_exchange *x)
@@ -398,7 +447,7 @@ void gw_exchange_fail(struct gw_exchange *x, enum gw_err why, bool upstream)
 const char *gw_exchange_reason(const struct gw_exchange *x)
 {
     static char text[64];
-    const char *slug = gw_err_slug(x->why);
+    const char *slug = gw_err_slug((enum gw_err)x->why);
     if (!x->why_upstream || x->why == GW_OK)
         return slug;
     snprintf(text, sizeof text, "upstream_%s", slug);
@@ -424,8 +473,8 @@ static uint64_t asked_since(const struct gw_exchange *x)
 {
     if (!x->origin || (!x->upload_sent && !gw_stream_pending(x->origin)))
         return 0;
-    uint64_t written = x->origin->conn->write_ms;
-    return written > x->sent_ms ? written : x->sent_ms;
+    uint64_t written = x->origin->conn->write_ms, sent = x->start_ms + x->sent_ms;
+    return written > sent ? written : sent;
 }
 
 static struct deadline next_deadline(const struct gw_exchange *x)
@@ -482,13 +531,11 @@ static void on_timer(struct gw_timer *timer)
 }
 
 /* The stream is freed behind this call, but the head is needed until the log is written. */
-static void keep_head(struct gw_stream *stream, struct gw_arena *arena, struct gw_head *head)
+static void keep_head(struct gw_exchange *x, struct gw_stream *stream, struct gw_head *head)
 {
-    gw_arena_clear(arena);
-    *arena = stream->arena;
-    gw_arena_init(&stream->arena);
-    if (head)
-        head->arena = arena;
+    gw_arena_absorb(&x->arena, &stream->arena);
+    if (head && head->arena == &stream->arena)
+        head->arena = &x->arena;
 }
 
 static bool accepts_events(const struct gw_head *head)
@@ -510,7 +557,7 @@ static void client_on_head(struct gw_stream *stream, struct gw_head *head)
 static void client_on_body(struct gw_stream *stream, struct gw_buf *body, bool end)
 {
     struct gw_exchange *x = stream->owner;
-    x->upload_uncredited += body->len;
+    x->upload_uncredited += (uint32_t)body->len;
     gw_buf_move(&x->upload, body);
     x->upload_end |= end;
     gw_exchange_wake(x);
@@ -524,7 +571,10 @@ static void on_drained(struct gw_stream *stream)
 static void client_on_close(struct gw_stream *stream, enum gw_err why)
 {
     struct gw_exchange *x = stream->owner;
-    keep_head(stream, &x->request_arena, x->request);
+    struct gw_addr *peer = gw_arena_alloc(&stream->arena, sizeof *peer);
+    *peer = *x->peer;
+    x->peer = peer;
+    keep_head(x, stream, x->request);
     x->client = NULL;
     if (why == GW_OK) {
         gw_exchange_wake(x);
@@ -562,7 +612,7 @@ static void origin_on_head(struct gw_stream *stream, struct gw_head *head)
 static void origin_on_body(struct gw_stream *stream, struct gw_buf *body, bool end)
 {
     struct gw_exchange *x = stream->owner;
-    x->uncredited += body->len;
+    x->uncredited += (uint32_t)body->len;
     x->relay.upstream_ms = x->gateway->loop->now_ms;
     gw_stat_add(x->gateway->count, GW_STAT_BYTES_IN, (int64_t)body->len);
     gw_buf_move(&x->body, body);
@@ -573,11 +623,11 @@ static void origin_on_body(struct gw_stream *stream, struct gw_buf *body, bool e
 static void origin_on_close(struct gw_stream *stream, enum gw_err why)
 {
     struct gw_exchange *x = stream->owner;
-    keep_head(stream, &x->response_arena, x->response);
+    keep_head(x, stream, x->response);
     x->origin = NULL;
     x->origin_closed = true;
     x->origin_reused = stream->reused;
-    x->origin_why = why;
+    x->origin_why = (uint8_t)why;
     gw_exchange_wake(x);
 }
 
@@ -614,10 +664,10 @@ struct gw_exchange *gw_exchange_new(struct gw_gateway *gateway, struct gw_stream
     x->gateway = gateway;
     x->generation = gw_generation_ref(gateway->current);
     x->client = client;
-    x->peer = client->conn->peer;
+    x->peer = &client->conn->peer;
+    x->id = x->rule = "";
     x->start_ms = x->step_ms = gateway->loop->now_ms;
-    gw_arena_init(&x->request_arena);
-    gw_arena_init(&x->response_arena);
+    gw_arena_init(&x->arena);
     gw_buf_init(&x->upload);
     gw_buf_init(&x->body);
     gw_task_node_init(&x->task, run_task);

@@ -56,73 +56,87 @@ struct gw_reply {
 
 /* An event stream under way: where in it we are, and when the next comment is due. */
 struct gw_relay {
-    enum gw_body_mode mode;
-    enum gw_body_mode wanted; /* mode to take up at the next boundary */
+    uint8_t mode;   /* enum gw_body_mode */
+    uint8_t wanted; /* mode to take up at the next boundary */
     struct gw_sse_scan scan;
-    size_t scanned;       /* event mode: bytes of `body` that belong to the unfinished event */
-    size_t pending_event; /* event mode: length of the event a hook is thinking about, or 0 */
-    bool started;         /* a byte of the body was seen */
-    bool commented;       /* a keepalive went out before the first byte */
-    bool keepalive_due;
-    uint64_t keepalive_ms; /* loop time of the last keepalive (or of the head) */
-    uint64_t upstream_ms;  /* loop time of the last bytes from the backend */
-    uint64_t client_ms;    /* loop time of the last bytes to the client */
+    bool started : 1;   /* a byte of the body was seen */
+    bool commented : 1; /* a keepalive went out before the first byte */
+    bool keepalive_due : 1;
+    uint32_t scanned;       /* event mode: bytes of `body` that belong to the unfinished event */
+    uint32_t pending_event; /* event mode: length of the event a hook is thinking about, or 0 */
+    uint64_t keepalive_ms;  /* loop time of the last keepalive (or of the head) */
+    uint64_t upstream_ms;   /* loop time of the last bytes from the backend */
+    uint64_t client_ms;     /* loop time of the last bytes to the client */
     struct gw_event event;
     uint64_t events;
 };
 
+/* What is kept of the way to an open stream, in one block. */
+struct gw_kept {
+    uint32_t response; /* where in text its packed head begins; the request's is at the front */
+    char text[];
+};
+
 struct gw_exchange {
     uint32_t magic;
-    enum gw_step step;
+    uint8_t step;       /* enum gw_step */
+    uint8_t why;        /* enum gw_err: how it ended */
+    uint8_t origin_why; /* enum gw_err: how the backend's stream ended */
+    uint8_t hook_flags;
+    bool why_upstream : 1;  /* it ended for the backend's fault */
+    bool failed : 1;        /* `why` came up outside a step and has not been dealt with */
+    bool over : 1;          /* being released: callbacks do nothing */
+    bool upload_begun : 1;  /* some of the request body has gone to the backend */
+    bool upload_end : 1;    /* the request body is complete */
+    bool upload_sent : 1;   /* … and all of it was handed to the origin */
+    bool body_end : 1;      /* the response body is complete */
+    bool head_seen : 1;     /* the hooks have seen the response */
+    bool head_sent : 1;     /* the final head went to the client */
+    bool response_sent : 1; /* … and the whole body too */
+    bool origin_closed : 1; /* the backend's stream is over; origin_why tells how */
+    bool origin_reused : 1; /* it was on a connection that had been used before */
+    bool retried_stale : 1;
+    bool accepts_events : 1; /* the request asked for text/event-stream */
+    bool head_only : 1;      /* it was a HEAD, whatever hooks made of it */
+    uint8_t tried_count;
+    uint16_t status; /* sent to the client, for the log */
     struct gw_gateway *gateway;
     struct gw_generation *generation;
     struct gw_stream *client, *origin; /* borrowed; NULL when gone */
     struct gw_instance *instance;      /* a reference; set by gw_exchange_use */
-    struct gw_addr peer;               /* of the client, also when that is gone */
+    const struct gw_addr *peer;        /* the client's, also when that is gone */
     struct gw_list node;
-    struct gw_task_node task;
+    union {
+        struct gw_task_node task;
+        struct gw_grave grave; /* once it is over */
+    };
     struct gw_timer timer;
-    struct gw_grave grave;
-    struct gw_head *request;  /* in the client stream's arena */
-    struct gw_head *response; /* in the origin stream's arena, or the reply's */
-    struct gw_arena request_arena, response_arena; /* taken over from streams that have closed */
-    struct gw_buf upload;                          /* request body on its way */
-    struct gw_buf body;                            /* response body on its way */
-    size_t uncredited;        /* bytes of body the origin has not been credited for */
-    size_t upload_uncredited; /* bytes of upload the client has not been credited for */
-    bool upload_begun;        /* some of the request body has gone to the backend */
-    bool upload_end;          /* the request body is complete */
-    bool upload_sent;         /* … and all of it was handed to the origin */
-    bool body_end;            /* the response body is complete */
-    bool head_sent;           /* the final head went to the client */
-    bool head_seen;           /* the hooks have seen the response */
-    bool response_sent;       /* … and the whole body too */
-    bool failed;              /* `why` came up outside a step and has not been dealt with */
-    bool origin_closed;       /* the backend's stream is over; origin_why tells how */
-    bool origin_reused;       /* it was on a connection that had been used before */
-    enum gw_err origin_why;
-    uint64_t pinned;     /* number of a generation that this stream could not move to */
-    bool accepts_events; /* the request asked for text/event-stream */
-    bool head_only;      /* it was a HEAD, whatever hooks made of it */
-    bool retried_stale;
-    bool over;         /* being released: callbacks do nothing */
-    enum gw_err why;   /* how it ended; GW_OK */
-    bool why_upstream; /* … and it was the backend's side */
-    unsigned hook_flags;
+    struct gw_head *request,
+        *response; /* NULL while they are kept packed, see gw_exchange_request */
+    struct gw_kept *kept;
+    struct gw_arena arena;      /* heads of streams that have closed, or that were unpacked */
+    struct gw_buf upload;       /* request body on its way */
+    struct gw_buf body;         /* response body on its way */
+    uint32_t uncredited;        /* bytes of body the origin has not been credited for */
+    uint32_t upload_uncredited; /* bytes of upload the client has not been credited for */
+    uint32_t sent_ms, head_ms;  /* when the request went and the head came, since start_ms */
+    uint64_t start_ms;
+    uint64_t step_ms;
     uint64_t timeout_ms;
-    uint64_t start_ms, step_ms, sent_ms, head_ms;
-    unsigned status; /* sent to the client, for the log */
+    uint64_t pinned; /* number of a generation that this stream could not move to */
     uint64_t bytes_out;
-    unsigned tried[4], tried_count; /* instances that could not be reached */
+    unsigned *tried; /* instances that could not be reached */
     struct gw_reply *reply;
     struct gw_script_part script;
     struct gw_relay relay;
-    char rule[48]; /* id of the rule, for the log */
-    char id[65];   /* request id: ours, or the client's where it is sane */
+    const char *rule; /* its id, for the log; "" before there is one */
+    const char *id;   /* request id: ours, or the client's where it is sane */
 };
 
 enum {
     GW_EXCHANGE_MAGIC = 0x67777865,
+    GW_TRIED_MAX = 4,         /* instances that are given up before the exchange is */
+    GW_ID_MAX = 64,           /* bytes of a request id */
     GW_SEND_MARK = 64 * 1024, /* bytes a client has not taken at which its stream is paused */
     GW_TURN_EVENTS = 64,
     GW_TURN_BYTES = 64 * 1024
@@ -155,6 +169,16 @@ void gw_exchange_wake(struct gw_exchange *x);
 void gw_exchange_fail(struct gw_exchange *x, enum gw_err why, bool upstream);
 /* Goes to this instance (or to none); the exchange holds a reference. */
 void gw_exchange_use(struct gw_exchange *x, struct gw_instance *instance);
+/* The heads; those of an open stream are unpacked when somebody asks. NULL before there is one. */
+struct gw_head *gw_exchange_request(struct gw_exchange *x);
+struct gw_head *gw_exchange_response(struct gw_exchange *x);
+/* Since its start, in ms. */
+static inline uint32_t gw_exchange_age(const struct gw_exchange *x)
+{
+    return (uint32_t)(x->gateway->loop->now_ms - x->start_ms);
+}
+/* Notes the id of the rule, for the log. */
+void gw_exchange_set_rule(struct gw_exchange *x, struct gw_slice id);
 /* Computes the next deadline afresh. */
 void gw_exchange_arm(struct gw_exchange *x);
 /* "ok", "client_gone", "upstream_reset", … */

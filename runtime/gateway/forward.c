@@ -9,7 +9,7 @@
 
 static bool id_is_sane(struct gw_slice id)
 {
-    if (id.len == 0 || id.len >= sizeof((struct gw_exchange *)0)->id)
+    if (id.len == 0 || id.len > GW_ID_MAX)
         return false;
     for (size_t i = 0; i < id.len; i++) {
         char c = id.ptr[i];
@@ -35,13 +35,13 @@ static uint64_t next_random(void)
 void gw_forward_id(struct gw_exchange *x)
 {
     struct gw_slice given = gw_fields_get(x->request, GW_SLICE("x-request-id"));
-    if (id_is_sane(given)) {
-        memcpy(x->id, given.ptr, given.len);
-        x->id[given.len] = '\0';
-        return;
-    }
-    snprintf(x->id, sizeof x->id, "%016llx%016llx", (unsigned long long)next_random(),
-             (unsigned long long)next_random());
+    struct gw_arena *arena = x->request->arena;
+    if (id_is_sane(given))
+        x->id = gw_arena_copy(arena, given).ptr;
+    else
+        x->id = gw_arena_printf(arena, "%016llx%016llx", (unsigned long long)next_random(),
+                                (unsigned long long)next_random())
+                    .ptr;
 }
 
 void gw_forward_request(const struct gw_exchange *x, struct gw_head *out)
@@ -56,7 +56,7 @@ void gw_forward_request(const struct gw_exchange *x, struct gw_head *out)
         memcpy(out->fields, in->fields, in->count * sizeof *out->fields);
     out->expect_continue = false;
     char host[GW_ADDR_TEXT];
-    gw_addr_host(&x->peer, host);
+    gw_addr_host(x->peer, host);
     gw_fields_append(out, GW_SLICE("x-forwarded-for"), gw_slice_str(host));
     gw_fields_set(out, GW_SLICE("x-forwarded-proto"), in->scheme);
     if (in->authority.len)
@@ -84,10 +84,10 @@ void gw_forward_response(struct gw_exchange *x)
 
 enum gw_err gw_forward_continue(struct gw_exchange *x)
 {
-    struct gw_head head;
-    if (!x->request->expect_continue || !gw_buf_empty(&x->upload) || x->upload_end || !x->client)
+    struct gw_head head, *request = gw_exchange_request(x);
+    if (!request->expect_continue || !gw_buf_empty(&x->upload) || x->upload_end || !x->client)
         return GW_OK;
-    x->request->expect_continue = false;
+    request->expect_continue = false;
     gw_head_init(&head, &x->client->arena);
     head.status = 100;
     return gw_stream_send_head(x->client, &head);

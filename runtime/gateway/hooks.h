@@ -45,6 +45,8 @@ struct gw_hooks {
                                    struct gw_buf *out);
     /* Once, at the end; does not wait for the outcome. */
     void (*close)(struct gw_exchange *x, const char *reason);
+    /* An event stream is open now, maybe for hours: what only its beginning needed may go. */
+    void (*settle)(struct gw_exchange *x);
     /* Carries an open stream over to another generation, between two events. False: it stays where
      * it is. On success x->generation, x->hook_flags and x->timeout_ms are the new ones. */
     bool (*adopt)(struct gw_exchange *x, struct gw_generation *to);
@@ -59,8 +61,8 @@ struct gw_hooks {
 /* What script/ keeps about one exchange; opaque here, embedded to save an allocation. */
 struct gw_script_part {
     void *task;   /* the suspended task, if any */
-    void *handle; /* what Lua holds of the exchange, made stale at the end; NULL: no context yet */
-    int ctx_ref;
+    void *handle; /* what Lua holds of the exchange, made stale at the end; NULL: no context */
+    int ctx_ref;  /* the context, or without one the text it was saved as */
 };
 
 /* One configuration with its rules, instances and script; lives as long as an exchange uses it. */

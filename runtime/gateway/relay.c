@@ -21,7 +21,7 @@ enum gw_err gw_relay_hold_upload(struct gw_exchange *x)
     size_t max = x->generation->settings.max_buffered_body;
     if (x->upload_begun)
         return GW_ERR_CLOSED;
-    if (max && (x->upload.len > max || x->request->length > (int64_t)max))
+    if (max && (x->upload.len > max || gw_exchange_request(x)->length > (int64_t)max))
         return GW_ERR_BODY_TOO_LARGE;
     if (x->upload_end)
         return GW_OK;
@@ -39,16 +39,16 @@ void gw_relay_upload(struct gw_exchange *x)
         return;
     x->upload_begun = true;
     x->upload_sent = x->upload_end;
-    x->sent_ms = x->gateway->loop->now_ms;
+    x->sent_ms = gw_exchange_age(x);
     /* A backend that stops reading may still answer: its answer or its end decides, not this. */
     if (gw_stream_send(x->origin, &x->upload, x->upload_end) != GW_OK)
         gw_buf_clear(&x->upload);
     credit_upload(x);
 }
 
-bool gw_relay_is_stream(const struct gw_exchange *x)
+bool gw_relay_is_stream(struct gw_exchange *x)
 {
-    const struct gw_head *head = x->response;
+    const struct gw_head *head = gw_exchange_response(x);
     if (!head || head->status != 200 || !head->has_body || !x->generation->settings.sse_enabled)
         return false;
     if (!gw_slice_ieq(gw_fields_media_type(head), GW_SLICE("text/event-stream")))
@@ -321,7 +321,7 @@ static enum gw_err relay_some(struct gw_exchange *x, struct gw_buf *out)
         else
             events_to_bytes(x, out);
     }
-    switch (r->mode) {
+    switch ((enum gw_body_mode)r->mode) {
     case GW_BODY_SSE_BYTES:
         return relay_bytes(x, out);
     case GW_BODY_SSE_EVENTS:
@@ -368,7 +368,7 @@ static enum gw_err conclude(struct gw_exchange *x, struct gw_buf *out, enum gw_e
                  (x->relay.mode == GW_BODY_SSE_EVENTS && x->body.len > x->relay.scanned);
     if (x->origin_closed && !x->body_end && !stuck && gw_stream_pending(x->client) == 0) {
         x->why_upstream = true;
-        return x->origin_why;
+        return (enum gw_err)x->origin_why;
     }
     if (!stuck && gw_stream_pending(x->client) < GW_SEND_MARK)
         credit(x);

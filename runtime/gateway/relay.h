@@ -19,7 +19,7 @@ enum gw_err gw_relay_run(struct gw_exchange *x) GW_MUST_CHECK;
 /* The hooks of the rule have changed: takes up event or byte mode at the next boundary. */
 void gw_relay_remode(struct gw_exchange *x);
 /* An event stream that may be looked into (HTML standard 9.2; status 200, no Content-Encoding). */
-bool gw_relay_is_stream(const struct gw_exchange *x);
+bool gw_relay_is_stream(struct gw_exchange *x);
 /* Is the stream between two events, with no hook thinking: may it change generations? */
 bool gw_relay_between_events(const struct gw_exchange *x);
 /* Time of the next `:keepalive`; 0 when none is to come. */

@@ -13,53 +13,108 @@ void gw_head_init(struct gw_head *head, struct gw_arena *arena)
     head->minor = 1;
 }
 
-static void copy_fields(struct gw_head *dst, const struct gw_head *src)
+/* Packed: this, and then each text with its length in front, in the order of for_each_text. */
+struct packed {
+    int64_t length;
+    uint16_t status, count;
+    uint8_t minor;
+    bool has_body : 1, expect_continue : 1, upgrade : 1;
+};
+
+enum { TEXTS = 5 };
+
+static const struct gw_slice *text_of(const struct gw_head *head, unsigned i)
 {
-    dst->fields = src->count ? gw_arena_alloc(dst->arena, src->count * sizeof(*src->fields)) : NULL;
-    dst->count = dst->cap = src->count;
-    for (unsigned i = 0; i < src->count; i++) {
-        dst->fields[i].name = gw_arena_copy(dst->arena, src->fields[i].name);
-        dst->fields[i].value = gw_arena_copy(dst->arena, src->fields[i].value);
-    }
+    const struct gw_slice *texts[TEXTS] = {&head->method, &head->scheme, &head->authority,
+                                           &head->path, &head->upgrade_to};
+    if (i < TEXTS)
+        return texts[i];
+    const struct gw_field *field = &head->fields[(i - TEXTS) / 2];
+    return (i - TEXTS) % 2 ? &field->value : &field->name;
 }
 
-void gw_head_copy(struct gw_head *dst, const struct gw_head *src)
+/* A length takes a byte, or five where it does not fit. */
+static size_t length_size(size_t len)
 {
-    struct gw_arena *arena = dst->arena;
-
-    *dst = *src;
-    dst->arena = arena;
-    dst->method = gw_arena_copy(arena, src->method);
-    dst->scheme = gw_arena_copy(arena, src->scheme);
-    dst->authority = gw_arena_copy(arena, src->authority);
-    dst->path = gw_arena_copy(arena, src->path);
-    dst->upgrade_to = gw_arena_copy(arena, src->upgrade_to);
-    copy_fields(dst, src);
+    return len < UINT8_MAX ? 1 : 1 + sizeof(uint32_t);
 }
 
-/* What a copied text takes: with its NUL, rounded up. */
-static size_t text_size(struct gw_slice text)
+static unsigned text_count(const struct gw_head *head)
 {
-    return (text.len + 8) & ~(size_t)7;
+    return TEXTS + 2 * head->count;
 }
 
-static size_t packed_size(const struct gw_head *head)
+size_t gw_head_packed_size(const struct gw_head *head)
 {
-    size_t size = sizeof(*head) + 8 + head->count * sizeof(*head->fields) +
-                  text_size(head->method) + text_size(head->scheme) + text_size(head->authority) +
-                  text_size(head->path) + text_size(head->upgrade_to);
-    for (unsigned i = 0; i < head->count; i++)
-        size += text_size(head->fields[i].name) + text_size(head->fields[i].value);
+    size_t size = sizeof(struct packed);
+
+    for (unsigned i = 0; i < text_count(head); i++)
+        size += length_size(text_of(head, i)->len) + text_of(head, i)->len;
     return size;
 }
 
-struct gw_head *gw_head_pack(struct gw_arena *arena, const struct gw_head *src)
+static char *pack_text(char *out, const struct gw_slice *text)
 {
-    gw_arena_init_sized(arena, packed_size(src));
-    struct gw_head *copy = gw_arena_alloc(arena, sizeof(*copy));
-    gw_head_init(copy, arena);
-    gw_head_copy(copy, src);
-    return copy;
+    uint32_t len = (uint32_t)text->len;
+
+    *out++ = (char)(len < UINT8_MAX ? len : UINT8_MAX);
+    if (len >= UINT8_MAX) {
+        memcpy(out, &len, sizeof(len));
+        out += sizeof(len);
+    }
+    if (len)
+        memcpy(out, text->ptr, len);
+    return out + len;
+}
+
+void gw_head_pack(const struct gw_head *head, char *out)
+{
+    struct packed packed = {
+        .length = head->length,
+        .status = (uint16_t)head->status,
+        .count = head->count,
+        .minor = (uint8_t)head->minor,
+        .has_body = head->has_body,
+        .expect_continue = head->expect_continue,
+        .upgrade = head->upgrade,
+    };
+
+    memcpy(out, &packed, sizeof(packed));
+    out += sizeof(packed);
+    for (unsigned i = 0; i < text_count(head); i++)
+        out = pack_text(out, text_of(head, i));
+}
+
+static const char *unpack_text(struct gw_arena *arena, const char *in, struct gw_slice *text)
+{
+    uint32_t len = (unsigned char)*in++;
+
+    if (len == UINT8_MAX) {
+        memcpy(&len, in, sizeof(len));
+        in += sizeof(len);
+    }
+    *text = gw_arena_copy(arena, gw_slice_of(in, len));
+    return in + len;
+}
+
+void gw_head_unpack(struct gw_head *dst, const char *in)
+{
+    struct packed packed;
+
+    memcpy(&packed, in, sizeof(packed));
+    in += sizeof(packed);
+    dst->length = packed.length;
+    dst->status = packed.status;
+    dst->minor = packed.minor;
+    dst->has_body = packed.has_body;
+    dst->expect_continue = packed.expect_continue;
+    dst->upgrade = packed.upgrade;
+    dst->count = dst->cap = packed.count;
+    dst->fields = gw_arena_alloc(dst->arena, packed.count * sizeof(*dst->fields));
+    for (unsigned i = 0; i < text_count(dst); i++) {
+        struct gw_slice *text = (struct gw_slice *)(uintptr_t)text_of(dst, i);
+        in = unpack_text(dst->arena, in, text);
+    }
 }
 
 struct gw_slice gw_head_path(const struct gw_head *head)

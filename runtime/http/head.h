@@ -38,11 +38,11 @@ struct gw_head {
 
 /* An empty head; text goes into arena. */
 void gw_head_init(struct gw_head *head, struct gw_arena *arena);
-/* A deep copy into dst's arena (dst was initialised). */
-void gw_head_copy(struct gw_head *dst, const struct gw_head *src);
-/* A deep copy, the struct included, in `arena`, which is made for it and holds nothing else: for
- * heads that stay for long. */
-struct gw_head *gw_head_pack(struct gw_arena *arena, const struct gw_head *src);
+/* A head as few bytes, for those that stay for long: their number; writes them to out, which has
+ * room for that many; and the way back. Unpacked text lies in dst's arena (dst was initialised). */
+size_t gw_head_packed_size(const struct gw_head *head);
+void gw_head_pack(const struct gw_head *head, char *out);
+void gw_head_unpack(struct gw_head *dst, const char *packed);
 /* "/path" and "query" (without the question mark; ptr NULL when there is none). */
 struct gw_slice gw_head_path(const struct gw_head *head);
 struct gw_slice gw_head_query(const struct gw_head *head);

@@ -32,18 +32,18 @@ struct gw_h1_scan {
     uint32_t seen;       /* bytes looked at */
     uint32_t start;      /* bytes of empty lines in front of a request */
     uint32_t first_line; /* its bytes, once it is complete */
-    unsigned lines;      /* complete ones */
-    uint8_t line;        /* enum gw_h1_line: where the last byte left it */
+    uint32_t lines;      /* complete ones */
+    uint32_t line;       /* enum gw_h1_line: where the last byte left it */
 };
 
-/* What reading a message needs. */
+/* What reading a message needs. Without holes, as states are compared whole. */
 struct gw_h1_parse {
     llhttp_t parser;
     struct gw_h1_scan scan; /* of a head, or of the framing between pieces of a chunked body */
-    struct gw_h1_lex *lex;  /* during a call of the lexer only */
+    uint32_t trailers;
     uint64_t body_bytes;
-    unsigned trailers;
-    unsigned trailer_len;
+    struct gw_h1_lex *lex; /* during a call of the lexer only */
+    uint32_t trailer_len;
     char trailer[20]; /* the beginning of a trailer's name */
 };
 

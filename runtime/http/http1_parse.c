@@ -11,7 +11,7 @@
 enum {
     CHUNK_LINE_MAX = 1024, /* size and extensions of one chunk */
     FIELDS_MAX = 32768,    /* whatever the settings say: a head counts in 16 bits */
-    RESTS = 4
+    RESTS = 8
 };
 
 /* What one call of the lexer works on. */
@@ -49,28 +49,34 @@ static void keep_parse(struct gw_http1 *h)
     *h->parse = scratch;
 }
 
-/* Between two chunks, where an event stream spends its life, all lexers are alike: they are in one
- * of few states, which are kept here once. */
-static llhttp_t rests[RESTS];
+/* Where an event stream spends its life, before a chunk or between two, all lexers are alike: they
+ * are in one of few states, which are kept here once. */
+static struct gw_h1_parse rests[RESTS];
 
-/* The line end of a chunk is all that was seen. What a server counts of a body it has to keep. */
+_Static_assert(sizeof(struct gw_h1_parse) == sizeof(llhttp_t) + sizeof(struct gw_h1_scan) + 44,
+               "no holes");
+
+/* Only what a client has of a message is all in the state: a server counts a body. */
 static bool may_rest(const struct gw_http1 *h)
 {
     const struct gw_h1_parse *p = h->parse;
+    bool line_end = p->scan.seen == 2 && p->scan.line == GW_H1_LINE_START;
 
-    return !h->server && p->parser.flags & F_CHUNKED && !(p->parser.flags & F_TRAILING) &&
-           p->scan.seen == 2 && p->scan.line == GW_H1_LINE_START;
+    return !h->server && p->parser.content_length == 0 && !(p->parser.flags & F_TRAILING) &&
+           (p->scan.seen == 0 || line_end);
 }
 
-static void rest(struct gw_http1 *h)
+/* The message goes on in another call. */
+static void put_by(struct gw_http1 *h)
 {
-    llhttp_t state = h->parse->parser;
+    struct gw_h1_parse state = *h->parse;
     uint8_t i = 0;
 
-    state.data = NULL;
-    while (i < RESTS && rests[i].settings && memcmp(&rests[i], &state, sizeof(state)) != 0)
+    state.parser.data = NULL;
+    state.body_bytes = 0;
+    while (i < RESTS && rests[i].parser.settings && memcmp(&rests[i], &state, sizeof(state)) != 0)
         i++;
-    if (i == RESTS) {
+    if (i == RESTS || !may_rest(h)) {
         keep_parse(h);
         return;
     }
@@ -79,12 +85,12 @@ static void rest(struct gw_http1 *h)
     gw_h1_parse_end(h);
 }
 
-static void wake_parse(struct gw_http1 *h)
+static void take_up(struct gw_http1 *h)
 {
     if (h->parse)
         return;
-    scratch = (struct gw_h1_parse){.parser = rests[h->rest],
-                                   .scan = {.seen = 2, .line = GW_H1_LINE_START}};
+    scratch = rests[h->rest];
+    scratch.parser.data = h;
     h->parse = &scratch;
 }
 
@@ -418,7 +424,7 @@ enum gw_err gw_h1_read_head(struct gw_http1 *h, struct gw_h1_stream *s, struct g
     if (lex.complete)
         gw_h1_parse_end(h);
     else
-        keep_parse(h);
+        put_by(h);
     return err;
 }
 
@@ -456,7 +462,6 @@ static const char *lex_piece(struct gw_http1 *h, struct gw_h1_lex *lex, struct g
     struct gw_h1_parse *p = h->parse;
     const char *stop = piece.ptr + piece.len;
 
-    p->parser.data = h;
     p->lex = lex;
     llhttp_errno_t code = llhttp_execute(&p->parser, piece.ptr, piece.len);
     if (code)
@@ -474,7 +479,7 @@ enum gw_err gw_h1_read_body(struct gw_http1 *h, struct gw_buf *body)
     struct gw_h1_lex lex = {0};
     enum gw_err err;
 
-    wake_parse(h);
+    take_up(h);
     gw_buf_move_n(body, in, gw_buf_peek(in).len);
     GW_DEBUG_CHECK(body->head == body->tail);
     struct gw_slice piece = gw_buf_peek(body);
@@ -484,10 +489,8 @@ enum gw_err gw_h1_read_body(struct gw_http1 *h, struct gw_buf *body)
         h->rx = GW_H1_DONE;
         put_back(in, stop, (size_t)(piece.ptr + piece.len - stop));
         gw_h1_parse_end(h);
-    } else if (!err && may_rest(h)) {
-        rest(h);
     } else {
-        keep_parse(h);
+        put_by(h);
     }
     narrow(body, &lex);
     return err;
@@ -497,8 +500,7 @@ enum gw_err gw_h1_finish_body(struct gw_http1 *h)
 {
     struct gw_h1_lex lex = {0};
 
-    wake_parse(h);
-    h->parse->parser.data = h;
+    take_up(h);
     h->parse->lex = &lex;
     llhttp_errno_t code = llhttp_finish(&h->parse->parser);
     gw_h1_parse_end(h);

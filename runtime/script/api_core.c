@@ -189,8 +189,8 @@ static int core_client(lua_State *L)
 {
     struct gw_exchange *x = gw_handle_check(L, 1);
     char host[GW_ADDR_TEXT];
-    lua_pushstring(L, gw_addr_host(&x->peer, host));
-    lua_pushinteger(L, (lua_Integer)x->peer.port);
+    lua_pushstring(L, gw_addr_host(x->peer, host));
+    lua_pushinteger(L, (lua_Integer)x->peer->port);
     return 2;
 }
 
@@ -202,11 +202,7 @@ static int core_id(lua_State *L)
 
 static int core_set_rule(lua_State *L)
 {
-    struct gw_exchange *x = gw_handle_check(L, 1);
-    struct gw_slice id = gw_lua_slice(L, 2);
-    size_t n = id.len < sizeof x->rule ? id.len : sizeof x->rule - 1;
-    memcpy(x->rule, id.ptr, n);
-    x->rule[n] = '\0';
+    gw_exchange_set_rule(gw_handle_check(L, 1), gw_lua_slice(L, 2));
     return 0;
 }
 

@@ -52,9 +52,9 @@ static struct gw_exchange *exchange_at(lua_State *L, int index)
 }
 
 /* A reply that waits to be sent is the response; before it, what the backend sent. */
-static struct gw_head *response_of(const struct gw_exchange *x)
+static struct gw_head *response_of(struct gw_exchange *x)
 {
-    return x->reply && x->reply->set ? &x->reply->head : x->response;
+    return x->reply && x->reply->set ? &x->reply->head : gw_exchange_response(x);
 }
 
 static struct gw_head *head_at(lua_State *L, int index)
@@ -63,7 +63,7 @@ static struct gw_head *head_at(lua_State *L, int index)
     lua_rawgeti(L, index, 2);
     bool response = lua_toboolean(L, -1);
     lua_pop(L, 1);
-    struct gw_head *head = response ? response_of(x) : x->request;
+    struct gw_head *head = response ? response_of(x) : gw_exchange_request(x);
     if (!head)
         luaL_error(L, "there is no %s yet", response ? "response" : "request");
     return head;

@@ -259,9 +259,8 @@ static void hook_close(struct gw_exchange *x, const char *reason)
 static void drop_context(struct gw_exchange *x)
 {
     struct gw_handle *handle = x->script.handle;
-    if (!handle)
-        return;
-    handle->x = NULL;
+    if (handle)
+        handle->x = NULL;
     luaL_unref(vm_of(x)->L, LUA_REGISTRYINDEX, x->script.ctx_ref);
     x->script.handle = NULL;
     x->script.ctx_ref = LUA_NOREF;
@@ -289,19 +288,32 @@ static void log_pinned(const struct gw_exchange *x, const struct gw_generation *
     gw_log_end(&line);
 }
 
-/* Calls save in the old VM; the text is on the top of its stack. */
-static bool save_context(struct gw_exchange *x, struct gw_generation *to)
+/* Calls save; on the top of the stack is then the text, or why there is none. */
+static bool save_context(struct gw_exchange *x)
 {
     lua_State *L = vm_of(x)->L;
-    lua_rawgeti(L, LUA_REGISTRYINDEX, vm_of(x)->entry[GW_ENTRY_SAVE]);
+    if (x->script.handle)
+        lua_rawgeti(L, LUA_REGISTRYINDEX, vm_of(x)->entry[GW_ENTRY_SAVE]);
     lua_rawgeti(L, LUA_REGISTRYINDEX, x->script.ctx_ref);
-    if (lua_pcall(L, 1, 2, 0) == 0 && lua_isstring(L, -2)) {
-        lua_pop(L, 1);
+    if (!x->script.handle)
         return true;
+    bool good = lua_pcall(L, 1, 2, 0) == 0 && lua_isstring(L, -2);
+    if (good)
+        lua_pop(L, 1);
+    return good;
+}
+
+/* A context takes more than all the rest of an idle stream. */
+static void hook_settle(struct gw_exchange *x)
+{
+    lua_State *L = vm_of(x)->L;
+    if (x->hook_flags & (GW_HAS_EVENT | GW_HAS_CLOSE) || !x->script.handle)
+        return;
+    if (save_context(x)) {
+        drop_context(x);
+        x->script.ctx_ref = luaL_ref(L, LUA_REGISTRYINDEX);
     }
-    log_pinned(x, to, lua_tostring(L, -1));
     lua_settop(L, 0);
-    return false;
 }
 
 /* Calls adopt in the new VM: handle, ctx, flags, timeout are on its stack afterwards. */
@@ -312,7 +324,10 @@ static bool adopt_context(struct gw_exchange *x, struct gw_generation *to, struc
     lua_State *L = vm->L;
     *handle = push_kept_handle(L, x, vm->entry[GW_ENTRY_ADOPT]);
     lua_pushlstring(L, saved.ptr, saved.len);
-    if (lua_pcall(L, 2, 3, 0) == 0 && lua_istable(L, 2))
+    lua_pushstring(L, x->rule);
+    lua_pushstring(L, x->instance ? x->instance->service : NULL);
+    lua_pushstring(L, x->instance ? x->instance->id : NULL);
+    if (lua_pcall(L, 5, 3, 0) == 0 && lua_istable(L, 2))
         return true;
     (*handle)->x = NULL;
     log_pinned(x, to, lua_tostring(L, lua_gettop(L) > 2 ? 3 : 2));
@@ -324,8 +339,11 @@ static bool hook_adopt(struct gw_exchange *x, struct gw_generation *to)
 {
     struct gw_handle *handle;
     lua_State *from = vm_of(x)->L, *L = ((struct gw_vm *)to->script)->L;
-    if (!save_context(x, to))
+    if (!save_context(x)) {
+        log_pinned(x, to, lua_tostring(from, -1));
+        lua_settop(from, 0);
         return false;
+    }
     struct gw_slice saved = gw_lua_slice(from, -1);
     bool good = adopt_context(x, to, saved, &handle);
     lua_pop(from, 1);
@@ -347,6 +365,7 @@ const struct gw_hooks gw_lua_hooks = {
     .response = hook_response,
     .event = hook_event,
     .close = hook_close,
+    .settle = hook_settle,
     .adopt = hook_adopt,
     .waiting = hook_waiting,
     .cancel = hook_cancel,
