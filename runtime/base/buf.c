@@ -1,8 +1,9 @@
 /* Owns the chunk pool and the chains made of it; every byte on its way through the gateway lies
  * here. Small chunks come from a slab, large ones are mapped and a few are kept for reuse.
- * Invariant: the chunks from head to tail are never empty and their bytes add up to len; one more
- * chunk may hang behind tail (or at head, when there is no tail): reserved and not committed.
- * Under ASan every chunk is a malloc of its own, so that leaks and late accesses are reported. */
+ * Invariant: the chunks from head to its tail are never empty and their bytes add up to its len;
+ * one more chunk may hang behind that tail: reserved and not committed. So is a head without a
+ * tail. Under ASan every chunk is a malloc of its own, so that leaks and late accesses are
+ * reported. */
 #include "base/buf.h"
 
 #include <stdarg.h>
@@ -92,7 +93,8 @@ static struct gw_chunk *chunk_new(size_t n)
         size = (n + n / 2 + GW_CHUNK_LARGE) & ~(size_t)4095;
     }
     struct gw_chunk *chunk = chunk_alloc(size);
-    chunk->next = NULL;
+    chunk->next = chunk->tail = NULL;
+    chunk->len = 0;
     chunk->start = chunk->end = GW_CHUNK_HEADROOM;
     chunk->cap = (uint32_t)(size - CHUNK_HEAD);
     pool.memory += size;
@@ -131,10 +133,16 @@ void gw_buf_trim(void)
         gw_slab_trim(&pool.small);
 }
 
+static struct gw_chunk *tail_of(const struct gw_buf *buf)
+{
+    return buf->head ? buf->head->tail : NULL;
+}
+
 /* Where the reserved chunk hangs, or would. */
 static struct gw_chunk **reserved(struct gw_buf *buf)
 {
-    return buf->tail ? &buf->tail->next : &buf->head;
+    struct gw_chunk *tail = tail_of(buf);
+    return tail ? &tail->next : &buf->head;
 }
 
 static void drop_reserved(struct gw_buf *buf)
@@ -146,36 +154,46 @@ static void drop_reserved(struct gw_buf *buf)
     }
 }
 
+/* The chunk is linked already: it counts from now on. */
+static void count_tail(struct gw_buf *buf, struct gw_chunk *chunk)
+{
+    buf->head->tail = chunk;
+    buf->head->len += chunk_len(chunk);
+}
+
 static void link_tail(struct gw_buf *buf, struct gw_chunk *chunk)
 {
     drop_reserved(buf);
     *reserved(buf) = chunk;
     chunk->next = NULL;
-    buf->tail = chunk;
-    buf->len += chunk_len(chunk);
+    chunk->len = 0;
+    count_tail(buf, chunk);
 }
 
 static void link_head(struct gw_buf *buf, struct gw_chunk *chunk)
 {
-    if (!buf->tail) {
+    if (!tail_of(buf)) {
         link_tail(buf, chunk);
         return;
     }
     chunk->next = buf->head;
+    chunk->tail = buf->head->tail;
+    chunk->len = buf->head->len + chunk_len(chunk);
     buf->head = chunk;
-    buf->len += chunk_len(chunk);
 }
 
 /* Takes the first chunk out; the buffer is not empty. */
 static struct gw_chunk *unlink_head(struct gw_buf *buf)
 {
-    struct gw_chunk *chunk = buf->head;
-    if (chunk == buf->tail) {
+    struct gw_chunk *chunk = buf->head, *next = chunk->next;
+    if (chunk == chunk->tail) {
         drop_reserved(buf);
-        buf->tail = NULL;
+        next = NULL;
+    } else {
+        next->tail = chunk->tail;
+        next->len = chunk->len - chunk_len(chunk);
     }
-    buf->head = chunk->next;
-    buf->len -= chunk_len(chunk);
+    buf->head = next;
     chunk->next = NULL;
     return chunk;
 }
@@ -192,15 +210,13 @@ void gw_buf_clear(struct gw_buf *buf)
         chunk_free(buf->head);
         buf->head = next;
     }
-    buf->tail = NULL;
-    buf->len = 0;
 }
 
 char *gw_buf_reserve(struct gw_buf *buf, size_t min, size_t *avail)
 {
     if (min == 0)
         min = 1;
-    struct gw_chunk *chunk = buf->tail;
+    struct gw_chunk *chunk = tail_of(buf);
     if (!chunk || chunk_room(chunk) < min) {
         struct gw_chunk **spare = reserved(buf);
         if (*spare && chunk_room(*spare) < min)
@@ -223,16 +239,17 @@ void gw_buf_commit(struct gw_buf *buf, size_t n)
         return;
     }
     if (*spare)
-        buf->tail = *spare;
-    GW_CHECK(buf->tail && n <= chunk_room(buf->tail));
-    buf->tail->end += (uint32_t)n;
-    buf->len += n;
+        count_tail(buf, *spare);
+    struct gw_chunk *tail = tail_of(buf);
+    GW_CHECK(tail && n <= chunk_room(tail));
+    tail->end += (uint32_t)n;
+    buf->head->len += n;
 }
 
 /* A buffer that has grown past one small chunk goes on in large ones. */
 static size_t append_class(const struct gw_buf *buf, size_t n)
 {
-    if (n <= SMALL_ROOM && buf->len < SMALL_ROOM)
+    if (n <= SMALL_ROOM && gw_buf_len(buf) < SMALL_ROOM)
         return n;
     return LARGE_ROOM;
 }
@@ -242,9 +259,9 @@ void gw_buf_append(struct gw_buf *buf, const void *bytes, size_t n)
     const char *from = bytes;
     drop_reserved(buf);
     while (n > 0) {
-        if (!buf->tail || chunk_room(buf->tail) == 0)
-            *reserved(buf) = chunk_new(append_class(buf, n));
-        struct gw_chunk *chunk = *reserved(buf) ? *reserved(buf) : buf->tail;
+        struct gw_chunk *chunk = tail_of(buf);
+        if (!chunk || chunk_room(chunk) == 0)
+            chunk = *reserved(buf) = chunk_new(append_class(buf, n));
         size_t fits = chunk_room(chunk) < n ? chunk_room(chunk) : n;
         memcpy(chunk->data + chunk->end, from, fits);
         gw_buf_commit(buf, fits);
@@ -274,7 +291,7 @@ void gw_buf_printf(struct gw_buf *buf, const char *fmt, ...)
 
 void gw_buf_prepend(struct gw_buf *buf, const void *bytes, size_t n)
 {
-    if (!buf->tail) {
+    if (!tail_of(buf)) {
         gw_buf_append(buf, bytes, n);
         return;
     }
@@ -282,7 +299,7 @@ void gw_buf_prepend(struct gw_buf *buf, const void *bytes, size_t n)
         return;
     if (buf->head->start >= n) {
         buf->head->start -= (uint32_t)n;
-        buf->len += n;
+        buf->head->len += n;
         memcpy(buf->head->data + buf->head->start, bytes, n);
         return;
     }
@@ -296,7 +313,7 @@ void gw_buf_prepend(struct gw_buf *buf, const void *bytes, size_t n)
 
 void gw_buf_append_tail(struct gw_buf *buf, const void *bytes, size_t n)
 {
-    struct gw_chunk *chunk = buf->tail;
+    struct gw_chunk *chunk = tail_of(buf);
     if (n == 0 || !chunk || chunk->cap - chunk->end < n) {
         gw_buf_append(buf, bytes, n);
         return;
@@ -304,17 +321,17 @@ void gw_buf_append_tail(struct gw_buf *buf, const void *bytes, size_t n)
     drop_reserved(buf);
     memcpy(chunk->data + chunk->end, bytes, n);
     chunk->end += (uint32_t)n;
-    buf->len += n;
+    buf->head->len += n;
 }
 
 void gw_buf_consume(struct gw_buf *buf, size_t n)
 {
-    GW_CHECK(n <= buf->len);
+    GW_CHECK(n <= gw_buf_len(buf));
     while (n > 0) {
         size_t len = chunk_len(buf->head);
         if (n < len) {
             buf->head->start += (uint32_t)n;
-            buf->len -= n;
+            buf->head->len -= n;
             return;
         }
         chunk_free(unlink_head(buf));
@@ -324,9 +341,22 @@ void gw_buf_consume(struct gw_buf *buf, size_t n)
 
 struct gw_slice gw_buf_peek(const struct gw_buf *buf)
 {
-    if (!buf->tail)
+    if (!tail_of(buf))
         return gw_slice_of("", 0);
     return gw_slice_of(buf->head->data + buf->head->start, chunk_len(buf->head));
+}
+
+void gw_buf_narrow(struct gw_buf *buf, struct gw_slice kept)
+{
+    struct gw_chunk *chunk = buf->head;
+    if (kept.len == 0) {
+        gw_buf_clear(buf);
+        return;
+    }
+    GW_CHECK(chunk->tail == chunk && kept.ptr >= chunk->data);
+    chunk->start = (uint32_t)(kept.ptr - chunk->data);
+    chunk->end = chunk->start + (uint32_t)kept.len;
+    chunk->len = kept.len;
 }
 
 /* Moves the first n bytes of src behind those in chunk, which has the space. */
@@ -339,7 +369,7 @@ static void pull(struct gw_chunk *chunk, struct gw_buf *src, size_t n)
 
 struct gw_slice gw_buf_linear(struct gw_buf *buf, size_t n)
 {
-    GW_CHECK(n <= buf->len);
+    GW_CHECK(n <= gw_buf_len(buf));
     struct gw_slice first = gw_buf_peek(buf);
     if (first.len >= n)
         return gw_slice_of(first.ptr, n);
@@ -365,20 +395,21 @@ static void copy_rest(struct gw_chunk *dst, const struct gw_chunk *src)
 /* Links the chunk to the end, or copies what is in it when that is little and there is room. */
 static void give_chunk(struct gw_buf *dst, struct gw_chunk *chunk)
 {
+    struct gw_chunk *tail = tail_of(dst);
     size_t n = chunk_len(chunk);
-    if (n > COPY_MAX || !dst->tail || chunk_room(dst->tail) < n) {
+    if (n > COPY_MAX || !tail || chunk_room(tail) < n) {
         link_tail(dst, chunk);
         return;
     }
-    copy_rest(dst->tail, chunk);
-    dst->len += n;
+    copy_rest(tail, chunk);
+    dst->head->len += n;
     chunk_free(chunk);
 }
 
 void gw_buf_move(struct gw_buf *dst, struct gw_buf *src)
 {
     GW_CHECK(dst != src);
-    while (src->len)
+    while (tail_of(src))
         give_chunk(dst, unlink_head(src));
     drop_reserved(src);
 }
@@ -405,13 +436,14 @@ static struct gw_chunk *cut_head(struct gw_buf *buf, size_t n)
 
 void gw_buf_move_n(struct gw_buf *dst, struct gw_buf *src, size_t n)
 {
-    GW_CHECK(dst != src && n <= src->len);
+    GW_CHECK(dst != src && n <= gw_buf_len(src));
     while (n > 0) {
+        struct gw_chunk *tail = tail_of(dst);
         size_t len = chunk_len(src->head);
         if (len <= n) {
             give_chunk(dst, unlink_head(src));
             n -= len;
-        } else if (n <= COPY_MAX && dst->tail && chunk_room(dst->tail) >= n) {
+        } else if (n <= COPY_MAX && tail && chunk_room(tail) >= n) {
             gw_buf_append(dst, src->head->data + src->head->start, n);
             gw_buf_consume(src, n);
             return;
@@ -425,7 +457,7 @@ void gw_buf_move_n(struct gw_buf *dst, struct gw_buf *src, size_t n)
 size_t gw_buf_copy_out(const struct gw_buf *buf, size_t from, char *out, size_t n)
 {
     size_t done = 0;
-    if (from >= buf->len)
+    if (from >= gw_buf_len(buf))
         return 0;
     for (const struct gw_chunk *c = buf->head; done < n; c = c->next) {
         size_t len = chunk_len(c);
@@ -437,7 +469,7 @@ size_t gw_buf_copy_out(const struct gw_buf *buf, size_t from, char *out, size_t 
         } else {
             from -= len;
         }
-        if (c == buf->tail)
+        if (c == buf->head->tail)
             break;
     }
     return done;
@@ -446,10 +478,10 @@ size_t gw_buf_copy_out(const struct gw_buf *buf, size_t from, char *out, size_t 
 int gw_buf_iov(const struct gw_buf *buf, struct iovec *iov, int max)
 {
     int count = 0;
-    struct gw_chunk *c = buf->tail ? buf->head : NULL;
+    struct gw_chunk *c = tail_of(buf) ? buf->head : NULL;
     while (c && count < max) {
         iov[count++] = (struct iovec){c->data + c->start, chunk_len(c)};
-        c = c == buf->tail ? NULL : c->next;
+        c = c == buf->head->tail ? NULL : c->next;
     }
     return count;
 }
@@ -476,10 +508,10 @@ void gw_buf_compact(struct gw_buf *buf)
     struct gw_buf lean;
     gw_buf_init(&lean);
     drop_reserved(buf);
-    if (held_size(buf) < 2 * sparing_size(buf->len))
+    if (held_size(buf) < 2 * sparing_size(gw_buf_len(buf)))
         return;
-    while (buf->len) {
-        size_t n = buf->len < LARGE_ROOM ? buf->len : LARGE_ROOM;
+    while (tail_of(buf)) {
+        size_t n = gw_buf_len(buf) < LARGE_ROOM ? gw_buf_len(buf) : LARGE_ROOM;
         if (sparing_size(n) < GW_CHUNK_LARGE && n > SMALL_ROOM)
             n = SMALL_ROOM;
         struct gw_chunk *chunk = chunk_new(n);

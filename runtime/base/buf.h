@@ -19,18 +19,24 @@ enum {
 
 struct gw_chunk {
     struct gw_chunk *next;
+    struct gw_chunk *tail;    /* in the first chunk of a buffer: the last one with bytes in it */
+    size_t len;               /* in the first chunk of a buffer: all bytes of the buffer */
     uint32_t start, end, cap; /* offsets into data: [start, end) is filled, cap is its size */
     char data[];
 };
 
+/* Small on purpose: an idle stream has six. */
 struct gw_buf {
-    struct gw_chunk *head, *tail;
-    size_t len;
+    struct gw_chunk *head;
 };
 
+static inline size_t gw_buf_len(const struct gw_buf *buf)
+{
+    return buf->head ? buf->head->len : 0;
+}
 static inline bool gw_buf_empty(const struct gw_buf *buf)
 {
-    return buf->len == 0;
+    return gw_buf_len(buf) == 0;
 }
 
 void gw_buf_init(struct gw_buf *buf);
@@ -52,17 +58,19 @@ void gw_buf_prepend(struct gw_buf *buf, const void *bytes, size_t n);
 /* Like append, and may use the tailroom of the last chunk: for framing (at most GW_CHUNK_TAILROOM
  * bytes stay contiguous with the body before them). */
 void gw_buf_append_tail(struct gw_buf *buf, const void *bytes, size_t n);
-/* Drops the first n bytes; n <= len. */
+/* Drops the first n bytes; n is at most all. */
 void gw_buf_consume(struct gw_buf *buf, size_t n);
 /* The first contiguous piece; empty when the buffer is. */
 struct gw_slice gw_buf_peek(const struct gw_buf *buf);
-/* The first n bytes (n <= len) as one piece, copying them together where they are not. The slice
+/* Drops all but `kept`, which lies in the one piece that the buffer is. */
+void gw_buf_narrow(struct gw_buf *buf, struct gw_slice kept);
+/* The first n bytes (at most all) as one piece, copying them together where they are not. The slice
  * lives until the buffer is changed. */
 struct gw_slice gw_buf_linear(struct gw_buf *buf, size_t n);
 /* Moves all bytes to the end of dst; src is empty afterwards. Small rests are copied into the
  * last chunk of dst, so that many small moves do not hold many chunks. */
 void gw_buf_move(struct gw_buf *dst, struct gw_buf *src);
-/* Moves the first n bytes (n <= src->len). */
+/* Moves the first n bytes, at most all. */
 void gw_buf_move_n(struct gw_buf *dst, struct gw_buf *src, size_t n);
 /* Copies up to n bytes to out without taking them; returns how many. */
 size_t gw_buf_copy_out(const struct gw_buf *buf, size_t from, char *out, size_t n);

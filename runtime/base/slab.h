@@ -19,7 +19,7 @@ struct gw_slab {
 void gw_slab_init(struct gw_slab *slab, size_t size);
 /* All objects must have been freed. */
 void gw_slab_fini(struct gw_slab *slab);
-/* Zeroed memory, aligned for any type; aborts when the system has none. */
+/* Zeroed memory, aligned to 8; aborts when the system has none. */
 void *gw_slab_alloc(struct gw_slab *slab);
 /* The same, not zeroed. */
 void *gw_slab_alloc_raw(struct gw_slab *slab);

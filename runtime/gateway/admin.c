@@ -42,7 +42,7 @@ static void on_head(struct gw_stream *stream, struct gw_head *request)
     head.status = 200;
     gw_buf_init(&body);
     write_answer(gateway, request, &head, &body);
-    head.length = (int64_t)body.len;
+    head.length = (int64_t)gw_buf_len(&body);
     head.has_body = !gw_slice_eq(request->method, GW_SLICE("HEAD"));
     if (!head.has_body)
         gw_buf_clear(&body);

@@ -245,9 +245,9 @@ static char *put_text(char *out, const char **text)
     return out + size;
 }
 
-/* A stream may stay for hours: what is known of it moves from whole blocks into as many bytes as it
- * takes. */
-static void settle(struct gw_exchange *x)
+/* A stream may stay for hours: what is known of it is put into as many bytes as it takes, and then
+ * (settle) is all that stays. What gw_forward_response adds to the response it can add again. */
+static void pack(struct gw_exchange *x)
 {
     size_t request = gw_head_packed_size(x->request), response = gw_head_packed_size(x->response);
     struct gw_kept *kept =
@@ -258,6 +258,10 @@ static void settle(struct gw_exchange *x)
     gw_head_pack(x->response, kept->text + request);
     put_text(put_text(kept->text + request + response, &x->id), &x->rule);
     x->kept = kept;
+}
+
+static void settle(struct gw_exchange *x)
+{
     x->request = x->response = NULL;
     x->tried = NULL;
     x->tried_count = 0;
@@ -282,6 +286,7 @@ static void unsettle(struct gw_exchange *x)
         return;
     x->request = unpack(&x->arena, x->kept->text);
     x->response = unpack(&x->arena, x->kept->text + x->kept->response);
+    gw_forward_response(x);
 }
 
 struct gw_head *gw_exchange_request(struct gw_exchange *x)
@@ -304,6 +309,8 @@ void gw_exchange_set_rule(struct gw_exchange *x, struct gw_slice id)
 
 static enum gw_step send_response_head(struct gw_exchange *x)
 {
+    if (gw_relay_is_stream(x))
+        pack(x);
     gw_forward_response(x);
     if (!x->response->has_body)
         gw_buf_clear(&x->body);
@@ -473,7 +480,7 @@ static uint64_t asked_since(const struct gw_exchange *x)
 {
     if (!x->origin || (!x->upload_sent && !gw_stream_pending(x->origin)))
         return 0;
-    uint64_t written = x->origin->conn->write_ms, sent = x->start_ms + x->sent_ms;
+    uint64_t written = gw_stream_conn(x->origin)->write_ms, sent = x->start_ms + x->sent_ms;
     return written > sent ? written : sent;
 }
 
@@ -492,7 +499,7 @@ static struct deadline next_deadline(const struct gw_exchange *x)
     if (stream && x->origin && !x->relay.pending_event && !x->uncredited)
         sooner(&best, x->relay.upstream_ms, s->sse_silence_ms, GW_ERR_SILENCE_TIMEOUT, true);
     if (x->client && gw_stream_pending(x->client))
-        sooner(&best, x->client->conn->write_ms, stream ? s->sse_write_ms : s->write_ms,
+        sooner(&best, gw_stream_conn(x->client)->write_ms, stream ? s->sse_write_ms : s->write_ms,
                GW_ERR_WRITE_TIMEOUT, false);
     uint64_t keepalive = gw_relay_keepalive_due(x);
     if (keepalive)
@@ -557,7 +564,7 @@ static void client_on_head(struct gw_stream *stream, struct gw_head *head)
 static void client_on_body(struct gw_stream *stream, struct gw_buf *body, bool end)
 {
     struct gw_exchange *x = stream->owner;
-    x->upload_uncredited += (uint32_t)body->len;
+    x->upload_uncredited += (uint32_t)gw_buf_len(body);
     gw_buf_move(&x->upload, body);
     x->upload_end |= end;
     gw_exchange_wake(x);
@@ -612,9 +619,9 @@ static void origin_on_head(struct gw_stream *stream, struct gw_head *head)
 static void origin_on_body(struct gw_stream *stream, struct gw_buf *body, bool end)
 {
     struct gw_exchange *x = stream->owner;
-    x->uncredited += (uint32_t)body->len;
+    x->uncredited += (uint32_t)gw_buf_len(body);
     x->relay.upstream_ms = x->gateway->loop->now_ms;
-    gw_stat_add(x->gateway->count, GW_STAT_BYTES_IN, (int64_t)body->len);
+    gw_stat_add(x->gateway->count, GW_STAT_BYTES_IN, (int64_t)gw_buf_len(body));
     gw_buf_move(&x->body, body);
     x->body_end |= end;
     gw_exchange_wake(x);
@@ -664,7 +671,7 @@ struct gw_exchange *gw_exchange_new(struct gw_gateway *gateway, struct gw_stream
     x->gateway = gateway;
     x->generation = gw_generation_ref(gateway->current);
     x->client = client;
-    x->peer = &client->conn->peer;
+    x->peer = &gw_stream_conn(client)->peer;
     x->id = x->rule = "";
     x->start_ms = x->step_ms = gateway->loop->now_ms;
     gw_arena_init(&x->arena);

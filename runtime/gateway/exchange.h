@@ -17,10 +17,11 @@ struct gw_gateway {
     struct gw_pool pool;
     struct gw_generation *current;
     struct gw_list exchanges;
-    struct gw_list codecs; /* client connections, and those of the management listener */
-    unsigned connections;  /* of the former */
-    unsigned visits;       /* of the latter */
-    unsigned worker;       /* from 1 */
+    struct gw_codec_host host; /* of client connections */
+    struct gw_list codecs;     /* these, and those of the management listener */
+    unsigned connections;      /* of the former */
+    unsigned visits;           /* of the latter */
+    unsigned worker;           /* from 1 */
     bool draining;
     struct gw_http_limits
         limits; /* of client connections; kept here, as they outlive generations */

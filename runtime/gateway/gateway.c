@@ -12,6 +12,11 @@ enum { ADOPT_PER_TURN = 500 };
  * have not asked for anything yet. */
 static int admin_door, full_house, newcomer;
 
+static struct gw_gateway *gateway_of(const struct gw_codec *codec)
+{
+    return GW_CONTAINER(codec->host, struct gw_gateway, host);
+}
+
 static void greet(struct gw_gateway *gateway, struct gw_codec *codec)
 {
     codec->listener = &newcomer;
@@ -28,7 +33,7 @@ static void know(struct gw_gateway *gateway, struct gw_codec *codec)
 
 static bool on_stream(struct gw_codec *codec, struct gw_stream *stream)
 {
-    struct gw_gateway *gateway = codec->owner;
+    struct gw_gateway *gateway = gateway_of(codec);
     if (codec->listener == &admin_door) {
         gw_admin_serve(gateway, stream);
         return true;
@@ -43,7 +48,7 @@ static bool on_stream(struct gw_codec *codec, struct gw_stream *stream)
 static void on_refused(struct gw_codec *codec, enum gw_err why, struct gw_head *head,
                        struct gw_buf *body)
 {
-    struct gw_gateway *gateway = codec->owner;
+    struct gw_gateway *gateway = gateway_of(codec);
     char peer[GW_ADDR_TEXT];
     struct gw_log_line line;
     unsigned status = (unsigned)gw_err_status(why);
@@ -61,7 +66,7 @@ static void on_refused(struct gw_codec *codec, enum gw_err why, struct gw_head *
 
 static void on_gone(struct gw_codec *codec)
 {
-    struct gw_gateway *gateway = codec->owner;
+    struct gw_gateway *gateway = gateway_of(codec);
     gw_list_remove(&codec->node);
     if (codec->listener == &admin_door) {
         gateway->visits--;
@@ -72,7 +77,7 @@ static void on_gone(struct gw_codec *codec)
     gw_stat_add(gateway->count, GW_STAT_CONNECTIONS, -1);
 }
 
-static const struct gw_codec_host client_host = {
+static const struct gw_codec_events client_events = {
     .on_stream = on_stream,
     .on_refused = on_refused,
     .on_gone = on_gone,
@@ -81,8 +86,7 @@ static const struct gw_codec_host client_host = {
 void gw_gateway_accept(struct gw_gateway *gateway, int fd, const struct gw_addr *peer,
                        enum gw_door door)
 {
-    struct gw_codec *codec =
-        gw_http1_serve(gateway->loop, fd, peer, &gw_tcp, &gateway->limits, &client_host, gateway);
+    struct gw_codec *codec = gw_http1_serve(&gateway->host, fd, peer, &gw_tcp);
     gw_list_push(&gateway->codecs, &codec->node);
     if (door == GW_DOOR_ADMIN) {
         codec->listener = &admin_door;
@@ -159,6 +163,7 @@ void gw_gateway_init(struct gw_gateway *gateway, struct gw_loop *loop, struct gw
 {
     *gateway = (struct gw_gateway){.loop = loop, .stats = stats, .worker = worker};
     gateway->count = &stats->slot[worker];
+    gateway->host = (struct gw_codec_host){loop, &gateway->limits, &client_events};
     gw_pool_init(&gateway->pool, loop, gateway->count);
     gw_list_init(&gateway->exchanges);
     gw_list_init(&gateway->codecs);

@@ -10,9 +10,14 @@ enum { SWEEP_MS = 1000 };
 /* Codecs keep a pointer to their limits, which must outlive every generation. */
 static struct gw_http_limits origin_limits;
 
+static struct gw_pool_host *host_of(const struct gw_codec *codec)
+{
+    return GW_CONTAINER(codec->host, struct gw_pool_host, codecs);
+}
+
 static void forget_idle(struct gw_codec *codec)
 {
-    struct gw_pool_host *host = codec->owner;
+    struct gw_pool_host *host = host_of(codec);
     gw_list_remove(&codec->node);
     codec->idle_since_ms = 0;
     host->idle_count--;
@@ -22,7 +27,7 @@ static void forget_idle(struct gw_codec *codec)
 
 static void on_idle(struct gw_codec *codec)
 {
-    struct gw_pool_host *host = codec->owner;
+    struct gw_pool_host *host = host_of(codec);
     struct gw_pool *pool = host->pool;
     const struct gw_settings *s = pool->settings;
     if (!s->keep_alive || (s->max_idle && pool->idle_count >= s->max_idle) ||
@@ -43,7 +48,7 @@ static void on_idle(struct gw_codec *codec)
 
 static void on_gone(struct gw_codec *codec)
 {
-    struct gw_pool_host *host = codec->owner;
+    struct gw_pool_host *host = host_of(codec);
     if (codec->idle_since_ms) {
         forget_idle(codec);
         return;
@@ -52,7 +57,7 @@ static void on_gone(struct gw_codec *codec)
     host->busy--;
 }
 
-static const struct gw_codec_host codec_host = {.on_idle = on_idle, .on_gone = on_gone};
+static const struct gw_codec_events codec_events = {.on_idle = on_idle, .on_gone = on_gone};
 
 static void sweep_host(struct gw_slice key, void *value, void *data)
 {
@@ -126,6 +131,7 @@ struct gw_pool_host *gw_pool_host(struct gw_pool *pool, const struct gw_addr *ad
         return host;
     host = calloc(1, sizeof *host);
     GW_CHECK(host != NULL);
+    host->codecs = (struct gw_codec_host){pool->loop, &origin_limits, &codec_events};
     host->pool = pool;
     host->addr = *addr;
     gw_list_init(&host->idle);
@@ -151,8 +157,8 @@ static struct gw_codec *take_idle(struct gw_pool_host *host)
 static struct gw_codec *dial(struct gw_pool_host *host, const struct gw_pool_wish *wish,
                              enum gw_err *err)
 {
-    return gw_http1_dial(host->pool->loop, &host->addr, wish->dial_ms, wish->tcp_keepalive_s,
-                         &gw_tcp, &origin_limits, &codec_host, host, err);
+    return gw_http1_dial(&host->codecs, &host->addr, wish->dial_ms, wish->tcp_keepalive_s, &gw_tcp,
+                         err);
 }
 
 struct gw_stream *gw_pool_borrow(struct gw_pool *pool, struct gw_pool_host *host,

@@ -10,6 +10,7 @@
 #include "http/http1.h"
 
 struct gw_pool_host {
+    struct gw_codec_host codecs;
     struct gw_pool *pool;
     struct gw_addr addr;
     struct gw_list idle; /* codecs, the most recently used last */

@@ -21,7 +21,7 @@ enum gw_err gw_relay_hold_upload(struct gw_exchange *x)
     size_t max = x->generation->settings.max_buffered_body;
     if (x->upload_begun)
         return GW_ERR_CLOSED;
-    if (max && (x->upload.len > max || gw_exchange_request(x)->length > (int64_t)max))
+    if (max && (gw_buf_len(&x->upload) > max || gw_exchange_request(x)->length > (int64_t)max))
         return GW_ERR_BODY_TOO_LARGE;
     if (x->upload_end)
         return GW_OK;
@@ -115,8 +115,8 @@ static enum gw_err send_out(struct gw_exchange *x, struct gw_buf *out, bool end)
 {
     if (gw_buf_empty(out) && !end)
         return GW_OK;
-    x->bytes_out += out->len;
-    gw_stat_add(x->gateway->count, GW_STAT_BYTES_OUT, (int64_t)out->len);
+    x->bytes_out += gw_buf_len(out);
+    gw_stat_add(x->gateway->count, GW_STAT_BYTES_OUT, (int64_t)gw_buf_len(out));
     x->relay.client_ms = x->gateway->loop->now_ms;
     x->response_sent = end;
     enum gw_err err = gw_stream_send(x->client, out, end);
@@ -295,13 +295,13 @@ static bool is_outdated(const struct gw_exchange *x)
 static enum gw_err relay_events(struct gw_exchange *x, struct gw_buf *out)
 {
     struct gw_relay *r = &x->relay;
-    size_t before = x->body.len;
+    size_t before = gw_buf_len(&x->body);
     if (!r->started && !begin_stream(x, out))
         return GW_AGAIN;
     for (unsigned n = 0; !gw_buf_empty(&x->body); n++) {
         /* Hooks may make much out of little: what came out counts, too. */
-        if ((n && is_outdated(x)) || n == GW_TURN_EVENTS || before - x->body.len >= GW_TURN_BYTES ||
-            out->len >= GW_TURN_BYTES) {
+        if ((n && is_outdated(x)) || n == GW_TURN_EVENTS ||
+            before - gw_buf_len(&x->body) >= GW_TURN_BYTES || gw_buf_len(out) >= GW_TURN_BYTES) {
             gw_exchange_wake(x);
             return GW_AGAIN;
         }
@@ -345,7 +345,7 @@ static bool exhausted(struct gw_exchange *x)
     struct gw_relay *r = &x->relay;
     if (!x->body_end || r->pending_event)
         return false;
-    if (r->mode == GW_BODY_SSE_EVENTS && r->scanned == x->body.len)
+    if (r->mode == GW_BODY_SSE_EVENTS && r->scanned == gw_buf_len(&x->body))
         gw_buf_clear(&x->body);
     return gw_buf_empty(&x->body);
 }
@@ -365,7 +365,7 @@ static enum gw_err conclude(struct gw_exchange *x, struct gw_buf *out, enum gw_e
         return err;
     }
     bool stuck = x->relay.pending_event ||
-                 (x->relay.mode == GW_BODY_SSE_EVENTS && x->body.len > x->relay.scanned);
+                 (x->relay.mode == GW_BODY_SSE_EVENTS && gw_buf_len(&x->body) > x->relay.scanned);
     if (x->origin_closed && !x->body_end && !stuck && gw_stream_pending(x->client) == 0) {
         x->why_upstream = true;
         return (enum gw_err)x->origin_why;

@@ -82,7 +82,7 @@ void gw_problem_write(struct gw_head *head, struct gw_buf *body, const struct gw
         add_json_string(body, id);
         gw_buf_add(body, GW_SLICE("}\n"));
     }
-    head->length = (int64_t)body->len;
+    head->length = (int64_t)gw_buf_len(body);
     head->has_body = true;
 }
 

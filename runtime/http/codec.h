@@ -21,7 +21,7 @@ struct gw_http_limits {
 };
 
 /* What the owner of connections hears from a codec. */
-struct gw_codec_host {
+struct gw_codec_events {
     /* Server side: the head of a request has begun to be handled. The callee sets stream->events
      * and stream->owner; on_head follows at once. False: refuse (the codec answers 503 and closes).
      */
@@ -39,6 +39,13 @@ struct gw_codec_host {
     void (*on_gone)(struct gw_codec *codec);
 };
 
+/* Who makes connections and owns them; outlives them. A callee finds itself by GW_CONTAINER. */
+struct gw_codec_host {
+    struct gw_loop *loop;
+    const struct gw_http_limits *limits;
+    const struct gw_codec_events *events;
+};
+
 struct gw_codec_ops {
     const char *name;
     /* Client side: one more stream on this connection; NULL when it can't take one. */
@@ -53,17 +60,20 @@ struct gw_codec_ops {
 };
 
 struct gw_codec {
-    uint32_t magic;
     const struct gw_codec_ops *ops;
     const struct gw_codec_host *host;
-    void *owner;    /* who made it: worker, or pool entry */
-    void *listener; /* server side: which listener it came by; opaque here */
+    union {
+        void *listener;         /* server side: which listener it came by; opaque here */
+        uint64_t idle_since_ms; /* client side: its owner's */
+    };
     struct gw_conn *conn;
-    const struct gw_http_limits *limits; /* outlives the codec */
-    struct gw_list node;                 /* in its owner's list */
-    uint64_t idle_since_ms;              /* its owner's: not touched by the codec */
+    struct gw_list node; /* in its owner's list */
 };
 
-enum { GW_CODEC_MAGIC = 0x67776364 };
+/* For addresses and write stamps, while the stream is open; not to be used otherwise. */
+static inline const struct gw_conn *gw_stream_conn(const struct gw_stream *stream)
+{
+    return stream->codec->conn;
+}
 
 #endif

@@ -12,15 +12,9 @@ enum { INFORMED_MAX = 16 }; /* 1xx in front of one answer */
 
 static struct gw_slab codecs;
 
-static struct gw_http1 *codec_of(struct gw_codec *codec)
-{
-    GW_CHECK_MAGIC(codec, GW_CODEC_MAGIC);
-    return (struct gw_http1 *)codec;
-}
-
 void gw_h1_wake(struct gw_http1 *h)
 {
-    gw_loop_wake(h->loop, &h->task);
+    gw_loop_wake(gw_h1_loop(h), &h->task);
 }
 
 void gw_h1_arm(struct gw_http1 *h, uint64_t after_ms)
@@ -54,7 +48,7 @@ static void free_codec(struct gw_grave *grave)
 {
     struct gw_http1 *h = GW_CONTAINER(grave, struct gw_http1, grave);
 
-    h->codec.magic = 0;
+    h->magic = 0;
     gw_h1_parse_end(h);
     gw_slab_free(&codecs, h);
 }
@@ -79,7 +73,7 @@ static void hang_up(struct gw_http1 *h)
 static void linger(struct gw_http1 *h)
 {
     if (!h->dead) {
-        gw_conn_linger(gw_h1_conn(h), h->codec.limits->linger_ms);
+        gw_conn_linger(gw_h1_conn(h), gw_h1_limits(h)->linger_ms);
         part(h);
     }
 }
@@ -90,8 +84,8 @@ static void go(struct gw_http1 *h)
         return;
     h->gone = true;
     gw_loop_unwake(&h->task);
-    h->codec.host->on_gone(&h->codec);
-    gw_loop_bury(h->loop, &h->grave, free_codec);
+    h->codec.host->events->on_gone(&h->codec);
+    gw_loop_bury(gw_h1_loop(h), &h->grave, free_codec);
 }
 
 /* True while FIN would look like the good end of a body that is not out yet. */
@@ -127,8 +121,8 @@ static void refuse(struct gw_http1 *h, enum gw_err why, bool head_request)
     gw_buf_init(&body);
     head.status = (unsigned)gw_err_status(why);
     if (head.status) {
-        if (h->codec.host->on_refused)
-            h->codec.host->on_refused(&h->codec, why, &head, &body);
+        if (h->codec.host->events->on_refused)
+            h->codec.host->events->on_refused(&h->codec, why, &head, &body);
         gw_h1_write_refusal(h, &head, &body, head_request);
     }
     gw_buf_clear(&body);
@@ -163,14 +157,14 @@ static void fail(struct gw_http1 *h, enum gw_err why)
 static void enter_idle(struct gw_http1 *h)
 {
     h->rx = GW_H1_IDLE;
-    gw_h1_arm(h, h->server ? h->codec.limits->idle_ms : 0);
+    gw_h1_arm(h, h->server ? gw_h1_limits(h)->idle_ms : 0);
 }
 
 static void deliver(struct gw_http1 *h, struct gw_buf *body, bool end)
 {
     struct gw_h1_stream *s = h->stream;
 
-    s->base.unconsumed += body->len;
+    s->base.unconsumed += (uint32_t)gw_buf_len(body);
     s->base.received = end;
     h->blocked = !end && s->base.unconsumed >= GW_STREAM_WINDOW;
     s->base.events->on_body(&s->base, body, end);
@@ -192,7 +186,7 @@ static void after_head(struct gw_http1 *h)
             gw_h1_arm(h, 0);
         deliver_end(h);
     } else if (h->rx == GW_H1_BODY && h->server) {
-        gw_h1_arm(h, h->stream->await_continue ? 0 : h->codec.limits->body_ms);
+        gw_h1_arm(h, h->stream->await_continue ? 0 : gw_h1_limits(h)->body_ms);
     }
 }
 
@@ -206,7 +200,7 @@ static void read_request(struct gw_http1 *h)
     s->head_request = gw_slice_eq(head->method, GW_SLICE("HEAD"));
     s->await_continue = head->expect_continue;
     s->base.opened = s->base.head_received = true;
-    if (!err && !h->codec.host->on_stream(&h->codec, &s->base))
+    if (!err && !h->codec.host->events->on_stream(&h->codec, &s->base))
         err = GW_ERR_OVERLOADED;
     if (err || h->dead) {
         gw_h1_stream_bury(s);
@@ -261,7 +255,7 @@ static bool read_head(struct gw_http1 *h)
         return false;
     }
     if (h->server && h->rx == GW_H1_IDLE)
-        gw_h1_arm(h, h->codec.limits->head_ms);
+        gw_h1_arm(h, gw_h1_limits(h)->head_ms);
     h->rx = GW_H1_HEAD;
     err = gw_h1_scan_head(h);
     if (err == GW_AGAIN)
@@ -285,7 +279,7 @@ static bool read_body(struct gw_http1 *h)
     err = gw_h1_read_body(h, &body);
     bool end = !err && h->rx == GW_H1_DONE;
     if (h->server)
-        gw_h1_arm(h, end ? 0 : h->codec.limits->body_ms);
+        gw_h1_arm(h, end ? 0 : gw_h1_limits(h)->body_ms);
     if (!gw_buf_empty(&body) || end)
         deliver(h, &body, end);
     gw_buf_clear(&body);
@@ -309,7 +303,7 @@ void gw_h1_start_drain(struct gw_http1 *h)
     h->rx = GW_H1_DRAIN;
     h->blocked = false;
     h->drained = 0;
-    gw_h1_arm(h, h->codec.limits->linger_ms);
+    gw_h1_arm(h, gw_h1_limits(h)->linger_ms);
 }
 
 /* Gives up on the rest, and on the connection. An answer that is not out yet still goes out. */
@@ -318,7 +312,7 @@ static void stop_drain(struct gw_http1 *h)
     h->keep = false;
     h->rx = GW_H1_DONE;
     if (h->stream)
-        gw_h1_arm(h, h->codec.limits->write_ms);
+        gw_h1_arm(h, gw_h1_limits(h)->write_ms);
     else
         linger(h);
 }
@@ -383,7 +377,7 @@ static void finish_request(struct gw_http1 *h)
         return;
     }
     enter_idle(h);
-    h->codec.host->on_idle(&h->codec);
+    h->codec.host->events->on_idle(&h->codec);
 }
 
 /* Ends the exchange when both messages are complete and ours is with the kernel. */
@@ -429,11 +423,11 @@ static void meet_eof(struct gw_http1 *h)
 static void update_reading(struct gw_http1 *h)
 {
     struct gw_conn *conn = gw_h1_conn(h);
-    size_t max = h->codec.limits->max_header_bytes + GW_STREAM_WINDOW;
+    size_t max = gw_h1_limits(h)->max_header_bytes + GW_STREAM_WINDOW;
     bool on = !h->blocked;
 
     if (h->rx == GW_H1_DONE) {
-        on = conn->in.len < max;
+        on = gw_buf_len(&conn->in) < max;
         gw_buf_compact(&conn->in);
     }
     if (on != conn->reading)
@@ -484,7 +478,8 @@ static void run(struct gw_http1 *h)
 /* An answer that nobody looks after any more, to a client that takes nothing. */
 static void check_writing(struct gw_http1 *h)
 {
-    uint64_t max = h->codec.limits->write_ms, still = h->loop->now_ms - gw_h1_conn(h)->write_ms;
+    uint64_t max = gw_h1_limits(h)->write_ms,
+             still = gw_h1_loop(h)->now_ms - gw_h1_conn(h)->write_ms;
 
     if (max && still >= max)
         fail(h, GW_ERR_WRITE_TIMEOUT);
@@ -554,7 +549,7 @@ static void read_last(struct gw_http1 *h)
     enum gw_err err = GW_OK;
 
     h->deaf = true;
-    while (err == GW_OK && conn->in.len < GW_STREAM_WINDOW)
+    while (err == GW_OK && gw_buf_len(&conn->in) < GW_STREAM_WINDOW)
         err = conn->transport->read(conn, &conn->in, GW_READ_SIZE);
     pump(h);
 }
@@ -585,7 +580,7 @@ static const struct gw_conn_events conn_events = {
 static struct gw_stream *codec_open(struct gw_codec *codec, const struct gw_stream_events *events,
                                     void *owner)
 {
-    struct gw_http1 *h = codec_of(codec);
+    struct gw_http1 *h = gw_h1_of(codec);
 
     if (h->server || h->dead || h->stream || h->draining)
         return NULL;
@@ -600,7 +595,7 @@ static struct gw_stream *codec_open(struct gw_codec *codec, const struct gw_stre
 
 static void codec_drain(struct gw_codec *codec)
 {
-    struct gw_http1 *h = codec_of(codec);
+    struct gw_http1 *h = gw_h1_of(codec);
     bool idle = !h->dead && !h->stream && h->rx == GW_H1_IDLE;
 
     h->draining = true;
@@ -611,7 +606,7 @@ static void codec_drain(struct gw_codec *codec)
 
 static void codec_close(struct gw_codec *codec, enum gw_err why)
 {
-    struct gw_http1 *h = codec_of(codec);
+    struct gw_http1 *h = gw_h1_of(codec);
     struct gw_h1_stream *s = h->stream;
 
     if (s)
@@ -624,7 +619,7 @@ static void codec_close(struct gw_codec *codec, enum gw_err why)
 
 static unsigned codec_streams(const struct gw_codec *codec)
 {
-    return ((const struct gw_http1 *)codec)->stream ? 1 : 0;
+    return gw_h1_of(codec)->stream ? 1 : 0;
 }
 
 static const struct gw_codec_ops codec_ops = {
@@ -635,47 +630,42 @@ static const struct gw_codec_ops codec_ops = {
     .streams = codec_streams,
 };
 
-static struct gw_http1 *codec_new(struct gw_loop *loop, const struct gw_http_limits *limits,
-                                  const struct gw_codec_host *host, void *owner)
+static struct gw_http1 *codec_new(const struct gw_codec_host *host)
 {
     struct gw_http1 *h;
 
     if (codecs.size == 0)
         gw_slab_init(&codecs, sizeof(struct gw_http1));
     h = gw_slab_alloc(&codecs);
-    h->codec.magic = GW_CODEC_MAGIC;
+    h->magic = GW_H1_MAGIC;
     h->codec.ops = &codec_ops;
     h->codec.host = host;
-    h->codec.owner = owner;
-    h->codec.limits = limits;
     gw_list_init(&h->codec.node);
-    h->loop = loop;
     gw_task_node_init(&h->task, on_task);
     return h;
 }
 
-struct gw_codec *gw_http1_serve(struct gw_loop *loop, int fd, const struct gw_addr *peer,
-                                const struct gw_transport_ops *transport,
-                                const struct gw_http_limits *limits,
-                                const struct gw_codec_host *host, void *owner)
+struct gw_codec *gw_http1_serve(const struct gw_codec_host *host, int fd,
+                                const struct gw_addr *peer,
+                                const struct gw_transport_ops *transport)
 {
-    struct gw_http1 *h = codec_new(loop, limits, host, owner);
+    struct gw_http1 *h = codec_new(host);
 
     h->server = h->up = true;
-    h->codec.conn = gw_conn_accepted(loop, fd, peer, transport, &conn_events, h);
+    h->codec.conn = gw_conn_accepted(host->loop, fd, peer, transport, &conn_events, h);
     enter_idle(h);
     gw_conn_read(gw_h1_conn(h), true);
     return &h->codec;
 }
 
-struct gw_codec *gw_http1_dial(struct gw_loop *loop, const struct gw_addr *to, uint64_t dial_ms,
-                               unsigned keepalive_s, const struct gw_transport_ops *transport,
-                               const struct gw_http_limits *limits,
-                               const struct gw_codec_host *host, void *owner, enum gw_err *err)
+struct gw_codec *gw_http1_dial(const struct gw_codec_host *host, const struct gw_addr *to,
+                               uint64_t dial_ms, unsigned keepalive_s,
+                               const struct gw_transport_ops *transport, enum gw_err *err)
 {
-    struct gw_http1 *h = codec_new(loop, limits, host, owner);
+    struct gw_http1 *h = codec_new(host);
 
-    h->codec.conn = gw_conn_dial(loop, to, dial_ms, keepalive_s, transport, &conn_events, h, err);
+    h->codec.conn =
+        gw_conn_dial(host->loop, to, dial_ms, keepalive_s, transport, &conn_events, h, err);
     if (!h->codec.conn) {
         gw_slab_free(&codecs, h);
         return NULL;

@@ -48,8 +48,7 @@ struct gw_h1_parse {
 };
 
 struct gw_h1_stream {
-    struct gw_stream base; /* first: a gw_stream is cast back to it */
-    struct gw_http1 *codec;
+    struct gw_stream base;   /* first: a gw_stream is cast back to it */
     uint8_t tx;              /* enum gw_h1_tx */
     uint8_t informed;        /* client: 1xx that came */
     bool head_request : 1;   /* the method is HEAD: the answer has no body */
@@ -63,14 +62,14 @@ struct gw_h1_stream {
 
 struct gw_http1 {
     struct gw_codec codec; /* first: a gw_codec is cast back to it */
-    struct gw_loop *loop;
     struct gw_h1_stream *stream;
     struct gw_h1_parse *parse; /* of a message that has not come to its end; NULL between chunks */
     uint32_t drained;          /* GW_H1_DRAIN: bytes thrown away */
-    uint8_t rx;                /* enum gw_h1_rx */
-    uint8_t failed;            /* enum gw_err: met inside an op, reported from the loop */
-    uint8_t peer_minor;        /* of the last head that came */
-    uint8_t rest;              /* between chunks: in which state the lexer rests */
+    uint16_t magic;
+    uint8_t rx;         /* enum gw_h1_rx */
+    uint8_t failed;     /* enum gw_err: met inside an op, reported from the loop */
+    uint8_t peer_minor; /* of the last head that came */
+    uint8_t rest;       /* between chunks: in which state the lexer rests */
     bool server : 1;
     bool up : 1;        /* bytes may flow */
     bool keep : 1;      /* the connection may live on after this exchange */
@@ -86,6 +85,24 @@ struct gw_http1 {
         struct gw_grave grave; /* once it is gone */
     };
 };
+
+enum { GW_H1_MAGIC = 0x6831 };
+
+static inline struct gw_http1 *gw_h1_of(const struct gw_codec *codec)
+{
+    GW_CHECK_MAGIC((const struct gw_http1 *)codec, GW_H1_MAGIC);
+    return (struct gw_http1 *)(uintptr_t)codec;
+}
+
+static inline struct gw_loop *gw_h1_loop(const struct gw_http1 *h)
+{
+    return h->codec.host->loop;
+}
+
+static inline const struct gw_http_limits *gw_h1_limits(const struct gw_http1 *h)
+{
+    return h->codec.host->limits;
+}
 
 static inline struct gw_conn *gw_h1_conn(const struct gw_http1 *h)
 {

@@ -158,7 +158,7 @@ static bool skip_empty_line(struct gw_http1 *h)
 
 static enum gw_err check_limits(const struct gw_http1 *h)
 {
-    const struct gw_http_limits *limits = h->codec.limits;
+    const struct gw_http_limits *limits = gw_h1_limits(h);
     const struct gw_h1_scan *scan = &h->parse->scan;
     size_t line = scan->lines ? scan->first_line : scan->seen;
 
@@ -250,7 +250,7 @@ static int end_trailer(llhttp_t *parser)
     struct gw_slice name = gw_slice_of(h->parse->trailer, h->parse->trailer_len);
 
     h->parse->trailer_len = 0;
-    if (++h->parse->trailers > h->codec.limits->max_headers)
+    if (++h->parse->trailers > gw_h1_limits(h)->max_headers)
         return refuse(parser, h->server ? GW_ERR_HEAD_TOO_LARGE : GW_ERR_BAD_RESPONSE);
     return name.len && gw_h1_trailer_ok(name) ? 0 : refuse(parser, bad(h));
 }
@@ -274,7 +274,7 @@ static int on_field_done(llhttp_t *parser)
         return end_trailer(parser);
     if (!gw_field_name_ok(lex->name) || !gw_field_value_ok(lex->value))
         return refuse(parser, bad(h));
-    if (lex->head->count >= h->codec.limits->max_headers || lex->head->count >= FIELDS_MAX)
+    if (lex->head->count >= gw_h1_limits(h)->max_headers || lex->head->count >= FIELDS_MAX)
         return refuse(parser, h->server ? GW_ERR_HEAD_TOO_LARGE : GW_ERR_BAD_RESPONSE);
     lower(lex->name);
     gw_fields_add_view(lex->head, lex->name, gw_slice_trim(lex->value));
@@ -300,7 +300,7 @@ static enum gw_err check_gap(struct gw_http1 *h, const char *to)
     struct gw_h1_lex *lex = h->parse->lex;
     struct gw_h1_scan *scan = &h->parse->scan;
     bool trailing = h->parse->parser.flags & F_TRAILING;
-    size_t max = trailing ? h->codec.limits->max_header_bytes : CHUNK_LINE_MAX;
+    size_t max = trailing ? gw_h1_limits(h)->max_header_bytes : CHUNK_LINE_MAX;
 
     while (lex->cursor < to) {
         size_t before = scan->seen;
@@ -315,7 +315,7 @@ static enum gw_err check_gap(struct gw_http1 *h, const char *to)
 
 static bool body_too_large(const struct gw_http1 *h, uint64_t more)
 {
-    uint64_t max = h->server ? h->codec.limits->max_body_bytes : 0;
+    uint64_t max = h->server ? gw_h1_limits(h)->max_body_bytes : 0;
 
     return max && (more > max || h->parse->body_bytes > max - more);
 }
@@ -441,20 +441,6 @@ static void put_back(struct gw_buf *in, const char *bytes, size_t len)
     *in = rest;
 }
 
-/* Narrows the one chunk of body to what the lexer found in it. */
-static void narrow(struct gw_buf *body, const struct gw_h1_lex *lex)
-{
-    struct gw_chunk *chunk = body->head;
-
-    if (lex->body_len == 0) {
-        gw_buf_clear(body);
-        return;
-    }
-    chunk->start = (uint32_t)(lex->body - chunk->data);
-    chunk->end = chunk->start + (uint32_t)lex->body_len;
-    body->len = lex->body_len;
-}
-
 /* Runs the lexer over one piece of a body; returns where it stopped. */
 static const char *lex_piece(struct gw_http1 *h, struct gw_h1_lex *lex, struct gw_slice piece,
                              enum gw_err *err)
@@ -481,7 +467,6 @@ enum gw_err gw_h1_read_body(struct gw_http1 *h, struct gw_buf *body)
 
     take_up(h);
     gw_buf_move_n(body, in, gw_buf_peek(in).len);
-    GW_DEBUG_CHECK(body->head == body->tail);
     struct gw_slice piece = gw_buf_peek(body);
     lex.cursor = piece.ptr;
     const char *stop = lex_piece(h, &lex, piece, &err);
@@ -492,7 +477,7 @@ enum gw_err gw_h1_read_body(struct gw_http1 *h, struct gw_buf *body)
     } else {
         put_by(h);
     }
-    narrow(body, &lex);
+    gw_buf_narrow(body, gw_slice_of(lex.body, lex.body_len));
     return err;
 }
 

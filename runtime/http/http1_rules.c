@@ -255,7 +255,7 @@ static enum gw_err take_expect(const struct facts *f, struct gw_head *head)
 
 static enum gw_err apply_request(struct gw_http1 *h, const struct facts *f, struct gw_head *head)
 {
-    uint64_t max = h->codec.limits->max_body_bytes;
+    uint64_t max = gw_h1_limits(h)->max_body_bytes;
     bool secure = strcmp(h->codec.conn->transport->name, "tls") == 0;
     enum gw_err err = take_host(f, head);
 

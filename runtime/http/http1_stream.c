@@ -15,9 +15,14 @@ static void free_stream(struct gw_grave *grave)
     gw_slab_free(&streams, s);
 }
 
+static struct gw_http1 *codec_of(const struct gw_h1_stream *s)
+{
+    return gw_h1_of(s->base.codec);
+}
+
 void gw_h1_stream_bury(struct gw_h1_stream *s)
 {
-    gw_loop_bury(s->codec->loop, &s->grave, free_stream);
+    gw_loop_bury(gw_h1_loop(codec_of(s)), &s->grave, free_stream);
 }
 
 static struct gw_h1_stream *stream_of(const struct gw_stream *stream)
@@ -29,7 +34,9 @@ static struct gw_h1_stream *stream_of(const struct gw_stream *stream)
 /* False for a stream that is over: it is still there until the end of the turn. */
 static bool is_open(const struct gw_h1_stream *s)
 {
-    return s->codec && s->codec->stream == s && !s->codec->dead;
+    const struct gw_http1 *h = codec_of(s);
+
+    return h->stream == s && !h->dead;
 }
 
 static enum gw_err fail_later(struct gw_http1 *h, enum gw_err err)
@@ -50,14 +57,14 @@ static void answer_early(struct gw_http1 *h, struct gw_h1_stream *s, bool final)
     if (final && (unsure || h->parse->parser.content_length > GW_H1_DRAIN_MAX))
         h->keep = false;
     if (!final && s->await_continue)
-        gw_h1_arm(h, h->codec.limits->body_ms);
+        gw_h1_arm(h, gw_h1_limits(h)->body_ms);
     s->await_continue = false;
 }
 
 static enum gw_err stream_send_head(struct gw_stream *stream, const struct gw_head *head)
 {
     struct gw_h1_stream *s = stream_of(stream);
-    struct gw_http1 *h = s->codec;
+    struct gw_http1 *h = codec_of(s);
     bool final = !h->server || !gw_head_informational(head);
 
     if (!is_open(s) || stream->head_sent)
@@ -69,7 +76,7 @@ static enum gw_err stream_send_head(struct gw_stream *stream, const struct gw_he
     if (h->server)
         answer_early(h, s, final);
     if (gw_buf_empty(&gw_h1_conn(h)->out)) /* its bytes wait from now on, not from the last ones */
-        gw_h1_conn(h)->write_ms = h->loop->now_ms;
+        gw_h1_conn(h)->write_ms = gw_h1_loop(h)->now_ms;
     gw_h1_write_head(s, &gw_h1_conn(h)->out, head);
     stream->head_sent = final;
     h->flush_due = true;
@@ -83,13 +90,13 @@ static void answered(struct gw_http1 *h)
     if (h->rx == GW_H1_BODY)
         gw_h1_start_drain(h);
     else
-        gw_h1_arm(h, h->codec.limits->write_ms);
+        gw_h1_arm(h, gw_h1_limits(h)->write_ms);
 }
 
 static enum gw_err stream_send(struct gw_stream *stream, struct gw_buf *body, bool end)
 {
     struct gw_h1_stream *s = stream_of(stream);
-    struct gw_http1 *h = s->codec;
+    struct gw_http1 *h = codec_of(s);
     enum gw_err err = GW_ERR_CLOSED;
 
     if (is_open(s) && stream->head_sent && !stream->sent)
@@ -114,22 +121,22 @@ static enum gw_err stream_send(struct gw_stream *stream, struct gw_buf *body, bo
 static void stream_consumed(struct gw_stream *stream, size_t n)
 {
     struct gw_h1_stream *s = stream_of(stream);
-    struct gw_http1 *h = s->codec;
+    struct gw_http1 *h = codec_of(s);
 
     GW_DEBUG_CHECK(n <= stream->unconsumed);
-    stream->unconsumed -= n;
+    stream->unconsumed -= (uint32_t)n;
     if (!is_open(s) || !h->blocked || stream->unconsumed >= GW_STREAM_WINDOW / 2)
         return;
     h->blocked = false;
     if (h->server)
-        gw_h1_arm(h, h->codec.limits->body_ms);
+        gw_h1_arm(h, gw_h1_limits(h)->body_ms);
     gw_h1_wake(h);
 }
 
 static void stream_reset(struct gw_stream *stream, enum gw_err why)
 {
     struct gw_h1_stream *s = stream_of(stream);
-    struct gw_http1 *h = s->codec;
+    struct gw_http1 *h = codec_of(s);
 
     if (!is_open(s))
         return;
@@ -141,7 +148,7 @@ static size_t stream_pending(const struct gw_stream *stream)
 {
     const struct gw_h1_stream *s = stream_of(stream);
 
-    return is_open(s) ? gw_h1_conn(s->codec)->out.len : 0;
+    return is_open(s) ? gw_buf_len(&gw_h1_conn(codec_of(s))->out) : 0;
 }
 
 static const struct gw_stream_ops stream_ops = {
@@ -161,9 +168,8 @@ struct gw_h1_stream *gw_h1_stream_new(struct gw_http1 *h)
     s = gw_slab_alloc(&streams);
     s->base.magic = GW_STREAM_MAGIC;
     s->base.ops = &stream_ops;
-    s->base.conn = gw_h1_conn(h);
+    s->base.codec = &h->codec;
     s->base.reused = h->used;
-    s->codec = h;
     gw_h1_conn(h)->wrote = false;
     gw_arena_init(&s->base.arena);
     return s;

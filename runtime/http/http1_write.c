@@ -167,14 +167,14 @@ static bool frame_response(struct gw_h1_stream *s, const struct gw_head *head)
         return head->status != 204 && head->status != 304 ? head->length >= 0
                                                           : head->status == 304 && head->length > 0;
     }
-    if (!known && s->codec->peer_minor == 0)
+    if (!known && gw_h1_of(s->base.codec)->peer_minor == 0)
         s->tx = GW_H1_TX_CLOSE;
     return known;
 }
 
 static void write_response(struct gw_h1_stream *s, struct gw_buf *out, const struct gw_head *head)
 {
-    struct gw_http1 *h = s->codec;
+    struct gw_http1 *h = gw_h1_of(s->base.codec);
     bool with_length = frame_response(s, head);
     struct sink sink;
 
@@ -211,7 +211,7 @@ static void write_request(struct gw_h1_stream *s, struct gw_buf *out, const stru
     put_request_line(&sink, head);
     put_fields(&sink, head, true);
     put_framing(&sink, s, with_length);
-    if (s->codec->draining)
+    if (gw_h1_of(s->base.codec)->draining)
         put_str(&sink, "Connection: close\r\n");
     put_str(&sink, "\r\n");
     sink_close(&sink);
@@ -219,20 +219,20 @@ static void write_request(struct gw_h1_stream *s, struct gw_buf *out, const stru
 
 void gw_h1_write_head(struct gw_h1_stream *s, struct gw_buf *out, const struct gw_head *head)
 {
-    if (!s->codec->server)
+    if (!gw_h1_of(s->base.codec)->server)
         write_request(s, out, head);
     else if (!gw_head_informational(head))
         write_response(s, out, head);
-    else if (s->codec->peer_minor > 0) /* HTTP/1.0 knows no 1xx (RFC 9110, 15.2) */
+    else if (gw_h1_of(s->base.codec)->peer_minor > 0) /* HTTP/1.0 knows no 1xx (RFC 9110, 15.2) */
         write_informational(out, head);
 }
 
 void gw_h1_write_refusal(struct gw_http1 *h, struct gw_head *head, struct gw_buf *body,
                          bool head_request)
 {
-    struct gw_h1_stream s = {.codec = h, .head_request = head_request};
+    struct gw_h1_stream s = {.base.codec = &h->codec, .head_request = head_request};
 
-    head->length = (int64_t)body->len;
+    head->length = (int64_t)gw_buf_len(body);
     h->keep = false;
     write_response(&s, &h->codec.conn->out, head);
     if (!head_request)
@@ -242,11 +242,11 @@ void gw_h1_write_refusal(struct gw_http1 *h, struct gw_head *head, struct gw_buf
 static enum gw_err write_sized(struct gw_h1_stream *s, struct gw_buf *out, struct gw_buf *body,
                                bool end)
 {
-    if (body->len > s->tx_left) {
+    if (gw_buf_len(body) > s->tx_left) {
         gw_buf_clear(body);
         return GW_ERR_BAD_RESPONSE;
     }
-    s->tx_left -= body->len;
+    s->tx_left -= gw_buf_len(body);
     gw_buf_move(out, body);
     return end && s->tx_left ? GW_ERR_TRUNCATED : GW_OK;
 }
@@ -256,7 +256,7 @@ static void write_chunk(struct gw_buf *out, struct gw_buf *body, bool end)
 {
     if (!gw_buf_empty(body)) {
         char line[24];
-        int len = snprintf(line, sizeof(line), "%zx\r\n", body->len);
+        int len = snprintf(line, sizeof(line), "%zx\r\n", gw_buf_len(body));
         gw_buf_prepend(body, line, (size_t)len);
         gw_buf_append_tail(body, "\r\n", 2);
     }

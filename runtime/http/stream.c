@@ -11,7 +11,7 @@ static void drop_head(struct gw_stream *stream, struct gw_head *head)
 
 static void drop_body(struct gw_stream *stream, struct gw_buf *body, bool end)
 {
-    size_t n = body->len;
+    size_t n = gw_buf_len(body);
     (void)end;
     gw_buf_clear(body);
     if (n)

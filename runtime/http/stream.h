@@ -11,7 +11,7 @@
 #include "http/head.h"
 
 struct gw_stream;
-struct gw_conn;
+struct gw_codec;
 
 /* Events come from the loop only, never from inside one of the ops below, so a step may send and
  * reset without looking over its shoulder. A callee may use every op inside an event. */
@@ -61,25 +61,24 @@ struct gw_stream_ops {
 };
 
 struct gw_stream {
-    uint32_t magic;
-    bool opened;        /* the connection is up */
-    bool head_received; /* the (final) head came */
-    bool received;      /* the peer's message is complete */
-    bool head_sent;     /* the (final) head went out */
-    bool sent;          /* our message is complete */
-    bool reused;        /* client side: the connection has carried an exchange before */
-    bool written;       /* a byte of ours has gone to the kernel; set when on_close is called */
+    uint32_t unconsumed; /* bytes given by on_body and not yet reported as consumed */
+    uint16_t magic;
+    bool opened : 1;        /* the connection is up */
+    bool head_received : 1; /* the (final) head came */
+    bool received : 1;      /* the peer's message is complete */
+    bool head_sent : 1;     /* the (final) head went out */
+    bool sent : 1;          /* our message is complete */
+    bool reused : 1;        /* client side: the connection has carried an exchange before */
+    bool written : 1;       /* a byte of ours has gone to the kernel; set when on_close is called */
     const struct gw_stream_ops *ops;
     const struct gw_stream_events *events;
     void *owner; /* the exchange */
-    struct gw_conn
-        *conn; /* for addresses, byte counts and write stamps; not to be used otherwise */
+    struct gw_codec *codec;
     struct gw_arena arena; /* heads that came in */
-    size_t unconsumed;     /* bytes given by on_body and not yet reported as consumed */
 };
 
 enum {
-    GW_STREAM_MAGIC = 0x67777374,
+    GW_STREAM_MAGIC = 0x7374,
     GW_STREAM_WINDOW = 64 * 1024 /* unconsumed bytes at which a codec stops reading from the peer */
 };
 

@@ -64,6 +64,48 @@ static void update_watcher(struct gw_conn *conn)
     watch(conn, want);
 }
 
+/* Deadlines. An open stream has none here, for hours, so timers come and go. */
+
+struct gw_conn_timer {
+    struct gw_timer timer;
+    struct gw_conn *conn;
+};
+
+static struct gw_slab timers;
+
+static void stop_timer(struct gw_conn *conn)
+{
+    struct gw_conn_timer *timer = conn->timer;
+
+    if (!timer)
+        return;
+    gw_timer_stop(gw_conn_loop(conn), &timer->timer);
+    gw_slab_free(&timers, timer);
+    conn->timer = NULL;
+}
+
+static void out_of_time(struct gw_conn *conn);
+
+static void on_timer(struct gw_timer *timer)
+{
+    struct gw_conn *conn = GW_CONTAINER(timer, struct gw_conn_timer, timer)->conn;
+
+    stop_timer(conn);
+    out_of_time(conn);
+}
+
+static void start_timer(struct gw_conn *conn, uint64_t after_ms)
+{
+    if (!conn->timer) {
+        if (timers.size == 0)
+            gw_slab_init(&timers, sizeof(struct gw_conn_timer));
+        conn->timer = gw_slab_alloc_raw(&timers);
+        conn->timer->conn = conn;
+        gw_timer_init(&conn->timer->timer, on_timer);
+    }
+    gw_timer_start(gw_conn_loop(conn), &conn->timer->timer, after_ms);
+}
+
 /* The end of a connection. */
 
 static void free_conn(struct gw_grave *grave)
@@ -80,7 +122,7 @@ void gw_conn_close(struct gw_conn *conn)
         return;
     conn->state = GW_CONN_CLOSED;
     ev_io_stop(gw_conn_loop(conn)->ev, &conn->io);
-    gw_timer_stop(gw_conn_loop(conn), &conn->timer);
+    stop_timer(conn);
     if (conn->transport->close)
         conn->transport->close(conn);
     if (conn->reset) {
@@ -101,7 +143,7 @@ static void fail(struct gw_conn *conn, enum gw_err err)
         return;
     }
     conn->failed = (uint8_t)err;
-    gw_timer_stop(gw_conn_loop(conn), &conn->timer);
+    stop_timer(conn);
     update_watcher(conn);
     conn->events->on_error(conn, err);
 }
@@ -112,9 +154,9 @@ static void fail(struct gw_conn *conn, enum gw_err err)
  * `out` is dropped: nothing of it can ever go. */
 static enum gw_err write_out(struct gw_conn *conn)
 {
-    size_t before = conn->out.len;
+    size_t before = gw_buf_len(&conn->out);
     enum gw_err err = conn->transport->write(conn, &conn->out);
-    size_t went = before - conn->out.len;
+    size_t went = before - gw_buf_len(&conn->out);
 
     conn->wrote |= went > 0;
     if (went > 0 || !(watched(conn) & EV_WRITE))
@@ -165,10 +207,10 @@ static void at_eof(struct gw_conn *conn)
 
 static void on_readable(struct gw_conn *conn)
 {
-    size_t before = conn->in.len;
+    size_t before = gw_buf_len(&conn->in);
     enum gw_err err = conn->transport->read(conn, &conn->in, GW_READ_SIZE);
 
-    if (conn->in.len > before) {
+    if (gw_buf_len(&conn->in) > before) {
         conn->events->on_bytes(conn);
         if (conn->state != GW_CONN_OPEN)
             return;
@@ -194,9 +236,9 @@ void gw_conn_deadline(struct gw_conn *conn, uint64_t after_ms)
 {
     GW_DEBUG_CHECK(!conn->dialled || conn->state == GW_CONN_OPEN);
     if (after_ms)
-        gw_timer_start(gw_conn_loop(conn), &conn->timer, after_ms);
+        start_timer(conn, after_ms);
     else
-        gw_timer_stop(gw_conn_loop(conn), &conn->timer);
+        stop_timer(conn);
 }
 
 bool gw_conn_readable(const struct gw_conn *conn)
@@ -220,14 +262,14 @@ static void await_delivery(struct gw_conn *conn)
     int queued = 0;
 
     ioctl(conn->io.fd, SIOCOUTQ, &queued);
-    size_t left = conn->out.len + (size_t)queued;
+    size_t left = gw_buf_len(&conn->out) + (size_t)queued;
     if (left < conn->undelivered)
         conn->write_ms = now_ms;
     conn->undelivered = left < UINT32_MAX ? (uint32_t)left : UINT32_MAX;
     if (left == 0 || now_ms >= conn->write_ms + conn->linger_ms)
         gw_conn_close(conn);
     else
-        gw_timer_start(gw_conn_loop(conn), &conn->timer, DELIVERY_LOOK_MS);
+        start_timer(conn, DELIVERY_LOOK_MS);
 }
 
 /* Once our end is out and the peer's end has come, nothing is left to wait for. */
@@ -240,7 +282,7 @@ static void linger_step(struct gw_conn *conn, bool progress)
     else if (conn->reset)
         await_delivery(conn);
     else if (progress)
-        gw_timer_start(gw_conn_loop(conn), &conn->timer, conn->linger_ms);
+        start_timer(conn, conn->linger_ms);
 }
 
 /* What the peer still sends does not renew its patience, or it could hold us for ever. */
@@ -248,8 +290,8 @@ static void linger_read(struct gw_conn *conn)
 {
     enum gw_err err = conn->transport->read(conn, &conn->in, GW_READ_SIZE);
 
-    conn->linger_left -=
-        conn->in.len < conn->linger_left ? (uint32_t)conn->in.len : conn->linger_left;
+    conn->linger_left -= gw_buf_len(&conn->in) < conn->linger_left ? (uint32_t)gw_buf_len(&conn->in)
+                                                                   : conn->linger_left;
     gw_buf_clear(&conn->in);
     conn->saw_eof = err == GW_EOF;
     if (err != GW_OK && err != GW_AGAIN && err != GW_EOF) {
@@ -262,12 +304,12 @@ static void linger_read(struct gw_conn *conn)
 
 static void linger_write(struct gw_conn *conn)
 {
-    size_t before = conn->out.len;
+    size_t before = gw_buf_len(&conn->out);
 
     if (write_out(conn) != GW_OK)
         gw_conn_close(conn);
     else
-        linger_step(conn, conn->out.len < before);
+        linger_step(conn, gw_buf_len(&conn->out) < before);
 }
 
 void gw_conn_linger(struct gw_conn *conn, uint64_t linger_ms)
@@ -279,7 +321,7 @@ void gw_conn_linger(struct gw_conn *conn, uint64_t linger_ms)
         gw_conn_close(conn);
         return;
     }
-    gw_timer_stop(gw_conn_loop(conn), &conn->timer);
+    stop_timer(conn);
     conn->state = GW_CONN_LINGER;
     conn->shut = !conn->reset;
     conn->reading = true;
@@ -301,7 +343,7 @@ void gw_conn_linger(struct gw_conn *conn, uint64_t linger_ms)
 static void open_conn(struct gw_conn *conn)
 {
     if (conn->dialled)
-        gw_timer_stop(gw_conn_loop(conn), &conn->timer);
+        stop_timer(conn);
     conn->state = GW_CONN_OPEN;
     conn->write_ms = gw_conn_loop(conn)->now_ms;
     update_watcher(conn);
@@ -368,10 +410,9 @@ static void dialled(struct gw_conn *conn)
     shake_hands(conn);
 }
 
-static void on_timer(struct gw_timer *timer)
+/* While it is dialled or lingers a connection has a deadline of its own. */
+static void out_of_time(struct gw_conn *conn)
 {
-    struct gw_conn *conn = GW_CONTAINER(timer, struct gw_conn, timer);
-
     if (conn->dialled && conn->state < GW_CONN_OPEN)
         fail(conn, GW_ERR_DIAL_TIMEOUT);
     else if (conn->state != GW_CONN_LINGER)
@@ -445,7 +486,6 @@ static struct gw_conn *new_conn(struct gw_loop *loop, int fd,
     conn->write_ms = loop->now_ms;
     gw_buf_init(&conn->in);
     gw_buf_init(&conn->out);
-    gw_timer_init(&conn->timer, on_timer);
     ev_io_init(&conn->io, on_ready, fd, 0);
     conn->io.data = loop;
     return conn;
@@ -518,6 +558,6 @@ struct gw_conn *gw_conn_dial(struct gw_loop *loop, const struct gw_addr *to, uin
     start_to_connect(conn, to);
     update_watcher(conn);
     if (dial_ms > 0 && !conn->failed)
-        gw_timer_start(loop, &conn->timer, dial_ms);
+        start_timer(conn, dial_ms);
     return conn;
 }

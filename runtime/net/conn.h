@@ -39,8 +39,8 @@ enum gw_conn_state {
     GW_CONN_CLOSED
 };
 
-/* There are two of these for each stream: what only a lingering connection needs lies where its
- * user was, and a buried one has no timer. */
+/* There are two of these for each stream: what only a lingering connection needs, or a dead one,
+ * lies where its user was. */
 struct gw_conn {
     struct ev_io io; /* its data is the loop */
     uint32_t magic;
@@ -64,13 +64,11 @@ struct gw_conn {
             uint32_t linger_left; /* bytes that are still read and dropped */
             uint32_t undelivered; /* before a reset: what the peer had not got at a last look */
         };
-    };
-    struct gw_buf in, out;
-    uint64_t write_ms; /* loop time when bytes last went, or when out became non-empty */
-    union {
-        struct gw_timer timer; /* while it is dialled or lingers; else the user's */
         struct gw_grave grave;
     };
+    struct gw_buf in, out;
+    uint64_t write_ms;           /* loop time when bytes last went, or when out became non-empty */
+    struct gw_conn_timer *timer; /* while a deadline is set */
     struct gw_addr peer;
 };
 

@@ -28,7 +28,7 @@ static size_t allow(struct gw_fault_side *side, size_t most, enum gw_err *err)
 static enum gw_err fault_read(struct gw_conn *conn, struct gw_buf *in, size_t max)
 {
     struct gw_fault_plan *plan = conn->transport_data;
-    size_t before = in->len;
+    size_t before = gw_buf_len(in);
     enum gw_err err = GW_OK;
 
     if (!plan)
@@ -37,7 +37,7 @@ static enum gw_err fault_read(struct gw_conn *conn, struct gw_buf *in, size_t ma
     if (err != GW_OK)
         return err;
     err = gw_tcp.read(conn, in, max);
-    plan->read.bytes += in->len - before;
+    plan->read.bytes += gw_buf_len(in) - before;
     return err;
 }
 
@@ -50,7 +50,7 @@ static enum gw_err write_part(struct gw_conn *conn, struct gw_buf *out, size_t n
     gw_buf_init(&part);
     gw_buf_add(&part, gw_buf_linear(out, n));
     err = gw_tcp.write(conn, &part);
-    gw_buf_consume(out, n - part.len);
+    gw_buf_consume(out, n - gw_buf_len(&part));
     gw_buf_clear(&part);
     if (err == GW_OK && !gw_buf_empty(out))
         return GW_AGAIN;
@@ -60,19 +60,19 @@ static enum gw_err write_part(struct gw_conn *conn, struct gw_buf *out, size_t n
 static enum gw_err fault_write(struct gw_conn *conn, struct gw_buf *out)
 {
     struct gw_fault_plan *plan = conn->transport_data;
-    size_t before = out->len, n;
+    size_t before = gw_buf_len(out), n;
     enum gw_err err = GW_OK;
 
     if (!plan)
         return gw_tcp.write(conn, out);
-    n = allow(&plan->write, out->len, &err);
+    n = allow(&plan->write, gw_buf_len(out), &err);
     if (err != GW_OK)
         return err;
-    if (n == out->len)
+    if (n == gw_buf_len(out))
         err = gw_tcp.write(conn, out);
     else
         err = write_part(conn, out, n);
-    plan->write.bytes += before - out->len;
+    plan->write.bytes += before - gw_buf_len(out);
     return err;
 }
 

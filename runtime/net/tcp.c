@@ -59,7 +59,7 @@ static ssize_t send_front(int fd, const struct gw_buf *out, size_t *asked)
 {
     struct gw_slice first = gw_buf_peek(out);
 
-    if (first.len != out->len)
+    if (first.len != gw_buf_len(out))
         return send_pieces(fd, out, asked);
     *asked = first.len;
     return send(fd, first.ptr, first.len, MSG_NOSIGNAL);

@@ -113,7 +113,7 @@ static int push_encoded(lua_State *L, const struct gw_event *event)
     struct gw_buf out;
     gw_buf_init(&out);
     gw_event_write(event, &out);
-    struct gw_slice text = gw_buf_linear(&out, out.len);
+    struct gw_slice text = gw_buf_linear(&out, gw_buf_len(&out));
     lua_pushlstring(L, text.ptr ? text.ptr : "", text.len);
     gw_buf_clear(&out);
     return 1;

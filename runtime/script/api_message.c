@@ -327,7 +327,7 @@ static int push_query(lua_State *L, const struct gw_head *head)
 int gw_api_push_body(lua_State *L, struct gw_exchange *x)
 {
     if (gw_relay_hold_upload(x) == GW_OK)
-        gw_lua_push(L, gw_buf_linear(&x->upload, x->upload.len));
+        gw_lua_push(L, gw_buf_linear(&x->upload, gw_buf_len(&x->upload)));
     else
         lua_pushnil(L);
     if (lua_isnil(L, -1) && x->upload_end && !x->upload_begun && gw_buf_empty(&x->upload))

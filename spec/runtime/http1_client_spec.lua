@@ -174,7 +174,7 @@ describe("a client's connection", function()
     http1.turn_until(loop, function() return side.gone end)
     assert.equal("eof", s.why)
     assert.is_true(s.written)
-    assert.is_false(s.stream.reused)
+    assert.is_false(s.reused)
 
     side = with_request()
     answered(side)
@@ -184,7 +184,7 @@ describe("a client's connection", function()
     side.fd = nil
     http1.turn_until(loop, function() return side.gone end)
     assert.equal("reset", s.why)
-    assert.is_true(s.stream.reused)
+    assert.is_true(s.reused)
   end)
 
   it("tells a refused one", function()

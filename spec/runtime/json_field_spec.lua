@@ -28,8 +28,8 @@ end
 local NONE = ffi.new "struct gw_slice"
 
 local function contents(buf)
-  local out = ffi.new("char[?]", tonumber(buf.len) + 1)
-  return ffi.string(out, C.gw_buf_copy_out(buf, 0, out, buf.len))
+  local out = ffi.new("char[?]", rt.len(buf) + 1)
+  return ffi.string(out, C.gw_buf_copy_out(buf, 0, out, rt.len(buf)))
 end
 
 -- The edited text, or nil. value nil removes.

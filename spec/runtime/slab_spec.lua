@@ -28,7 +28,7 @@ describe("gw_slab", function()
       local objects = take(100)
       local zero = ("\0"):rep(size)
       for i, object in ipairs(objects) do
-        assert.equal(0, address(object) % 16)
+        assert.equal(0, address(object) % 8)
         assert.is_true(ffi.string(object, size) == zero)
         ffi.fill(object, size, i)
       end

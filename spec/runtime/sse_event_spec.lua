@@ -55,7 +55,7 @@ end
 local function written(event)
   local buf = rt.new("struct gw_buf", C.gw_buf_init, C.gw_buf_clear)
   C.gw_event_write(event, buf)
-  local len = tonumber(buf.len)
+  local len = rt.len(buf)
   local out = ffi.new("char[?]", len + 1)
   C.gw_buf_copy_out(buf, 0, out, len)
   return ffi.string(out, len)

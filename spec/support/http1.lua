@@ -102,7 +102,7 @@ function Stream:send(bytes, last)
   local buf = ffi.new "struct gw_buf"
   C.gw_buf_append(buf, bytes, #bytes)
   local err = slug(self.stream.ops.send(self.stream, buf, last or false))
-  assert(buf.len == 0, "send leaves nothing")
+  assert(rt.len(buf) == 0, "send leaves nothing")
   return err
 end
 
@@ -173,6 +173,7 @@ function on.close(s, why)
   assert(not s.over, "on_close comes once, and not after reset")
   s.over, s.why = true, slug(why)
   s.written, s.received, s.sent = s.stream.written, s.stream.received, s.stream.sent
+  s.reused = s.stream.reused
   s:note("close " .. s.why)
   if s.side.on_close then s.side.on_close(s) end
 end
@@ -274,7 +275,7 @@ if not shared then
   events.on_drained = stream_event("void (*)(struct gw_stream *)", "drained")
   events.on_close = stream_event("void (*)(struct gw_stream *, enum gw_err)", "close")
   shared.events = events
-  local ops = ffi.new "struct gw_codec_host"
+  local ops = ffi.new "struct gw_codec_events"
   ops.on_stream = ffi.cast("bool (*)(struct gw_codec *, struct gw_stream *)",
     guarded(function(...) return host.on_stream(...) end))
   ops.on_refused = ffi.cast(
@@ -282,7 +283,7 @@ if not shared then
     guarded(function(...) host.on_refused(...) end))
   ops.on_idle = ffi.cast("void (*)(struct gw_codec *)", guarded(function(codec) host.on_idle(codec) end))
   ops.on_gone = ffi.cast("void (*)(struct gw_codec *)", guarded(function(codec) host.on_gone(codec) end))
-  shared.host = ops
+  shared.host_events = ops
 end
 
 local DEFAULTS = {
@@ -290,11 +291,12 @@ local DEFAULTS = {
   head_ms = 0, idle_ms = 0, body_ms = 0, write_ms = 0, linger_ms = 1000,
 }
 
-local function new_side(options)
+local function new_side(loop, options)
   local side = setmetatable({ log = {}, streams = {} }, Side)
   for key, value in pairs(options or {}) do side[key] = value end
   side.limits = ffi.new "struct gw_http_limits"
   for key, default in pairs(DEFAULTS) do side.limits[key] = side[key] or default end
+  side.host = ffi.new("struct gw_codec_host", loop, side.limits, shared.host_events)
   return side
 end
 
@@ -308,11 +310,11 @@ end
 ---@param loop ffi.cdata*
 ---@param options? table limits, on_head, on_body, on_end, on_close, hold, full, page, tcp, plan
 function http1.server(loop, options)
-  local side = new_side(options)
+  local side = new_side(loop, options)
   local fd
   if side.tcp then fd, side.fd = net.tcp_pair() else fd, side.fd = net.pair() end
   local transport = side.plan and C.gw_fault or C.gw_tcp
-  adopt(side, C.gw_http1_serve(loop, fd, nil, transport, side.limits, shared.host, nil))
+  adopt(side, C.gw_http1_serve(side.host, fd, nil, transport))
   if side.plan then side.codec.conn.transport_data = side.plan end
   return side
 end
@@ -321,12 +323,11 @@ end
 ---@param loop ffi.cdata*
 ---@param options? table limits, on_open, on_head, on_body, on_end, on_close, hold, port, plan
 function http1.client(loop, options)
-  local side = new_side(options)
+  local side = new_side(loop, options)
   if not side.port then side.listener, side.port = net.bound(4) end
   local err = ffi.new "enum gw_err[1]"
   local transport = side.plan and C.gw_fault or C.gw_tcp
-  local codec = C.gw_http1_dial(loop, net.addr("127.0.0.1", side.port), 5000, 0, transport,
-    side.limits, shared.host, nil, err)
+  local codec = C.gw_http1_dial(side.host, net.addr("127.0.0.1", side.port), 5000, 0, transport, err)
   if codec == nil then return nil, slug(err[0]) end
   adopt(side, codec)
   if side.plan then codec.conn.transport_data = side.plan end

@@ -274,8 +274,8 @@ end
 ---@param buf ffi.cdata*
 ---@return string
 function net.take(buf)
-  local bytes = rt.string(C.gw_buf_linear(buf, buf.len))
-  C.gw_buf_consume(buf, buf.len)
+  local bytes = rt.string(C.gw_buf_linear(buf, rt.len(buf)))
+  C.gw_buf_consume(buf, rt.len(buf))
   return bytes
 end
 

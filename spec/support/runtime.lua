@@ -76,6 +76,13 @@ local rt = {}
 --- True when the object was built with AddressSanitizer: pools cache nothing then.
 rt.asan = pcall(function() return ffi.C.__asan_init end)
 
+--- Bytes in a struct gw_buf.
+---@param buf ffi.cdata*
+---@return integer
+function rt.len(buf)
+  return buf.head ~= nil and tonumber(buf.head.len) or 0
+end
+
 local function read(path)
   local file = assert(io.open(path))
   local text = file:read "*a"
