@@ -30,17 +30,28 @@ local function ends_well(argv)
   return ok and (child:wait(PATIENCE) or child:kill()).code == 0
 end
 
+local GATEWAYD = (os.getenv "GATEWAYD_BUILD" or "build") .. "/gatewayd"
 local TRIALS = {
-  strace = { "strace", "-f", "-o", "/dev/null", "true" },
-  valgrind = { "valgrind", "-q", "--tool=none", "true" },
+  strace = { "strace", "-f", "-o", "/dev/null", GATEWAYD, "--version" },
+  valgrind = { "valgrind", "-q", "--tool=none", GATEWAYD, "--version" },
 }
 
---- Why a tool can't be used here; nil when it can. Containers may forbid what it does.
+--- Why a tool can't be used here; nil when it can. Containers may forbid what it does, and it may not know
+-- what a compiler writes.
 ---@param tool "strace"|"valgrind"
 ---@return string?
 function cost.missing(tool)
   if output_of("command -v " .. tool) == "" then return tool .. " is not installed" end
-  if not ends_well(TRIALS[tool]) then return tool .. " is not permitted here" end
+  if not ends_well(TRIALS[tool]) then return tool .. " can't run the gateway here" end
+end
+
+--- Why instructions of this build can't be compared with others; nil when they can.
+---@return string?
+function cost.incomparable()
+  if jit.arch ~= "x64" then return "the figures are those of x86-64" end
+  local flags = text_of((GATEWAYD:gsub("gatewayd$", "flags"))) or ""
+  if not flags:find " -O2 " then return "the figures are those of -O2" end
+  if output_of("readelf -p .comment " .. GATEWAYD):find "clang" then return "the figures are those of gcc" end
 end
 
 --- The process id of a gateway's only worker.
