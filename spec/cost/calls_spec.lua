@@ -55,12 +55,6 @@ describe("the system calls #once", function()
     for _, stream in ipairs(list) do stream:expect(EVENT) end
   end
 
-  -- Many events on a stream, each in a chunk of its own, all there at once.
-  local function relay_burst(stream)
-    cost.hold(worker.pid, function() stream.origin:reply(streams.chunk(EVENT):rep(BURST)) end)
-    stream:expect(EVENT:rep(BURST))
-  end
-
   for _, mode in ipairs { "bytes", "hook" } do
     local path = ("/%s/x"):format(mode)
 
@@ -79,7 +73,7 @@ describe("the system calls #once", function()
     it(("of many events that come at once are those of one (%s)"):format(mode), function()
       local stream = streams.open(gw, server, { path = path })
       check("burst_" .. mode, ("a burst of %d events"):format(BURST), 20, function(n)
-        for _ = 1, n do relay_burst(stream) end
+        worker:relay_burst(stream, n, BURST, EVENT)
       end)
     end)
   end

@@ -34,6 +34,8 @@ return {
     event_drop = { c = { 6800, 0.06 }, lua = { 3450, 0.15 } }, -- one that is dropped and one that passes
     event_field = { c = { 10230, 0.05 }, lua = { 88900, 0.15 } },
     event_json = { c = { 19080, 0.05 }, lua = { 30900, 0.15 } },
+    burst_bytes = { c = { 33100, 0.04 }, lua = { 0 } }, -- 40 events that are there at once
+    burst_look = { c = { 93000, 0.05 }, lua = { 66000, 0.15 } },
     stream = { c = { 50100, 0.04 }, lua = { 20000 } },
     request = { c = { 30000, 0.05 }, lua = { 20000 } },
   },
@@ -42,6 +44,7 @@ return {
   allocations = {
     event_bytes = {}, event_look = {}, event_drop = {}, event_field = {},
     event_json = { ["strbuf_new -> malloc"] = 1, ["strbuf_init -> malloc"] = 1 }, -- cjson's, in each decode
+    burst_bytes = {}, burst_look = {},
     stream = { ["block_of_size -> malloc"] = 2 },
     request = {},
   },

@@ -9,6 +9,7 @@ local streams = require "spec.support.streams"
 
 local JSON = ('{"n":17,"text":"%s","user":{"name":"x","plan":"pro"}}'):format(("x"):rep(150))
 local EVENT = "event: tick\nid: 17\ndata: " .. JSON .. "\n\n"
+local BURST = 40
 local DEBUG = EVENT:gsub("tick", "debug")
 
 local RULES = {
@@ -132,6 +133,13 @@ describe("the work #once", function()
       end
     end)
   end)
+
+  for _, name in ipairs { "bytes", "look" } do
+    it(("for a burst of events is that little (%s)"):format(name), function()
+      local stream = streams.open(gw, server, { path = ("/%s/x"):format(name) })
+      check("burst_" .. name, 50, function(n) worker:relay_burst(stream, n, BURST, EVENT) end)
+    end)
+  end
 
   it("for a stream is that little", function()
     check("stream", 200, function(n) worker:open_streams(n, EVENT) end)

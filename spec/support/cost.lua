@@ -370,6 +370,19 @@ function Worker:relay(stream, n, sent, expected)
   end
 end
 
+--- The backend sends events, each in a chunk of its own, which are all there before the worker looks; n times.
+---@param stream spec.Stream
+---@param n integer
+---@param events integer how many
+---@param event string
+function Worker:relay_burst(stream, n, events, event)
+  for _ = 1, n do
+    cost.hold(self.pid, function() stream.origin:reply(streams.chunk(event):rep(events)) end)
+    stream:expect(event:rep(events))
+    cost.settle(self.pid)
+  end
+end
+
 --- A client opens a stream, gets an event and leaves; n times.
 ---@param n integer
 ---@param event string
