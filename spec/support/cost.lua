@@ -370,7 +370,7 @@ function Worker:relay(stream, n, sent, expected)
   end
 end
 
---- The backend sends events, each in a chunk of its own, which are all there before the worker looks; n times.
+--- The backend sends events, each in a chunk of its own, all there before the worker looks; n times.
 ---@param stream spec.Stream
 ---@param n integer
 ---@param events integer how many
