@@ -10,7 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { BATCH = 256, READ_SIZE = 64 * 1024, SLOW_READ = 4096, SLOW_US = 100000, TURN_MS = 20 };
@@ -155,11 +157,23 @@ static bool follow_phase(struct crew *crew)
     return phase != PHASE_OVER;
 }
 
+/* How long nothing is due. Whole milliseconds would make requests late by up to one. */
+static struct timespec patience(const struct crew *crew)
+{
+    double us = TURN_MS * 1000;
+
+    if (crew->due_us > 0 && crew->idle_count > 0)
+        us = crew->due_us - (double)now_us();
+    if (us > TURN_MS * 1000)
+        us = TURN_MS * 1000;
+    return (struct timespec){.tv_nsec = us > 0 ? (long)(us * 1000) : 0};
+}
+
 static void turn(struct crew *crew)
 {
     struct epoll_event events[BATCH];
-    int wait_ms = crew->options->rate > 0 ? 1 : TURN_MS;
-    int n = epoll_wait(crew->epoll, events, BATCH, wait_ms);
+    struct timespec wait = patience(crew);
+    int n = epoll_pwait2(crew->epoll, events, BATCH, &wait, NULL);
 
     crew->now_us = now_us();
     for (int i = 0; i < n && follow_phase(crew); i++) {
@@ -204,6 +218,7 @@ _Noreturn void crew_run(struct crew *crew)
     uint64_t slow_due = 0;
 
     set_up(crew);
+    prctl(PR_SET_TIMERSLACK, 1);
     while (follow_phase(crew)) {
         dial_more(crew);
         turn(crew);
