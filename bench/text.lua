@@ -31,8 +31,9 @@ what one does.
   to the client the contender's: the same for all.
 - **The floor** is `bench/relay.c`: accept, dial, one `recv` and one `send` for each readiness, in both
   directions.
-- **Latency** goes from the time of sending, which the origin writes into each event, to the read of the
-  client. It holds what the origin and the load generator add by sharing a core (`no proxy` tells how much).
+- **Latency** goes from the time of sending, which the origin writes into each event, to the arrival at the
+  client's socket, as the kernel notes it: that the client then waits for the core that it shares with the
+  origin is not in it. `no proxy` tells what is left of that.
   At a rate, a request counts from when it was due. The origin sends at its pace whether the contender keeps
   up or not; what does not come in time is listed under the table. It sends in bunches: a sixty-fourth of
   the streams at a time at ten events a second, a twentieth at 25. A quantile with less than nine units
