@@ -54,8 +54,8 @@ struct crew {
     int epoll, host; /* host: the last number of the loopback address to dial */
     unsigned count, dialled, in_flight;
     struct client *clients;
-    uint64_t now_us;
-    char *request; /* of all but the slow */
+    uint64_t now_us, came_us; /* came: when what was read last had arrived */
+    char *request;            /* of all but the slow */
     size_t request_len;
     unsigned *idle, idle_count; /* requests: connections that wait */
     double due_us;              /* requests at a rate: when the next one is */

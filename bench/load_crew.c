@@ -10,7 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { BATCH = 256, READ_SIZE = 64 * 1024, SLOW_READ = 4096, SLOW_US = 100000, TURN_MS = 20 };
@@ -36,6 +38,7 @@ static int open_socket(const struct client *c)
         exit(1);
     }
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, &one, sizeof one);
     if (c->slow)
         setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
     return fd;
@@ -96,7 +99,7 @@ void crew_unit(struct crew *crew, uint64_t since_us)
     if (!tally->measuring)
         return;
     tally->units++;
-    hist_add(&tally->latency, crew->now_us > since_us ? crew->now_us - since_us : 0);
+    hist_add(&tally->latency, crew->came_us > since_us ? crew->came_us - since_us : 0);
 }
 
 static void on_connected(struct crew *crew, struct client *c)
@@ -118,11 +121,42 @@ static void on_connected(struct crew *crew, struct client *c)
     crew->mode->on_open(crew, c);
 }
 
+static int64_t clock_us(clockid_t clock)
+{
+    struct timespec at;
+
+    clock_gettime(clock, &at);
+    return at.tv_sec * INT64_C(1000000) + at.tv_nsec / 1000;
+}
+
+/* When the last of the bytes came, as the kernel has noted it: how long they then waited for this
+ * process, which shares its core, is no fault of a contender. */
+static uint64_t arrival(struct msghdr *msg, uint64_t now)
+{
+    struct timespec at;
+
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c))
+        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SO_TIMESTAMPNS) {
+            memcpy(&at, CMSG_DATA(c), sizeof at);
+            int64_t waited =
+                clock_us(CLOCK_REALTIME) - at.tv_sec * INT64_C(1000000) - at.tv_nsec / 1000;
+            return waited > 0 && (uint64_t)waited < now ? now - (uint64_t)waited : now;
+        }
+    return now;
+}
+
 static void read_client(struct crew *crew, struct client *c, size_t size)
 {
-    ssize_t n = recv(c->fd, block, size, 0);
+    char control[CMSG_SPACE(sizeof(struct timespec))];
+    struct iovec into = {block, size};
+    struct msghdr msg = {.msg_iov = &into,
+                         .msg_iovlen = 1,
+                         .msg_control = control,
+                         .msg_controllen = sizeof control};
+    ssize_t n = recvmsg(c->fd, &msg, 0);
 
     crew->now_us = now_us();
+    crew->came_us = n > 0 ? arrival(&msg, crew->now_us) : crew->now_us;
     if (n > 0)
         crew->mode->on_bytes(crew, c, block, (size_t)n);
     else if (n == 0 || (errno != EAGAIN && errno != EINTR))
@@ -155,11 +189,23 @@ static bool follow_phase(struct crew *crew)
     return phase != PHASE_OVER;
 }
 
+/* How long nothing is due. Whole milliseconds would make requests late by up to one. */
+static struct timespec patience(const struct crew *crew)
+{
+    double us = TURN_MS * 1000;
+
+    if (crew->due_us > 0 && crew->idle_count > 0)
+        us = crew->due_us - (double)now_us();
+    if (us > TURN_MS * 1000)
+        us = TURN_MS * 1000;
+    return (struct timespec){.tv_nsec = us > 0 ? (long)(us * 1000) : 0};
+}
+
 static void turn(struct crew *crew)
 {
     struct epoll_event events[BATCH];
-    int wait_ms = crew->options->rate > 0 ? 1 : TURN_MS;
-    int n = epoll_wait(crew->epoll, events, BATCH, wait_ms);
+    struct timespec wait = patience(crew);
+    int n = epoll_pwait2(crew->epoll, events, BATCH, &wait, NULL);
 
     crew->now_us = now_us();
     for (int i = 0; i < n && follow_phase(crew); i++) {
@@ -204,6 +250,7 @@ _Noreturn void crew_run(struct crew *crew)
     uint64_t slow_due = 0;
 
     set_up(crew);
+    prctl(PR_SET_TIMERSLACK, 1);
     while (follow_phase(crew)) {
         dial_more(crew);
         turn(crew);

@@ -46,7 +46,7 @@ static void stream_bytes(struct crew *crew, struct client *c, const char *bytes,
     }
     if (len > 0)
         events_feed(&c->events, &crew->options->rules, &crew->share->tally, room + ROOM, len,
-                    crew->now_us);
+                    crew->came_us);
 }
 
 const struct mode mode_streams = {

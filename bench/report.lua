@@ -59,13 +59,7 @@ end
 
 -- What a filter costs over the same proxy without one.
 local function over(row)
-  if not row.over then return "–" end
-  local values = {}
-  for i, run in ipairs(row.runs) do
-    local other = row.over[i]
-    if run.cpu and other and other.cpu then values[#values + 1] = run.cpu - other.cpu end
-  end
-  return spread(values, number)
+  return row.over and spread(stats.differences(row.runs, row.over, "cpu"), number) or "–"
 end
 
 --- Tables -----------------------------------------------------------------------------------------

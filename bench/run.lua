@@ -71,12 +71,21 @@ local function faults_of(result)
   return faults[1] and table.concat(faults, ", ")
 end
 
--- The units that had to come, where the origin sets the pace.
+-- The units that had to come, where the origin sets the pace: of each stream, and of all together.
 local function kept_up(result, scenario, variant)
   local per_stream = (scenario.per_stream or 0) * result.seconds / (variant.sent_per_unit or 1)
+  local all = per_stream * (result.clients - (scenario.load.slow or 0))
   if per_stream >= 4 and result.stream_min < per_stream / 2 then
     return ("a stream got %d events instead of %.0f"):format(result.stream_min, per_stream)
+  elseif result.units < 0.95 * all then
+    return ("%d events came instead of %.0f"):format(result.units, all)
   end
+end
+
+-- A quantile with less than some nine units beyond it is chance.
+local function drop_chance(result)
+  if result.units < 900 then result.p99 = nil end
+  if result.units < 9000 then result.p999 = nil end
 end
 
 local function derive(result, scenario, variant)
@@ -87,8 +96,10 @@ local function derive(result, scenario, variant)
   result.pss_start, result.pss_end = result.pss_before_kib / 1024, result.pss_kib / 1024
   result.pss_stream = (result.pss_kib - result.pss_before_kib) / result.clients
   result.open_cpu = result.open_cpu_us / result.clients
-  result.failed = faults_of(result)
+  local faults = faults_of(result)
+  if faults then return { failed = faults } end -- no figure of it counts
   result.note = kept_up(result, scenario, variant)
+  drop_chance(result)
   if variant.contender == "direct" then result.cpu, result.core, result.pss_end = nil, nil, nil end
   return result
 end
@@ -132,8 +143,8 @@ end
 
 local function summary(result)
   if result.failed then return "FAILED: " .. result.failed end
-  return ("%s µs CPU per unit, p99 %d µs, %.0f/s%s"):format(
-    result.cpu and ("%.2f"):format(result.cpu) or "-", result.p99, result.rate,
+  return ("%s µs CPU per unit, p99 %s µs, %.0f/s%s"):format(
+    result.cpu and ("%.2f"):format(result.cpu) or "-", result.p99 or "-", result.rate,
     result.note and " (" .. result.note .. ")" or "")
 end
 

@@ -43,4 +43,18 @@ function stats.ratios(runs, base, name)
   return values
 end
 
+--- Differences of two variants, run by run.
+---@param runs table[]
+---@param base table[]
+---@param name string
+---@return number[]
+function stats.differences(runs, base, name)
+  local values = {}
+  for i, run in ipairs(runs) do
+    local other = base[i] and base[i][name]
+    if run[name] and other then values[#values + 1] = run[name] - other end
+  end
+  return values
+end
+
 return stats

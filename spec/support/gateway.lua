@@ -107,6 +107,7 @@ end
 ---@field files? table<string, string> text by path: "plugins/x.lua", "conf/routes/y.lua"
 ---@field env? table<string, string|false>
 ---@field args? string[] instead of `-c CONFIGURATION`
+---@field under? string[] a program that runs it, with its arguments: valgrind, say
 
 local folders = {} ---@type table<string, boolean> to be removed
 
@@ -124,7 +125,9 @@ end
 
 --- Starts the process; waits for nothing.
 function Gateway:launch()
-  local argv = { BINARY, unpack(self.options.args or { "-c", self.conf }) }
+  local argv = { unpack(self.options.under or {}) }
+  argv[#argv + 1] = BINARY
+  for _, arg in ipairs(self.options.args or { "-c", self.conf }) do argv[#argv + 1] = arg end
   self.process = process.spawn(argv, { env = self.options.env, stdout = "inherit" })
 end
 

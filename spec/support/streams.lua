@@ -36,7 +36,9 @@ function streams.gateway(backend, options)
   config.backend.http = config.backend.http or { keepAlive = false }
   config.frontend = config.frontend or {}
   config.frontend.sse = config.frontend.sse or { keepaliveTimeout = 0 }
-  return gateway.start { services = { api = backend.port }, rules = rules, files = files, config = config }
+  return gateway.start {
+    services = { api = backend.port }, rules = rules, files = files, config = config, under = options.under,
+  }
 end
 
 --- One chunk, or the last one.
