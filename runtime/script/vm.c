@@ -70,12 +70,22 @@ struct gw_vm *gw_vm_new(const struct gw_script_env *env)
     return NULL;
 }
 
+/* Some milliseconds where many streams have used it. */
+static void close_state(struct gw_aside_job *job)
+{
+    lua_close(GW_CONTAINER(job, struct gw_vm, closing)->L);
+}
+
+static void free_closed(struct gw_aside_job *job)
+{
+    free(GW_CONTAINER(job, struct gw_vm, closing));
+}
+
 void gw_vm_free(struct gw_vm *vm)
 {
     gw_task_drop_idle(vm);
     GW_DEBUG_CHECK(vm->tasks == 0);
-    lua_close(vm->L);
-    free(vm);
+    gw_aside_run(vm->env->aside, &vm->closing, close_state, free_closed);
 }
 
 static void report_errors(lua_State *L, int errors, gw_vm_report *report, void *data)

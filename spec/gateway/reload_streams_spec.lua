@@ -437,6 +437,63 @@ describe("streams in full flow", function()
   end)
 end)
 
+describe("while a worker loads a version", function()
+  before_each(set_up)
+  after_each(tear_down)
+
+  -- A plugin whose file keeps a worker busy for a second of its own time.
+  local SLOW = [[
+local gateway = require "gateway"
+if gateway.worker() > 0 then
+  gateway.log.info("loading begins")
+  local stop = os.clock() + 1
+  while os.clock() < stop do end
+  gateway.log.info("loading ends")
+end
+return { name = "slow" }
+]]
+
+  -- A gateway that has begun to load such a plugin, and a stream through it.
+  local function start_loading()
+    local gw = start({ "count" }, { ["plugins/count.lua"] = count(1), ["plugins/slow.lua"] = SLOW })
+    local stream = streams.open(gw, server)
+    gw:change(with_plugins { "count", "slow" })
+    gw.process:signal "HUP"
+    gw:wait_log "loading begins"
+    return gw, stream
+  end
+
+  it("its streams go on", function()
+    local gw, stream = start_loading()
+    assert.equal("a/v1/1/1", echo(stream, "a"))
+    assert.same({}, gw:find_log "loading ends")
+    gw:wait_log "msg=reloaded"
+    settled(gw)
+    assert.equal("b/v1/2/2", echo(stream, "b"))
+  end)
+
+  it("the next version waits for its turn", function()
+    local gw, stream = start_loading()
+    gw:write("plugins/count.lua", count(2))
+    gw.process:signal "HUP"
+    gw:wait_log "msg=reloaded"
+    gw:wait_log "generation=3"
+    settled(gw)
+    assert.equal("a/v2/1/1", echo(stream, "a"))
+  end)
+
+  it("it can be told to end", function()
+    local gw, stream = start_loading()
+    gw.process:signal "TERM"
+    gw:wait_log "draining"
+    assert.equal("a/v1/1/1", echo(stream, "a"))
+    stream:finish()
+    stream:rest()
+    gw:stop()
+    assert.same({}, gw:find_log "worker died")
+  end)
+end)
+
 describe("old versions", function()
   before_each(set_up)
   after_each(tear_down)
