@@ -391,7 +391,7 @@ int gw_worker_run(const struct gw_worker_setup *setup)
         gw_log(GW_LOG_ERROR, "no event loop: %m");
         return 3;
     }
-    worker.env = (struct gw_script_env){.lua_dir = setup->lua_dir,
+    worker.env = (struct gw_script_env){.library = setup->library,
                                         .yaml = gw_yaml_parse,
                                         .worker = setup->number,
                                         .dict = setup->dict,

@@ -10,12 +10,13 @@
 #include "base/dict.h"
 #include "base/list.h"
 #include "net/aside.h"
+#include "script/library.h"
 
 struct gw_vm;
 
 /* What a VM is given by the process it lives in. Outlives the VM. */
 struct gw_script_env {
-    const char *lua_dir;    /* where gateway/init.lua is */
+    const struct gw_library *library;
     lua_CFunction yaml;     /* the parser of config/, which this floor may not include */
     unsigned worker;        /* from 1; 0 in the master and in -t */
     struct gw_dict *dict;   /* sessions; NULL: there are none (-t) */
