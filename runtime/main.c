@@ -102,10 +102,13 @@ static void print_error(const char *line, void *data)
 /* -t and --print-conf: load as the master would, and go no further. */
 static int inspect(const struct arguments *args, const char *lua_dir)
 {
-    struct gw_script_env env = {.lua_dir = lua_dir, .yaml = gw_yaml_parse};
-    struct gw_vm *vm = gw_vm_new(&env);
-    if (!vm)
+    struct gw_library *library = gw_library_new(lua_dir);
+    struct gw_script_env env = {.library = library, .yaml = gw_yaml_parse};
+    struct gw_vm *vm = library ? gw_vm_new(&env) : NULL;
+    if (!vm) {
+        gw_library_free(library);
         return EXIT_START;
+    }
     int code = EXIT_CONFIG;
     if (gw_vm_load(vm, args->file, NULL, 0, print_error, NULL)) {
         const char *text = args->print_conf ? gw_vm_print_conf(vm) : NULL;
@@ -116,6 +119,7 @@ static int inspect(const struct arguments *args, const char *lua_dir)
         code = args->print_conf && !text ? EXIT_START : 0;
     }
     gw_vm_free(vm);
+    gw_library_free(library);
     return code;
 }
 

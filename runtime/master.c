@@ -51,7 +51,8 @@ enum ending { ENDING_NO, ENDING_DRAIN, ENDING_NOW };
 enum cause { CAUSE_NONE, CAUSE_CHANGE, CAUSE_HUP };
 
 struct master {
-    const char *file, *lua_dir;
+    const char *file;
+    struct gw_library *library;
     struct gw_loop loop;
     struct gw_shm shm;
     struct gw_stats *stats;
@@ -291,7 +292,7 @@ static bool spawn(unsigned number)
         close(pair[0]);
         leave_parent(w);
         struct gw_worker_setup setup = {number,         pair[1],      master.file,
-                                        master.lua_dir, master.stats, master.dict};
+                                        master.library, master.stats, master.dict};
         exit(gw_worker_run(&setup));
     }
     close(pair[1]);
@@ -727,6 +728,7 @@ static void tear_down(void)
     drop_version(&master.current);
     drop_version(&master.next);
     gw_loop_fini(&master.loop);
+    gw_library_free(master.library);
     if (master.shm.base)
         gw_shm_fini(&master.shm);
 }
@@ -734,9 +736,11 @@ static void tear_down(void)
 int gw_master_run(const char *file, const char *lua_dir)
 {
     gw_log_name("master");
-    master = (struct master){.file = file, .lua_dir = lua_dir};
+    master = (struct master){.file = file, .library = gw_library_new(lua_dir)};
+    if (!master.library)
+        return 3;
     master.current = master.next = no_version;
-    master.env = (struct gw_script_env){.lua_dir = lua_dir, .yaml = gw_yaml_parse};
+    master.env = (struct gw_script_env){.library = master.library, .yaml = gw_yaml_parse};
     gw_timer_init(&master.respawn, respawn);
     if (!gw_loop_init(&master.loop)) {
         gw_log(GW_LOG_ERROR, "no event loop: %m");

@@ -16,6 +16,7 @@
 #include "config/yaml.h"
 #include "control.h"
 #include "gateway/exchange.h"
+#include "net/aside.h"
 #include "net/listener.h"
 #include "script/hooks.h"
 
@@ -33,12 +34,24 @@ struct door {
     int fd; /* -1: closed */
 };
 
+/* A version on its way into a VM, which happens aside of the loop. */
+struct load {
+    struct gw_aside_job job;
+    struct gw_script_env env; /* without the loop, which is not this thread's */
+    uint64_t generation;
+    void *pack;
+    size_t pack_len;
+    struct gw_vm *vm; /* NULL: it can't be loaded */
+};
+
 struct worker {
     const struct gw_worker_setup *setup;
     struct gw_loop loop;
     struct gw_gateway gateway;
+    struct gw_aside aside;
     struct gw_script_env env;
-    struct ev_io control;
+    struct load load;
+    struct ev_io control; /* stopped while it loads: further orders wait in the socket */
     struct ev_signal term;
     struct door traffic, admin;
     struct gw_timer balance, drain_check;
@@ -172,38 +185,61 @@ static void drop_loaded(void)
     close_fd(&worker.loaded_admin);
 }
 
+static void load_program(struct gw_aside_job *job)
+{
+    struct load *load = GW_CONTAINER(job, struct load, job);
+    struct gw_vm *vm = gw_vm_new(&load->env);
+    if (vm && !gw_vm_load(vm, worker.setup->file, load->pack, load->pack_len, print_error, NULL)) {
+        gw_vm_free(vm);
+        vm = NULL;
+    }
+    load->vm = vm;
+}
+
+static void end_load(struct gw_aside_job *job)
+{
+    struct load *load = GW_CONTAINER(job, struct load, job);
+    munmap(load->pack, load->pack_len);
+    if (load->vm) {
+        load->vm->env = &worker.env;
+        worker.loaded =
+            gw_generation_new(load->vm, &worker.gateway, load->generation, gw_settings_read);
+    }
+    tell(worker.loaded ? GW_ORDER_LOADED : GW_ORDER_FAILED, load->generation);
+    if (!worker.loaded)
+        drop_loaded();
+    ev_io_start(worker.loop.ev, &worker.control);
+}
+
 /* The files as the master read them: a mapping of the descriptor it sent. */
-static struct gw_generation *load_pack(int fd, uint64_t number)
+static bool map_pack(int fd, struct load *load)
 {
     struct stat st;
-    if (fstat(fd, &st) < 0 || st.st_size == 0)
-        return NULL;
-    void *pack = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (pack == MAP_FAILED)
-        return NULL;
-    struct gw_vm *vm = gw_vm_new(&worker.env);
-    bool good =
-        vm && gw_vm_load(vm, worker.setup->file, pack, (size_t)st.st_size, print_error, NULL);
-    munmap(pack, (size_t)st.st_size);
-    if (good)
-        return gw_generation_new(vm, &worker.gateway, number, gw_settings_read);
-    if (vm)
-        gw_vm_free(vm);
-    return NULL;
+    if (fd < 0 || fstat(fd, &st) < 0 || st.st_size == 0)
+        return false;
+    load->pack_len = (size_t)st.st_size;
+    load->pack = mmap(NULL, load->pack_len, PROT_READ, MAP_PRIVATE, fd, 0);
+    return load->pack != MAP_FAILED;
 }
 
 static void on_load(struct gw_message *message)
 {
+    struct load *load = &worker.load;
+    int pack = message->fd_count > 0 ? message->fds[0] : -1;
     drop_loaded();
     worker.loaded_traffic = message->fd_count > 1 ? message->fds[1] : -1;
     worker.loaded_admin = message->fd_count > 2 ? message->fds[2] : -1;
-    if (message->fd_count) {
-        worker.loaded = load_pack(message->fds[0], message->generation);
-        close(message->fds[0]);
-    }
-    tell(worker.loaded ? GW_ORDER_LOADED : GW_ORDER_FAILED, message->generation);
-    if (!worker.loaded)
+    *load = (struct load){.env = worker.env, .generation = message->generation};
+    load->env.loop = NULL;
+    load->env.aside = NULL;
+    if (map_pack(pack, load)) {
+        ev_io_stop(worker.loop.ev, &worker.control);
+        gw_aside_run(&worker.aside, &load->job, load_program, end_load);
+    } else {
+        tell(GW_ORDER_FAILED, message->generation);
         drop_loaded();
+    }
+    close_fd(&pack);
 }
 
 static void open_doors(void)
@@ -313,7 +349,7 @@ static void on_control(struct ev_loop *loop, struct ev_io *io, int revents)
     (void)revents;
     struct gw_message message;
     int got = 1;
-    while ((got = gw_control_receive(io->fd, &message)) > 0)
+    while (ev_is_active(io) && (got = gw_control_receive(io->fd, &message)) > 0)
         obey(&message);
     if (got < 0) {
         ev_io_stop(loop, io);
@@ -355,11 +391,13 @@ int gw_worker_run(const struct gw_worker_setup *setup)
         gw_log(GW_LOG_ERROR, "no event loop: %m");
         return 3;
     }
-    worker.env = (struct gw_script_env){.lua_dir = setup->lua_dir,
+    worker.env = (struct gw_script_env){.library = setup->library,
                                         .yaml = gw_yaml_parse,
                                         .worker = setup->number,
                                         .dict = setup->dict,
-                                        .loop = &worker.loop};
+                                        .loop = &worker.loop,
+                                        .aside = &worker.aside};
+    gw_aside_init(&worker.aside, &worker.loop);
     set_signals();
     gw_gateway_init(&worker.gateway, &worker.loop, setup->stats, setup->number);
     gw_timer_init(&worker.balance, balance);
@@ -367,6 +405,8 @@ int gw_worker_run(const struct gw_worker_setup *setup)
     ev_io_init(&worker.control, on_control, setup->control, EV_READ);
     ev_io_start(worker.loop.ev, &worker.control);
     gw_loop_run(&worker.loop);
+    gw_aside_fini(&worker.aside);
+    worker.env.aside = NULL; /* what is closed now is closed at once */
     gw_timer_stop(&worker.loop, &worker.drain_check);
     gw_timer_stop(&worker.loop, &worker.balance);
     close_door(&worker.traffic);

@@ -4,12 +4,13 @@
 
 #include "base/dict.h"
 #include "gateway/stats.h"
+#include "script/library.h"
 
 struct gw_worker_setup {
     unsigned number;  /* from 1 */
     int control;      /* this side of the socket pair */
     const char *file; /* the configuration, for messages and relative paths */
-    const char *lua_dir;
+    const struct gw_library *library;
     struct gw_stats *stats;
     struct gw_dict *dict;
 };

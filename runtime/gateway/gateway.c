@@ -1,12 +1,13 @@
 /* Owns what the exchanges of one process share: client connections, the pool, the current
  * generation. Called by the worker. Invariant: a generation lives until its last exchange is gone.
  */
+#include <time.h>
 #include "gateway/admin.h"
 #include "gateway/exchange.h"
 #include "gateway/relay.h"
 #include "gateway/reply.h"
 
-enum { ADOPT_PER_TURN = 500 };
+enum { ADOPT_US = 500 }; /* of a turn */
 
 /* Addresses that mark codecs: of the management listener, beyond maxConnections, and those that
  * have not asked for anything yet. */
@@ -128,21 +129,29 @@ void gw_gateway_adopt(struct gw_exchange *x)
     gw_exchange_arm(x);
 }
 
-/* Some streams per turn, so that a reload is no pause for the others. */
+static int64_t clock_us(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
+/* Some streams per turn, so that a reload is no pause for the others. By time: what one takes is up
+ * to its state, and to plugins that upgrade it. */
 static void adopt_some(struct gw_task_node *task)
 {
     struct gw_gateway *gateway = GW_CONTAINER(task, struct gw_gateway, adoption);
-    for (unsigned n = 0; n < ADOPT_PER_TURN && gateway->adoption_at; n++) {
+    int64_t enough = clock_us() + ADOPT_US;
+    while (gateway->adoption_at != &gateway->exchanges) {
         struct gw_list *at = gateway->adoption_at;
-        if (at == &gateway->exchanges) {
-            gateway->adoption_at = NULL;
-            return;
-        }
         gateway->adoption_at = at->next;
         gw_gateway_adopt(GW_CONTAINER(at, struct gw_exchange, node));
+        if (clock_us() >= enough) {
+            gw_loop_wake(gateway->loop, task);
+            return;
+        }
     }
-    if (gateway->adoption_at)
-        gw_loop_wake(gateway->loop, task);
+    gateway->adoption_at = NULL;
 }
 
 void gw_gateway_swap(struct gw_gateway *gateway, struct gw_generation *generation)

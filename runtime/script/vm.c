@@ -17,16 +17,6 @@ static const char *const entry_names[GW_ENTRY_LIMIT] = {
     [GW_ENTRY_CLOSE] = "close",     [GW_ENTRY_SAVE] = "save",         [GW_ENTRY_ADOPT] = "adopt",
 };
 
-/* Only the gateway's own library: a module that lies about in the current folder is not picked up.
- */
-static void set_path(lua_State *L, const char *dir)
-{
-    lua_getglobal(L, "package");
-    lua_pushfstring(L, "%s/?.lua;%s/?/init.lua", dir, dir);
-    lua_setfield(L, -2, "path");
-    lua_pop(L, 1);
-}
-
 static bool require(lua_State *L, const char *module)
 {
     lua_getglobal(L, "require");
@@ -62,7 +52,7 @@ struct gw_vm *gw_vm_new(const struct gw_script_env *env)
     vm->L = luaL_newstate();
     GW_CHECK(vm->L != NULL);
     luaL_openlibs(vm->L);
-    set_path(vm->L, env->lua_dir);
+    gw_library_use(env->library, vm->L);
     gw_api_open(vm);
     if (load_json(vm))
         return vm;
@@ -70,12 +60,22 @@ struct gw_vm *gw_vm_new(const struct gw_script_env *env)
     return NULL;
 }
 
+/* Some milliseconds where many streams have used it. */
+static void close_state(struct gw_aside_job *job)
+{
+    lua_close(GW_CONTAINER(job, struct gw_vm, closing)->L);
+}
+
+static void free_closed(struct gw_aside_job *job)
+{
+    free(GW_CONTAINER(job, struct gw_vm, closing));
+}
+
 void gw_vm_free(struct gw_vm *vm)
 {
     gw_task_drop_idle(vm);
     GW_DEBUG_CHECK(vm->tasks == 0);
-    lua_close(vm->L);
-    free(vm);
+    gw_aside_run(vm->env->aside, &vm->closing, close_state, free_closed);
 }
 
 static void report_errors(lua_State *L, int errors, gw_vm_report *report, void *data)

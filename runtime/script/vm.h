@@ -9,17 +9,19 @@
 #include <stddef.h>
 #include "base/dict.h"
 #include "base/list.h"
-#include "net/loop.h"
+#include "net/aside.h"
+#include "script/library.h"
 
 struct gw_vm;
 
 /* What a VM is given by the process it lives in. Outlives the VM. */
 struct gw_script_env {
-    const char *lua_dir;  /* where gateway/init.lua is */
-    lua_CFunction yaml;   /* the parser of config/, which this floor may not include */
-    unsigned worker;      /* from 1; 0 in the master and in -t */
-    struct gw_dict *dict; /* sessions; NULL: there are none (-t) */
-    struct gw_loop *loop; /* NULL in -t */
+    const struct gw_library *library;
+    lua_CFunction yaml;     /* the parser of config/, which this floor may not include */
+    unsigned worker;        /* from 1; 0 in the master and in -t */
+    struct gw_dict *dict;   /* sessions; NULL: there are none (-t) */
+    struct gw_loop *loop;   /* NULL in -t, and while it loads */
+    struct gw_aside *aside; /* for closing VMs; NULL: they are closed at once */
 };
 
 /* The functions of a program, in the order of enum gw_entry. */
@@ -46,12 +48,13 @@ struct gw_vm {
     struct gw_list idle_tasks;
     unsigned idle_count;
     unsigned tasks; /* live ones, idle or not */
+    struct gw_aside_job closing;
 };
 
 /* A VM with the library loaded and no program yet; NULL, with the reason logged, when the library
  * can't be loaded. */
 struct gw_vm *gw_vm_new(const struct gw_script_env *env);
-/* Frees it; no task may be suspended. */
+/* Frees it, aside of the loop where there is one; no task may be suspended. */
 void gw_vm_free(struct gw_vm *vm);
 
 /* Called with each line of an error report. */

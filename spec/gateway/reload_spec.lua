@@ -611,3 +611,33 @@ describe("a reload of settings", function()
     stream:expect((":keepalive\n\n"):rep(2))
   end)
 end)
+
+describe("the gateway's own Lua library", function()
+  after_each(gateway.stop_all)
+
+  local KILL = 9
+
+  local FAULTY = [[
+return { name = "faulty", access = function(ctx) return ctx.state.nothing.more end }
+]]
+
+  it("is read once, at the start, and named in tracebacks as files", function()
+    local lib = os.tmpname()
+    assert(os.execute(("rm %s && cp -r lua %s"):format(lib, lib)) == 0)
+    local gw = site.start(options { env = { GATEWAYD_LUA = lib } })
+    os.execute("rm -r " .. lib)
+    gw:write("plugins/answer.lua", answer(2))
+    gw:renew()
+    local pid = gw:workers()[1]
+    site.kill(pid, KILL)
+    sys.wait_until(function() return gw:workers()[1] and gw:workers()[1] ~= pid end, site.PATIENCE)
+    gw:wait_answer("/yaml", "plugin 2, helper 1, note 1")
+    gw:write("plugins/faulty.lua", FAULTY)
+    gw:renew { rules = { rule("x", "faulty") } }
+    assert.equal(500, http.fetch(gw.port, "/x").status)
+    local line = gw:wait_log "hook failed"
+    assert.matches("faulty.lua:1: ", line, 1, true)
+    assert.matches(lib .. "/gateway/pipeline.lua:", line, 1, true)
+    gw:stop { faults = true }
+  end)
+end)

@@ -4,6 +4,7 @@ local gateway = require "spec.support.gateway"
 local http = require "spec.support.http"
 local site = require "spec.support.site"
 local streams = require "spec.support.streams"
+local sys = require "spec.support.sys"
 
 -- A plugin that adds its version, and how many events of the stream it has seen, to what passes.
 local function count(version, more)
@@ -351,6 +352,7 @@ describe("a stream whose version changes at any byte", function()
       gw:write("plugins/mark.lua", mark(2))
       gw:renew(with_plugins(PLUGINS[to]))
       settled(gw)
+      sys.wait_until(function() return gw:metrics().keepalives_total > 0 end, site.PATIENCE, "a keepalive")
       for _, stream in ipairs(open) do stream:send(stream.text:sub(stream.cut + 1)) end
       for _, stream in ipairs(open) do
         stream:finish()
@@ -362,7 +364,6 @@ describe("a stream whose version changes at any byte", function()
         assert.equal(table.concat(wanted, " "), table.concat(got, " "), what)
         assert.equal("clean", how, what)
       end
-      assert.is_true(gw:metrics().keepalives_total > 0)
     end)
   end
 
@@ -434,6 +435,101 @@ describe("streams in full flow", function()
       gw:write("plugins/mark.lua", mark(round))
       gw:change(with_plugins(round % 2 == 0 and { "mark" } or {}))
     end))
+  end)
+end)
+
+describe("while streams are carried over", function()
+  before_each(set_up)
+  after_each(tear_down)
+
+  -- An upgrade of ten milliseconds, and what tells how many there have been.
+  local UPGRADE = [[
+local moved = 0
+
+function plugin.upgrade()
+  local stop = os.clock() + 0.01
+  while os.clock() < stop do end
+  moved = moved + 1
+end
+
+local look = plugin.on_event
+function plugin.on_event(ctx, conf, event)
+  look(ctx, conf, event)
+  event.data = tostring(moved)
+end
+]]
+
+  it("events of the others pass", function()
+    local gw = start({ "count" }, { ["plugins/count.lua"] = count(1) })
+    local open, between = {}, 0
+    for i = 1, 50 do
+      open[i] = streams.open(gw, server)
+      echo(open[i], "a")
+    end
+    gw:write("plugins/count.lua", count(2, UPGRADE))
+    gw.process:signal "HUP"
+    repeat
+      local moved = tonumber(echo(open[1], "b"))
+      if moved and moved < #open then between = between + 1 end
+    until moved == #open
+    assert.is_true(between > 1) -- the stream's own move may be the first
+  end)
+end)
+
+describe("while a worker loads a version", function()
+  before_each(set_up)
+  after_each(tear_down)
+
+  -- A plugin whose file keeps a worker busy for a second of its own time.
+  local SLOW = [[
+local gateway = require "gateway"
+if gateway.worker() > 0 then
+  gateway.log.info("loading begins")
+  local stop = os.clock() + 1
+  while os.clock() < stop do end
+  gateway.log.info("loading ends")
+end
+return { name = "slow" }
+]]
+
+  -- A gateway that has begun to load such a plugin, and a stream through it.
+  local function start_loading()
+    local gw = start({ "count" }, { ["plugins/count.lua"] = count(1), ["plugins/slow.lua"] = SLOW })
+    local stream = streams.open(gw, server)
+    gw:change(with_plugins { "count", "slow" })
+    gw.process:signal "HUP"
+    gw:wait_log "loading begins"
+    return gw, stream
+  end
+
+  it("its streams go on", function()
+    local gw, stream = start_loading()
+    assert.equal("a/v1/1/1", echo(stream, "a"))
+    assert.same({}, gw:find_log "loading ends")
+    gw:wait_log "msg=reloaded"
+    settled(gw)
+    assert.equal("b/v1/2/2", echo(stream, "b"))
+  end)
+
+  it("the next version waits for its turn", function()
+    local gw, stream = start_loading()
+    gw:write("plugins/count.lua", count(2))
+    gw.process:signal "HUP"
+    gw:wait_log "msg=reloaded"
+    gw:wait_log "generation=3"
+    settled(gw)
+    assert.equal("a/v2/1/1", echo(stream, "a"))
+  end)
+
+  it("it can be told to end", function()
+    local gw, stream = start_loading()
+    gw.process:signal "TERM"
+    gw:wait_log "draining"
+    assert.equal("a/v1/1/1", echo(stream, "a"))
+    stream:finish()
+    stream:rest()
+    gw:stop()
+    assert.same({}, gw:find_log "worker died")
   end)
 end)
 
