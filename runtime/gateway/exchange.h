@@ -67,7 +67,6 @@ struct gw_relay {
     uint64_t keepalive_ms; /* loop time of the last keepalive (or of the head) */
     uint64_t upstream_ms;  /* loop time of the last bytes from the backend */
     uint64_t client_ms;    /* loop time of the last bytes to the client */
-    struct gw_event event;
     uint64_t events;
 };
 

@@ -292,10 +292,15 @@ void gw_event_write(const struct gw_event *event, struct gw_buf *out)
     gw_buf_append(out, "\n", 1);
 }
 
-bool gw_event_has_fields(struct gw_event *event)
+bool gw_event_has_fields(struct gw_slice raw)
 {
-    gw_event_parse(event);
-    return event->has & ~(unsigned)GW_EVENT_COMMENT;
+    struct gw_slice line;
+    while (raw.len) {
+        gw_sse_line_cut(&raw, &line);
+        if (line.len && line.ptr[0] != ':')
+            return true;
+    }
+    return false;
 }
 
 bool gw_event_is_blank(const struct gw_event *event)
