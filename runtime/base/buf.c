@@ -241,6 +241,12 @@ void gw_buf_append(struct gw_buf *buf, const void *bytes, size_t n)
 {
     const char *from = bytes;
     drop_reserved(buf);
+    if (buf->tail && chunk_room(buf->tail) >= n) {
+        memcpy(buf->tail->data + buf->tail->end, from, n);
+        buf->tail->end += (uint32_t)n;
+        buf->len += n;
+        return;
+    }
     while (n > 0) {
         if (!buf->tail || chunk_room(buf->tail) == 0)
             *reserved(buf) = chunk_new(append_class(buf, n));

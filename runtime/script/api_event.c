@@ -33,30 +33,22 @@ static const struct gw_slice member_names[E_LIMIT] = {
     [E_JSON_SET] = GW_SLICE("json_set"), [E_ENCODED] = GW_SLICE("_encoded"),
 };
 
-static struct gw_event_ref *ref_at(lua_State *L, int index, const void *meta)
+struct gw_event_ref *gw_event_ref_at(lua_State *L, int index)
 {
     if (lua_type(L, index) != LUA_TUSERDATA || !lua_getmetatable(L, index))
         return NULL;
-    bool same = lua_topointer(L, -1) == meta;
-    lua_pop(L, 1);
-    return same ? lua_touserdata(L, index) : NULL;
-}
-
-struct gw_event_ref *gw_event_ref_at(lua_State *L, int index)
-{
     luaL_getmetatable(L, event_type);
-    const void *meta = lua_topointer(L, -1);
-    lua_pop(L, 1);
-    struct gw_event_ref *ref = ref_at(L, index, meta);
-    return ref && ref->live ? ref : NULL;
+    bool same = lua_rawequal(L, -1, -2);
+    lua_pop(L, 2);
+    struct gw_event_ref *ref = lua_touserdata(L, index);
+    return same && ref->live ? ref : NULL;
 }
 
-/* The event at index 1, with its fields. */
-static struct gw_event_ref *check_event(lua_State *L)
+/* The event at index 1, with its fields. Where it is a metamethod that asks it can't be anything
+ * else: nobody gets at the metatable. */
+static struct gw_event_ref *check_event(lua_State *L, bool is_method)
 {
-    struct gw_event_ref *ref = ref_at(L, 1, gw_api_vm(L)->event_meta);
-    if (!ref)
-        ref = luaL_checkudata(L, 1, event_type); /* raises */
+    struct gw_event_ref *ref = is_method ? luaL_checkudata(L, 1, event_type) : lua_touserdata(L, 1);
     if (!ref->live)
         luaL_error(L, "this event is over: copy what you need of it while the hook runs");
     gw_event_parse(&ref->event);
@@ -210,7 +202,7 @@ static int push_type(lua_State *L, const struct gw_event *event)
 
 static int event_index(lua_State *L)
 {
-    struct gw_event_ref *ref = check_event(L);
+    struct gw_event_ref *ref = check_event(L, false);
     struct gw_event *event = &ref->event;
     switch (member_of(L)) {
     case E_TYPE:
@@ -331,7 +323,7 @@ static int set_text(lua_State *L, struct gw_event *event, enum member m)
 
 static int event_newindex(lua_State *L)
 {
-    struct gw_event_ref *ref = check_event(L);
+    struct gw_event_ref *ref = check_event(L, false);
     enum member m = member_of(L);
     switch (m) {
     case E_JSON:
@@ -356,7 +348,7 @@ static int event_newindex(lua_State *L)
 /* event:json_get(path) */
 static int event_json_get(lua_State *L)
 {
-    struct gw_event_ref *ref = check_event(L);
+    struct gw_event_ref *ref = check_event(L, true);
     struct gw_slice path = gw_lua_slice(L, 2);
     struct gw_buf joined;
     lua_pushnil(L);
@@ -413,7 +405,7 @@ static enum gw_err edit_data(lua_State *L, struct gw_event_ref *ref, struct gw_s
 /* event:json_set(path, value) */
 static int event_json_set(lua_State *L)
 {
-    struct gw_event_ref *ref = check_event(L);
+    struct gw_event_ref *ref = check_event(L, true);
     struct gw_slice path = gw_lua_slice(L, 2), value = {NULL, 0};
     struct gw_buf joined, encoded;
     lua_settop(L, 3);
@@ -448,7 +440,6 @@ void gw_api_event(struct gw_vm *vm)
     lua_State *L = vm->L;
     luaL_Reg meta[] = {{"__index", event_index}, {"__newindex", event_newindex}, {NULL, NULL}};
     luaL_newmetatable(L, event_type);
-    vm->event_meta = lua_topointer(L, -1);
     lua_pushlightuserdata(L, vm);
     push_function(vm, event_json_get);
     push_function(vm, event_json_set);

@@ -101,7 +101,22 @@ static bool is_digit(char byte)
     return byte >= '0' && byte <= '9';
 }
 
-/* A number that is no short integer. */
+/* A short decimal, p being at its point: two whole numbers that are exact have an exact quotient,
+ * or as near as it gets. */
+static bool push_decimal(struct reader *r, const char *p, int64_t whole, bool negative)
+{
+    double scale = 1;
+    const char *first = ++p;
+    for (; p < r->end && is_digit(*p) && whole < EXACT_MAX / 10 && scale < 1e22; p++, scale *= 10)
+        whole = whole * 10 + (*p - '0');
+    if (p == first || (p < r->end && (is_digit(*p) || (*p | 32) == 'e')) || whole == 0)
+        return false;
+    lua_pushnumber(r->L, (negative ? -1 : 1) * ((double)whole / scale));
+    r->p = p;
+    return true;
+}
+
+/* A number that is neither a short integer nor a short decimal. */
 static bool push_long_number(struct reader *r, const char *start)
 {
     char text[NUMBER_TEXT];
@@ -127,6 +142,10 @@ static bool push_number(struct reader *r)
     int64_t value = 0;
     while (p < r->end && is_digit(*p) && p - digits < EXACT_DIGITS)
         value = value * 10 + (*p++ - '0');
+    bool leading_zero = p - digits > 1 && *digits == '0';
+    if (p > digits && p < r->end && *p == '.' && value < EXACT_MAX && !leading_zero &&
+        push_decimal(r, p, value, digits > start))
+        return true;
     bool more = p < r->end && (is_digit(*p) || *p == '.' || (*p | 32) == 'e');
     if (p == digits || more || value > EXACT_MAX ||
         (*digits == '0' && p - start > 1)) /* 01 is none, -0 is not 0 */
@@ -270,18 +289,22 @@ static void commit(struct writer *w)
     w->start = NULL;
 }
 
-/* Makes room for n bytes at w->p. */
-static void need(struct writer *w, size_t n)
+static void reserve(struct writer *w, size_t n)
 {
     size_t room;
-    if (w->start && (size_t)(w->limit - w->p) >= n)
-        return;
     commit(w);
     w->start = w->p = gw_buf_reserve(w->out, n > WINDOW ? n : WINDOW, &room);
     w->limit = w->p + room;
 }
 
-static void write_text(struct writer *w, const char *text, size_t len)
+/* Makes room for n bytes at w->p. */
+static inline void need(struct writer *w, size_t n)
+{
+    if (!w->start || (size_t)(w->limit - w->p) < n)
+        reserve(w, n);
+}
+
+static inline void write_text(struct writer *w, const char *text, size_t len)
 {
     need(w, len);
     memcpy(w->p, text, len);
@@ -292,14 +315,16 @@ static bool write_string(struct writer *w, int index)
 {
     struct gw_slice text;
     text.ptr = lua_tolstring(w->L, index, &text.len);
-    write_text(w, "\"", 1);
+    need(w, 1);
+    *w->p++ = '"';
     while (text.len) {
         size_t n = text.len < GW_JSON_PIECE ? text.len : GW_JSON_PIECE;
-        need(w, n * GW_JSON_ESCAPE_MAX);
+        need(w, n * GW_JSON_ESCAPE_MAX + 1);
         w->p += gw_json_escape(gw_slice_of(text.ptr, n), w->p);
         text = gw_slice_of(text.ptr + n, text.len - n);
     }
-    write_text(w, "\"", 1);
+    need(w, 1);
+    *w->p++ = '"';
     return true;
 }
 
@@ -313,6 +338,31 @@ static void write_integer(struct writer *w, int64_t value)
     if (value < 0)
         *--p = '-';
     write_text(w, p, (size_t)(text + sizeof text - p));
+}
+
+/* A number with few digits behind the point. False where it needs more of them. */
+static bool write_decimal(struct writer *w, double value)
+{
+    double size = fabs(value);
+    int64_t scale = 10, digits;
+    int places = 1;
+    if (size < 1e-4 || size >= 1e9)
+        return false;
+    for (;; places++, scale *= 10) {
+        digits = (int64_t)(size * (double)scale + 0.5);
+        if ((double)digits / (double)scale == size)
+            break;
+        if (places == 5)
+            return false;
+    }
+    if (value < 0)
+        write_text(w, "-", 1);
+    write_integer(w, digits / scale);
+    char text[8] = ".";
+    for (int i = places; i > 0; i--, digits /= 10)
+        text[i] = (char)('0' + digits % 10);
+    write_text(w, text, (size_t)places + 1);
+    return true;
 }
 
 /* As few digits as read back as the same number, but not below 14; whole ones without exponent. */
@@ -339,7 +389,7 @@ static bool write_number(struct writer *w, int index)
         write_integer(w, whole);
     else if (value == 0 && !signbit(value))
         write_text(w, "0", 1);
-    else
+    else if (!write_decimal(w, value))
         write_long_number(w, value);
     return true;
 }

@@ -46,7 +46,6 @@ struct gw_vm {
     int source;                   /* where its files came from */
     int json_decode, json_encode; /* of gateway.json, and the metatable of its arrays */
     int json_array;
-    const void *event_meta; /* tells event objects from others */
     struct gw_list idle_tasks;
     unsigned idle_count;
     unsigned tasks; /* live ones, idle or not */

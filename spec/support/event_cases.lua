@@ -263,7 +263,10 @@ end
 for _, text in ipairs { "{}", "[]", " [ ] ", '{"a":[],"b":{},"c":[[]],"d":[{}]}', "0", "-0", "-1", "01",
   "1.", ".5",
   "-", "1e5", "1E+2", "1.5e-3", "123456789012345", "1234567890123456", "12345678901234567890",
-  "9007199254740993", "0.1", "123.456", "0x10", "nan", "inf", "Infinity", "nul", "true",
+  "9007199254740993", "0.1", "123.456", "-0.0", "0.00", "1.50", "-2.500001",
+  "0.1.2", "00.1", "-00.5", "1234567890.12345678", "9007199254740992.5",
+  "0.30000000000000004", "0.", "-.5", "1.5x",
+  "0.00000000000000000000000000001", "0x10", "nan", "inf", "Infinity", "nul", "true",
   "truex", '"', '""', '"a',
   '"\\u0041\\n\\t\\b\\f\\r\\/\\\\\\""', '"\\u20ac"', '"\\ud83d\\ude00"', '"\\ud83d"', '"\\ude00x"', '"\\u00"',
   '"\\x"', '"\\u0000"', '"\127"', '"\1"', '"a\tb"', '"€😀"', '{"a":1,}', "[1,]", "[,]",
@@ -281,6 +284,29 @@ do
   local parts = {}
   for i = 1, 40 do parts[i] = ('"key%d":%d'):format(i, i) end
   same_both_ways("{" .. table.concat(parts, ",") .. ',"key1":0}')
+end
+
+-- Numbers that a generator makes, with few digits and with many.
+do
+  local parts, seed = {}, 11
+  local function random(n)
+    seed = (seed * 16807) % 2147483647
+    return seed % n + 1
+  end
+  for i = 1, 2000 do
+    local places = random(7)
+    parts[i] = ("%." .. places .. "f"):format((random(2) * 2 - 3) * random(10 ^ random(9)) / 10 ^ places)
+  end
+  local text = "[" .. table.concat(parts, ",") .. "]"
+  same_both_ways(text)
+  local value = json.decode(text)
+  add("encodes numbers with few digits", "data: x\n\n", {
+    run = function(ev)
+      ev.json = value
+      return ev.data
+    end,
+    gives = { json.encode(value) }, wire = "data: " .. json.encode(value) .. "\n\n",
+  })
 end
 
 -- What a value is encoded to, byte for byte.
@@ -301,6 +327,9 @@ encodes("round numbers", { 1e14, 1e15, 1.5e15, 123456789012340, 1234567890123400
   "[1e+14,1e+15,1.5e+15,1.2345678901234e+14,1.2345678901234e+15,1e+17,1e+18,1e+300]")
 encodes("fractions", { 0.1, 0.1 + 0.2, 1 / 3, -2.5, 5e-324, 123.456 },
   "[0.1,0.30000000000000004,0.3333333333333333,-2.5,4.9406564584125e-324,123.456]")
+encodes("short decimals", { 2.5, -0.0001, 0.00001, 1234.56789, 999999999.99999, 1000000000.5, 0.1 + 0.7,
+  1.005, 4.35, 0.00012345 }, "[2.5,-0.0001,1e-05,1234.56789,999999999.99999,1000000000.5,"
+  .. "0.7999999999999999,1.005,4.35,0.00012345]")
 encodes("a zero with a sign", 0 * -1, "-0")
 encodes("empty things in each other", { json.array(), {}, json.array { {} } }, "[[],{},[{}]]")
 encodes("a marked array that is full", json.array { 1, "a", true, false, json.null },
