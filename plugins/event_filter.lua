@@ -26,13 +26,13 @@ function plugin.new(conf)
   return {
     drop = set_of(conf.drop),
     keep = conf.keep[1] and set_of(conf.keep),
-    path = conf.field and json.path(conf.field),
+    path = conf.field,
   }
 end
 
 local function value_of(event, path)
   if not path then return event.type end
-  local value = json.get(event.data or "", path)
+  local value = event:json_get(path)
   return value == json.null and "null" or tostring(value)
 end
 

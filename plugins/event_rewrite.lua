@@ -7,8 +7,6 @@
 --         json: {set: {meta.via: gateway}, remove: [user.email]}
 -- What is not named stays as it came, byte for byte; data that is no JSON object keeps its text.
 
-local json = require("gateway.json")
-
 ---@type gateway.Plugin
 local plugin = {
   name = "event_rewrite",
@@ -33,12 +31,10 @@ local plugin = {
 -- Changes to the JSON in a fixed order: removals, then fields by name.
 local function json_changes(conf)
   local changes, names = {}, {}
-  for _, name in ipairs(conf.remove) do changes[#changes + 1] = { path = json.path(name) } end
+  for _, name in ipairs(conf.remove) do changes[#changes + 1] = { path = name } end
   for name in pairs(conf.set) do names[#names + 1] = name end
   table.sort(names)
-  for _, name in ipairs(names) do
-    changes[#changes + 1] = { path = json.path(name), value = conf.set[name] }
-  end
+  for _, name in ipairs(names) do changes[#changes + 1] = { path = name, value = conf.set[name] } end
   return changes
 end
 
@@ -49,13 +45,6 @@ function plugin.new(conf)
     changes = json_changes(conf.json) }
 end
 
-local function changed_json(text, changes)
-  for i = 1, #changes do
-    text = json.set(text, changes[i].path, changes[i].value) or text
-  end
-  return text
-end
-
 ---@param event gateway.Event
 function plugin.on_event(_, conf, event)
   local name = event.type
@@ -63,10 +52,8 @@ function plugin.on_event(_, conf, event)
   for i = 1, #conf.remove do event[conf.remove[i]] = nil end
   for part, value in pairs(conf.set) do event[part] = value end
   if conf.rename[name] then event.type = conf.rename[name] end
-  local data = event.data
-  if not data or not conf.changes[1] then return end
-  local changed = changed_json(data, conf.changes)
-  if changed ~= data then event.data = changed end
+  local changes = conf.changes
+  for i = 1, #changes do event:json_set(changes[i].path, changes[i].value) end
 end
 
 return plugin

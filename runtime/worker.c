@@ -252,7 +252,7 @@ static void open_doors(void)
     open_door(&worker.traffic, worker.loaded_traffic, &traffic_events);
     open_door(&worker.admin, worker.loaded_admin, &admin_events);
     worker.loaded_traffic = worker.loaded_admin = -1;
-    gateway->count->alive = 1;
+    gw_stats_enlist(gateway->stats, gateway->worker);
 }
 
 /* No new connections; those that are idle end now, and the process with the last one. */

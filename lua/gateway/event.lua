@@ -102,9 +102,34 @@ local getters = {
   end,
 }
 
+local methods = {}
+
+--- Reads one field of the JSON in `data`, `a.b.c`, without decoding the rest. In an array a part is an
+--- index, counted from 0.
+---@param path string
+---@return any value nil when there is no such field, or the data is no JSON
+function methods:json_get(path)
+  if not self._data then return nil end
+  return json.get(self._data, json.path(path))
+end
+
+--- Changes one field of the JSON in `data`; everything else stays as it was written. Objects that are
+--- missing on the way are made; `nil` removes the field.
+---@param path string
+---@param value any
+---@return boolean? done, string? err nil and why: no data, no JSON, no such place, or no such value
+function methods:json_set(path, value)
+  if not self._data then return nil, "no data" end
+  local text, err = json.set(self._data, json.path(path), value)
+  if not text then return nil, err end
+  if text ~= self._data then self.data = text end
+  return true
+end
+
 function Event:__index(key)
   local get = getters[key]
   if get then return get(self) end
+  return methods[key]
 end
 
 function Event:__newindex(key, value)

@@ -1,10 +1,16 @@
 --- gateway.json: JSON for the library and for plugins.
 -- On top of cjson: `[]` stays an array, numbers keep all their digits, "/" is not escaped, and one
 -- field can be read or changed inside the text, which costs less than decoding it and keeps
--- everything else byte for byte.
+-- everything else byte for byte. In gatewayd the runtime is asked first, which does the usual the
+-- same way and faster; spec/lua/json_spec.lua compares the two.
 
 local cjson = require("cjson.safe").new()
 local find, byte, sub = string.find, string.byte, string.sub
+
+local function nothing() end
+
+local core = package.loaded["gateway.core"] or {}
+local quick_decode, quick_encode = core.json_decode or nothing, core.json_encode or nothing
 
 cjson.encode_invalid_numbers(false)
 cjson.decode_invalid_numbers(false)
@@ -14,8 +20,8 @@ local json = {
   null = cjson.null,
 }
 
-local QUOTE, COMMA, COLON = byte('",:', 1, 3)
-local BRACE, BRACE_END, BRACKET = byte("{}[", 1, 3)
+local QUOTE, COMMA, COLON, DOT, ZERO = byte('",:.0', 1, 5)
+local BRACE, BRACE_END, BRACKET, BRACKET_END = byte("{}[]", 1, 4)
 
 -- Empty arrays pass through cjson, which has no word for them, as this string.
 local EMPTY = "\0[]"
@@ -80,10 +86,12 @@ end
 ---@param text string
 ---@return any value, string? err nil and a message when the text is not JSON
 function json.decode(text)
+  local value = quick_decode(text)
+  if value ~= nil then return value end
   if find(text, "%[[ \t\r\n]*%]") then
-    local value, err = cjson.decode(mark_empty(text))
-    if value == nil then return nil, err end
-    return unmark(value)
+    local marked_value, err = cjson.decode(mark_empty(text))
+    if marked_value == nil then return nil, err end
+    return unmark(marked_value)
   end
   return cjson.decode(text)
 end
@@ -132,6 +140,8 @@ end
 ---@param value any
 ---@return string? text, string? err nil and a message when the value has no JSON form
 function json.encode(value)
+  local quick = quick_encode(value)
+  if quick then return quick end
   -- cjson goes first: it refuses cycles, which the walks would not survive.
   local text, err = cjson.encode(value)
   if not text then return nil, err end
@@ -142,156 +152,219 @@ function json.encode(value)
   return text
 end
 
+-- One field inside a text. The runtime does the same in sse/json_field.c, which event:json_get and
+-- event:json_set of its events use: what one takes or refuses the other does, too.
+
+local MAX_DEPTH = 128
+
 local function skip_blank(text, pos)
   return find(text, "[^ \t\r\n]", pos) or #text + 1
 end
 
--- Returns the position after the object or array that opens at `pos`, or nil.
-local function skip_nested(text, pos)
-  local depth, at = 0, pos
+-- The position after the string that opens at `pos`, or nil where there is none.
+local function skip_text(text, pos)
+  if byte(text, pos) ~= QUOTE then return nil end
+  local at = pos + 1
   while true do
-    at = find(text, '["{}%[%]]', at)
-    if not at then return nil end
-    local c = byte(text, at)
-    if c == QUOTE then
-      at = skip_string(text, at)
-      if not at then return nil end
-    else
-      depth = depth + ((c == BRACE or c == BRACKET) and 1 or -1)
-      at = at + 1
-      if depth == 0 then return at end
-    end
+    at = find(text, '[%z\1-\31"\\]', at)
+    local c = at and byte(text, at)
+    if c == QUOTE then return at + 1 end
+    local _, last = find(text, '^\\["\\/bfnrt]', at)
+    if c and not last then _, last = find(text, "^\\u%x%x%x%x", at) end
+    if not c or not last then return nil end
+    at = last + 1
   end
 end
 
--- Returns the position after the value that starts at `pos`, or nil.
-local function skip_value(text, pos)
-  local c = byte(text, pos)
-  if c == QUOTE then return skip_string(text, pos) end
-  if c == BRACE or c == BRACKET then return skip_nested(text, pos) end
-  local _, last = find(text, "^[%w%+%-%.]+", pos)
+local function skip_number(text, pos)
+  local _, last = find(text, "^%-?[1-9]%d*", pos)
+  if not last then _, last = find(text, "^%-?0", pos) end
+  if not last then return nil end
+  local at = last + 1
+  if byte(text, at) == DOT then
+    _, last = find(text, "^%d+", at + 1)
+    if not last then return nil end
+    at = last + 1
+  end
+  if not find(text, "^[eE]", at) then return at end
+  _, last = find(text, "^[+-]?%d+", at + 1)
   return last and last + 1
 end
 
-local function same_key(text, first, last, key)
-  local name = sub(text, first, last)
-  if name == key then return true end
-  return find(name, "\\", 1, true) ~= nil and cjson.decode('["' .. name .. '"]')[1] == key
+local walk
+
+-- The position after the value at `pos`, or nil where there is none.
+local function skip_value(text, pos, depth)
+  local c = byte(text, pos)
+  if c == QUOTE then return skip_text(text, pos) end
+  if c == BRACE or c == BRACKET then
+    local inner = walk(text, pos, depth)
+    return inner and inner.close + 1
+  end
+  for _, word in ipairs({ "true", "false", "null" }) do
+    if sub(text, pos, pos + #word - 1) == word then return pos + #word end
+  end
+  return skip_number(text, pos)
 end
 
--- One member of an object: `at` is where its key opens. Returns the position of its value and of
--- what follows it, and whether the key is `key`; nil where it is no JSON.
-local function read_member(text, at, key)
-  if byte(text, at) ~= QUOTE then return nil end
-  local key_end = skip_string(text, at)
-  local colon = key_end and skip_blank(text, key_end)
-  if not colon or byte(text, colon) ~= COLON then return nil end
-  local value = skip_blank(text, colon + 1)
-  return value, skip_value(text, value), same_key(text, at + 1, key_end - 2, key)
+local function is_key(text, first, last, part)
+  local name = sub(text, first + 1, last - 2)
+  if name == part then return true end
+  return find(name, "\\", 1, true) ~= nil and cjson.decode('["' .. name .. '"]')[1] == part
 end
 
--- Looks for `key` in the object that opens at `pos`. Of doubled keys the last counts, as it does
--- for decoders. Returns value start, value end (exclusive), the end of the member before it or nil,
--- its own start, and always as fifth the end of the last member (nil in an empty object), or false
--- where it is no JSON.
-local function find_member(text, pos, key)
-  local value_at, value_end, previous, member_at, last
+-- One member of a container: where it and its value begin, and where the value ends. nil where there
+-- is none.
+local function read_member(text, at, object, depth)
+  local member = { start = at, value = at }
+  if object then
+    member.key_stop = skip_text(text, at)
+    local colon = member.key_stop and skip_blank(text, member.key_stop)
+    if not colon or byte(text, colon) ~= COLON then return nil end
+    member.value = skip_blank(text, colon + 1)
+  end
+  member.stop = skip_value(text, member.value, depth)
+  return member.stop and member
+end
+
+---@class gateway.json.Container an array or object inside a text; positions
+---@field object boolean
+---@field open integer
+---@field close integer
+---@field [integer] {start: integer, value: integer, stop: integer, key_stop: integer?}
+
+-- Goes through the array or object that opens at `pos`; nil where it is none, or too deep.
+---@return gateway.json.Container?
+function walk(text, pos, depth)
+  local c = byte(text, pos)
+  if (c ~= BRACE and c ~= BRACKET) or depth == MAX_DEPTH then return nil end
+  local list, close = { object = c == BRACE, open = pos }, c == BRACE and BRACE_END or BRACKET_END
   local at = skip_blank(text, pos + 1)
-  if byte(text, at) == BRACE_END then return nil end
-  while true do
-    local value, after, same = read_member(text, at, key)
-    if not after then return nil, nil, nil, nil, false end
-    if same then value_at, value_end, previous, member_at = value, after, last, at end
-    last = after
-    at = skip_blank(text, after)
-    local c = byte(text, at)
-    if c == BRACE_END then return value_at, value_end, previous, member_at, last end
-    if c ~= COMMA then return nil, nil, nil, nil, false end
-    at = skip_blank(text, at + 1)
+  local more = byte(text, at) ~= close
+  while more do
+    local member = read_member(text, at, list.object, depth + 1)
+    if not member then return nil end
+    list[#list + 1] = member
+    at = skip_blank(text, member.stop)
+    more = byte(text, at) == COMMA
+    if more then at = skip_blank(text, at + 1) end
+  end
+  list.close = at
+  return byte(text, at) == close and list or nil
+end
+
+-- The member that a part of a path names. Of doubled keys the last counts, as it does for decoders.
+local function member_of(text, list, part)
+  if not list.object then
+    return find(part, "^%d+$") and (part == "0" or byte(part) ~= ZERO) and list[tonumber(part) + 1] or nil
+  end
+  for i = #list, 1, -1 do
+    if is_key(text, list[i].start, list[i].key_stop, part) then return list[i] end
   end
 end
 
-local function open_object(text, pos)
-  pos = skip_blank(text, pos)
-  if byte(text, pos) ~= BRACE then return nil end
-  return pos
+-- Where the value of a whole text begins and ends; nil where it is no JSON.
+local function whole_value(text)
+  local start = skip_blank(text, 1)
+  local stop = skip_value(text, start, 0)
+  if stop and skip_blank(text, stop) > #text then return start, stop end
 end
 
---- Splits `a.b.c` into its parts; `json.get` and `json.set` take the result, so do it once.
+--- Splits `a.b.c` into its parts; `json.get` and `json.set` take the result, so do it once. In an
+--- array a part is an index, counted from 0.
 ---@param path string
 ---@return string[]
 function json.path(path)
   local parts = {}
-  for part in path:gmatch("[^.]+") do parts[#parts + 1] = part end
+  if path == "" then return parts end
+  for part in (path .. "."):gmatch("([^.]*)%.") do parts[#parts + 1] = part end
   return parts
 end
 
---- Reads one field of a JSON object without decoding the rest.
+--- Reads one field of a JSON text without decoding the rest.
 ---@param text string
 ---@param path string[] from `json.path`
----@return any value nil when there is no such field, or the text is no JSON object
+---@return any value nil when there is no such field, or the text is no JSON
 function json.get(text, path)
-  local pos, stop = open_object(text, 1), nil
+  local pos, stop = whole_value(text)
+  if not pos then return nil end
   for i = 1, #path do
-    if not pos then return nil end
-    pos, stop = find_member(text, pos, path[i])
-    if pos and i < #path then pos = open_object(text, pos) end
+    local list = walk(text, pos, 0)
+    local member = list and member_of(text, list, path[i])
+    if not member then return nil end
+    pos, stop = member.value, member.stop
   end
-  if not pos or not stop then return nil end
   local item = json.decode("[" .. sub(text, pos, stop - 1) .. "]")
   return item and item[1]
 end
 
-local function cut_member(text, value_end, previous, member_at)
-  if previous then return sub(text, 1, previous - 1) .. sub(text, value_end) end
-  local at = skip_blank(text, value_end)
-  if byte(text, at) == COMMA then at = skip_blank(text, at + 1) end
-  return sub(text, 1, member_at - 1) .. sub(text, at)
-end
-
--- What is inserted where the parts from `i` on are missing: `"b":{"c":1}`.
-local function new_member(path, i, value)
-  local text = json.encode(path[i]) .. ":"
-  for k = i + 1, #path do text = text .. "{" .. json.encode(path[k]) .. ":" end
-  return text .. value .. ("}"):rep(#path - i)
-end
-
-local function set_at(text, pos, path, i, value)
-  local value_at, value_end, previous, member_at, last = find_member(text, pos, path[i])
-  if last == false then return nil, "not JSON" end
-  if not value_at then
-    if value == nil then return text end
-    local at = last or pos + 1
-    return sub(text, 1, at - 1) .. (last and "," or "") .. new_member(path, i, value) .. sub(text, at)
-  end
-  if i < #path then
-    local inner = open_object(text, value_at)
-    if not inner then
-      if value == nil then return text end
-      return nil, table.concat(path, ".", 1, i) .. " is not an object"
+-- The text without the members that `part` names. The others keep what parts them from the member
+-- before; the first one begins where the first began.
+local function without(text, list, part)
+  local out, kept = { sub(text, 1, list[1].start - 1) }, false
+  for i, member in ipairs(list) do
+    local match
+    if list.object then
+      match = is_key(text, member.start, member.key_stop, part)
+    else
+      match = i == tonumber(part) + 1
     end
-    return set_at(text, inner, path, i + 1, value)
+    if not match then
+      out[#out + 1] = sub(text, kept and list[i - 1].stop or member.start, member.stop - 1)
+      kept = true
+    end
   end
-  if value ~= nil then return sub(text, 1, value_at - 1) .. value .. sub(text, value_end) end
-  return set_at(cut_member(text, value_end, previous, member_at), pos, path, i, nil)
+  out[#out + 1] = sub(text, kept and list[#list].stop or list.close)
+  return table.concat(out)
 end
 
---- Changes one field of a JSON object inside its text; everything else stays as it was written.
---- Objects on the way are made when they are missing. `nil` removes the field.
+-- The text with a new member, in as many new objects as the path has parts left.
+local function with_new(text, list, path, i, value)
+  local last = list[#list]
+  local at = last and last.stop or list.open + 1
+  local out = { sub(text, 1, at - 1), last and "," or "", list.object and json.encode(path[i]) .. ":" or "" }
+  for k = i + 1, #path do out[#out + 1] = "{" .. json.encode(path[k]) .. ":" end
+  out[#out + 1] = value .. ("}"):rep(#path - i) .. sub(text, at)
+  return table.concat(out)
+end
+
+local function no_place(path, i)
+  return nil, (i > 1 and table.concat(path, ".", 1, i - 1) or "the data") .. " is not an object"
+end
+
+local function edited(text, pos, path, value)
+  for i = 1, #path do
+    local list = walk(text, pos, 0)
+    local member = list and member_of(text, list, path[i])
+    if member and i == #path then
+      if value == nil then return without(text, list, path[i]) end
+      return sub(text, 1, member.value - 1) .. value .. sub(text, member.stop)
+    elseif not member then
+      if value == nil then return text end
+      if not list or not (list.object or path[i] == tostring(#list)) then return no_place(path, i) end
+      return with_new(text, list, path, i, value)
+    end
+    pos = member.value
+  end
+  return nil, "no path"
+end
+
+--- Changes one field inside a JSON text; everything else stays as it was written. Objects on the way
+--- are made when they are missing, and the index one past its end adds to an array. `nil` removes
+--- the field.
 ---@param text string
 ---@param path string[] from `json.path`
 ---@param value any
----@return string? text, string? err nil and why: no JSON object, or the value has no JSON form
+---@return string? text, string? err nil and why: no JSON, no such place, or the value has no JSON form
 function json.set(text, path, value)
-  local pos = open_object(text, 1)
-  local stop = pos and skip_value(text, pos)
-  if not stop or skip_blank(text, stop) <= #text then return nil, "not a JSON object" end
   if value ~= nil then
     local encoded, err = json.encode(value)
     if not encoded then return nil, err end
     value = encoded
   end
-  return set_at(text, pos, path, 1, value)
+  local pos = whole_value(text)
+  if not pos then return nil, "not JSON" end
+  return edited(text, pos, path, value)
 end
 
 return json

@@ -40,10 +40,10 @@ local function message_of(err)
   return tostring(told or err)
 end
 
-local function hook_error(name, hook, err)
+local function hook_error(name, hook, err, traceback)
   if getmetatable(err) == HookError then return err end
   return setmetatable({ plugin = name, hook = hook, message = message_of(err),
-    traceback = debug.traceback("", 2):gsub("^\n", "") }, HookError)
+    traceback = traceback or debug.traceback("", 2):gsub("^\n", "") }, HookError)
 end
 
 local function skip(ctx, err)
@@ -308,12 +308,13 @@ end
 --- Chooses the rule.
 ---@param ctx gateway.Context
 ---@return any flags, number timeout_s with a reply: REPLY and the flags of what still has to run
+---@return integer? event_hook index in the program's list of lone event hooks
 function Program:route(ctx)
   local rule, reply = self:_choose(ctx)
   if not rule then return reply, self._outer.close[1] and HAS_CLOSE or 0 end
   ctx._rule = rule
   core.set_rule(ctx._x, rule.id)
-  return rule.flags, rule.timeout
+  return rule.flags, rule.timeout, rule.event_hook
 end
 
 --- Runs the access hooks, down.
@@ -473,6 +474,37 @@ function Program.event(_, ctx, ev)
   end
 end
 
+-- Where a rule has one event hook the runtime calls this instead, from the second event on: it touches
+-- nothing of the exchange, which is cold in memory when there are many. `ctx._slot` is still that of the
+-- event before, and an error goes to `event_failed`.
+local function lone_event_hook(list)
+  local entry = list.entries[1]
+  local fn, conf = entry.plugin.on_event, entry.conf
+  return function(ctx, ev)
+    local verdict = fn(ctx, conf, ev)
+    if verdict == nil or verdict == ev then return nil end
+    if verdict == false then return false end
+    local out = {}
+    return result(ev, out, spread(ctx, list, 1, ev, verdict, out))
+  end
+end
+
+--- A lone event hook raised.
+---@param ctx gateway.Context
+---@param err any
+---@param traceback string
+---@param ev gateway.Event
+---@return any err to be logged, nil when the exchange goes on without the plugin
+function Program.event_failed(_, ctx, err, traceback, ev)
+  local entries = ctx._rule.events.entries
+  if entries[2] or getmetatable(err) == HookError then return err end
+  local failure = hook_error(entries[1].name, "on_event", err, traceback)
+  failure.event = ev.id
+  if not entries[1].skip then return failure end
+  skip(ctx, failure)
+  return nil
+end
+
 --- Runs the close hooks, up, once. An error of one does not keep the others from running.
 ---@param ctx gateway.Context
 ---@param reason string
@@ -590,6 +622,7 @@ end
 ---@param instance_id string?
 ---@return gateway.Context? ctx, any flags the rule's flags; without ctx: why not
 ---@return number? timeout_s
+---@return integer? event_hook
 function Program:adopt(handle, text, rule_id, service_name, instance_id)
   local saved = text ~= "" and decode(text) or {}
   local rule = self._by_id[rule_id]
@@ -602,10 +635,11 @@ function Program:adopt(handle, text, rule_id, service_name, instance_id)
   local err = restore_states(ctx, rule, saved.states or {}, saved.objects or {})
   if err then return nil, err end
   core.set_rule(handle, rule.id)
-  return ctx, rule.flags, rule.timeout
+  return ctx, rule.flags, rule.timeout, rule.event_hook
 end
 
-local FUNCTIONS = { "open", "route", "access", "balance", "response", "event", "close", "save", "adopt" }
+local FUNCTIONS = { "open", "route", "access", "balance", "response", "event", "event_failed", "close",
+  "save", "adopt" }
 
 --- Puts a generation together.
 ---@class gateway.Parts
@@ -621,8 +655,14 @@ local FUNCTIONS = { "open", "route", "access", "balance", "response", "event", "
 function pipeline.new(parts)
   local self = setmetatable({ _outer = parts.outer, _services = parts.services, _compile = parts.compile,
     _dynamic = setmetatable({}, { __mode = "k" }), _by_id = {}, _router = router.new(parts.rules) }, Program)
-  for _, rule in ipairs(parts.rules) do self._by_id[rule.id] = rule end
-  local program = { settings = parts.settings, instances = parts.instances }
+  local program = { settings = parts.settings, instances = parts.instances, event_hooks = {} }
+  for _, rule in ipairs(parts.rules) do
+    self._by_id[rule.id] = rule
+    if #rule.events == 1 then
+      table.insert(program.event_hooks, lone_event_hook(rule.events))
+      rule.event_hook = #program.event_hooks
+    end
+  end
   for _, name in ipairs(FUNCTIONS) do
     local method = Program[name]
     program[name] = function(a, b, c, d, e) return method(self, a, b, c, d, e) end

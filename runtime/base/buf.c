@@ -256,8 +256,15 @@ static size_t append_class(const struct gw_buf *buf, size_t n)
 
 void gw_buf_append(struct gw_buf *buf, const void *bytes, size_t n)
 {
+    struct gw_chunk *tail = tail_of(buf);
     const char *from = bytes;
     drop_reserved(buf);
+    if (tail && chunk_room(tail) >= n) {
+        memcpy(tail->data + tail->end, from, n);
+        tail->end += (uint32_t)n;
+        buf->head->len += n;
+        return;
+    }
     while (n > 0) {
         struct gw_chunk *chunk = tail_of(buf);
         if (!chunk || chunk_room(chunk) == 0)

@@ -49,17 +49,16 @@ static const struct gw_hooks *hooks(const struct gw_exchange *x)
 static void set_step(struct gw_exchange *x, enum gw_step next)
 {
     GW_DEBUG_CHECK(next == GW_STEP_CLOSE || (steps[x->step].next & 1u << next));
-    uint64_t now = x->gateway->loop->now_ms;
     struct gw_log_line line;
     gw_log_begin(&line, GW_LOG_DEBUG, "step");
     if (line.live) {
         gw_log_cstr(&line, "x", x->id);
         gw_log_cstr(&line, "step", steps[next].name);
-        gw_log_int(&line, "after_ms", (int64_t)(now - x->step_ms));
+        gw_log_int(&line, "after_ms", (int64_t)(gw_exchange_age(x) - x->step_ms));
         gw_log_end(&line);
     }
     x->step = (uint8_t)next;
-    x->step_ms = now;
+    x->step_ms = gw_exchange_age(x);
 }
 
 static void blame(struct gw_exchange *x, enum gw_err why, bool upstream)
@@ -673,7 +672,7 @@ struct gw_exchange *gw_exchange_new(struct gw_gateway *gateway, struct gw_stream
     x->client = client;
     x->peer = &gw_stream_conn(client)->peer;
     x->id = x->rule = "";
-    x->start_ms = x->step_ms = gateway->loop->now_ms;
+    x->start_ms = gateway->loop->now_ms;
     gw_arena_init(&x->arena);
     gw_buf_init(&x->upload);
     gw_buf_init(&x->body);

@@ -68,7 +68,6 @@ struct gw_relay {
     uint64_t keepalive_ms;  /* loop time of the last keepalive (or of the head) */
     uint64_t upstream_ms;   /* loop time of the last bytes from the backend */
     uint64_t client_ms;     /* loop time of the last bytes to the client */
-    struct gw_event event;
     uint64_t events;
 };
 
@@ -121,10 +120,10 @@ struct gw_exchange {
     uint32_t uncredited;        /* bytes of body the origin has not been credited for */
     uint32_t upload_uncredited; /* bytes of upload the client has not been credited for */
     uint32_t sent_ms, head_ms;  /* when the request went and the head came, since start_ms */
+    uint32_t step_ms;           /* when the step began, since start_ms */
+    uint32_t pinned; /* number of a generation that this stream could not move to; its low half */
     uint64_t start_ms;
-    uint64_t step_ms;
     uint64_t timeout_ms;
-    uint64_t pinned; /* number of a generation that this stream could not move to */
     uint64_t bytes_out;
     unsigned *tried; /* instances that could not be reached */
     struct gw_reply *reply;

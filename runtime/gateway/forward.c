@@ -7,6 +7,8 @@
 #include <sys/random.h>
 #include "gateway/relay.h"
 
+enum { ID_LEN = 32 };
+
 static bool id_is_sane(struct gw_slice id)
 {
     if (id.len == 0 || id.len > GW_ID_MAX)
@@ -32,6 +34,19 @@ static uint64_t next_random(void)
     return z ^ (z >> 31);
 }
 
+/* 128 bits in hexadecimal digits. */
+static const char *new_id(char *text)
+{
+    uint64_t half = 0;
+    for (unsigned i = 0; i < ID_LEN; i++, half >>= 4) {
+        if (i % 16 == 0)
+            half = next_random();
+        text[i] = "0123456789abcdef"[half & 15];
+    }
+    text[ID_LEN] = '\0';
+    return text;
+}
+
 void gw_forward_id(struct gw_exchange *x)
 {
     struct gw_slice given = gw_fields_get(x->request, GW_SLICE("x-request-id"));
@@ -39,9 +54,7 @@ void gw_forward_id(struct gw_exchange *x)
     if (id_is_sane(given))
         x->id = gw_arena_copy(arena, given).ptr;
     else
-        x->id = gw_arena_printf(arena, "%016llx%016llx", (unsigned long long)next_random(),
-                                (unsigned long long)next_random())
-                    .ptr;
+        x->id = new_id(gw_arena_alloc(arena, ID_LEN + 1));
 }
 
 void gw_forward_request(const struct gw_exchange *x, struct gw_head *out)

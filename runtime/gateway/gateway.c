@@ -107,7 +107,7 @@ void gw_gateway_accept(struct gw_gateway *gateway, int fd, const struct gw_addr 
 static bool may_adopt(const struct gw_exchange *x)
 {
     const struct gw_generation *current = x->gateway->current;
-    return x->generation != current && x->pinned != current->number && !x->over &&
+    return x->generation != current && x->pinned != (uint32_t)current->number && !x->over &&
            x->step == GW_STEP_RELAY && x->relay.mode != GW_BODY_PLAIN && !x->response_sent &&
            gw_relay_between_events(x) && !x->generation->hooks->waiting(x);
 }
@@ -118,7 +118,7 @@ void gw_gateway_adopt(struct gw_exchange *x)
     if (!may_adopt(x))
         return;
     if (!old->hooks->adopt(x, current)) {
-        x->pinned = current->number;
+        x->pinned = (uint32_t)current->number;
         return;
     }
     x->generation = gw_generation_ref(current);

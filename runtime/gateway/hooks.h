@@ -7,9 +7,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "base/err.h"
+#include "base/slice.h"
 #include "gateway/settings.h"
-#include "sse/event.h"
 
+struct gw_buf;
 struct gw_exchange;
 struct gw_generation;
 struct gw_instance;
@@ -23,7 +24,8 @@ enum gw_hook_result {
 };
 
 enum gw_event_verdict {
-    GW_EVENT_PASS,    /* forward as it came, or as it was changed (event->changed) */
+    GW_EVENT_PASS,    /* forward as it came */
+    GW_EVENT_CHANGED, /* forward nothing: the event is in `out` as it is now */
     GW_EVENT_DROP,    /* forward nothing (what was emitted instead is in `out`) */
     GW_EVENT_END,     /* as DROP, and then end the stream well */
     GW_EVENT_PENDING, /* the hook waits: ask again when woken; the event's bytes must stay */
@@ -40,9 +42,8 @@ struct gw_hooks {
     /* Chooses an instance: tells it by gw_exchange_use. */
     enum gw_hook_result (*balance)(struct gw_exchange *x);
     enum gw_hook_result (*response)(struct gw_exchange *x);
-    /* One whole event; what a hook emits instead of it is appended to out. */
-    enum gw_event_verdict (*event)(struct gw_exchange *x, struct gw_event *event,
-                                   struct gw_buf *out);
+    /* One whole event, as it came; what hooks make of it is appended to out. */
+    enum gw_event_verdict (*event)(struct gw_exchange *x, struct gw_slice raw, struct gw_buf *out);
     /* Once, at the end; does not wait for the outcome. */
     void (*close)(struct gw_exchange *x, const char *reason);
     /* An event stream is open now, maybe for hours: what only its beginning needed may go. */
@@ -63,6 +64,8 @@ struct gw_script_part {
     void *task;   /* the suspended task, if any */
     void *handle; /* what Lua holds of the exchange, made stale at the end; NULL: no context */
     int ctx_ref;  /* the context, or without one the text it was saved as */
+    unsigned event_hook : 31; /* index of the rule's lone event hook; 0: there is none */
+    bool in_events : 1;       /* the last hook that ran was an event hook */
 };
 
 /* One configuration with its rules, instances and script; lives as long as an exchange uses it. */

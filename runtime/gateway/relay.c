@@ -4,6 +4,7 @@
 #include "gateway/relay.h"
 
 #include "gateway/forward.h"
+#include "sse/event.h"
 
 static const char keepalive_comment[] = ":keepalive\n\n";
 static const char bom[] = "\xef\xbb\xbf";
@@ -246,13 +247,11 @@ static enum gw_err settle(struct gw_exchange *x, enum gw_event_verdict verdict, 
     r->scanned = 0;
     if (verdict == GW_EVENT_FAIL)
         return GW_ERR_HOOK;
-    if (verdict == GW_EVENT_PASS && !r->event.changed) {
+    if (verdict == GW_EVENT_PASS) {
         gw_buf_move_n(out, &x->body, n);
         return GW_OK;
     }
-    if (verdict == GW_EVENT_PASS)
-        gw_event_write(&r->event, out);
-    else
+    if (verdict != GW_EVENT_CHANGED)
         gw_stat_add(x->gateway->count, GW_STAT_EVENTS_DROPPED, 1);
     gw_buf_consume(&x->body, n);
     return verdict == GW_EVENT_END ? GW_EOF : GW_OK;
@@ -274,22 +273,20 @@ static enum gw_err relay_event(struct gw_exchange *x, struct gw_buf *out)
             return GW_ERR_EVENT_TOO_LARGE;
         if (!ended)
             return GW_AGAIN;
-        gw_event_init(&r->event, gw_buf_linear(&x->body, r->scanned));
-        gw_event_parse(&r->event);
-        if (!gw_event_has_fields(&r->event))
+        if (!gw_event_has_fields(gw_buf_linear(&x->body, r->scanned)))
             return settle(x, GW_EVENT_PASS, r->scanned, out);
         r->events++;
         gw_stat_add(x->gateway->count, GW_STAT_EVENTS, 1);
     }
-    enum gw_event_verdict verdict = x->generation->hooks->event(x, &r->event, out);
-    return settle(x, verdict, r->pending_event ? r->pending_event : r->scanned, out);
+    struct gw_slice raw = gw_buf_linear(&x->body, r->pending_event ? r->pending_event : r->scanned);
+    return settle(x, x->generation->hooks->event(x, raw, out), raw.len, out);
 }
 
 /* A new version came while a hook was busy with an event: the next one is the new version's. */
 static bool is_outdated(const struct gw_exchange *x)
 {
     const struct gw_generation *current = x->gateway->current;
-    return x->generation != current && x->pinned != current->number;
+    return x->generation != current && x->pinned != (uint32_t)current->number;
 }
 
 static enum gw_err relay_events(struct gw_exchange *x, struct gw_buf *out)

@@ -50,10 +50,21 @@ uint64_t gw_stats_load(const struct gw_stats_slot *slot)
            __atomic_load_n(&slot->value[GW_STAT_NEWCOMERS], __ATOMIC_RELAXED);
 }
 
+void gw_stats_enlist(struct gw_stats *stats, unsigned worker)
+{
+    unsigned highest = __atomic_load_n(&stats->workers, __ATOMIC_RELAXED);
+    while (highest < worker && !__atomic_compare_exchange_n(&stats->workers, &highest, worker, true,
+                                                            __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        ;
+    __atomic_store_n(&stats->slot[worker].alive, 1, __ATOMIC_RELAXED);
+}
+
+/* Asked at every accept: only as far as there are workers. */
 uint64_t gw_stats_least_load(const struct gw_stats *stats)
 {
+    unsigned workers = __atomic_load_n(&stats->workers, __ATOMIC_RELAXED);
     uint64_t least = UINT64_MAX;
-    for (unsigned i = 1; i <= GW_MAX_WORKERS; i++) {
+    for (unsigned i = 1; i <= workers; i++) {
         const struct gw_stats_slot *slot = &stats->slot[i];
         if (!__atomic_load_n(&slot->alive, __ATOMIC_RELAXED))
             continue;

@@ -43,6 +43,7 @@ struct gw_stats_slot {
 };
 
 struct gw_stats {
+    unsigned workers;                              /* the highest number of one that has accepted */
     struct gw_stats_slot slot[GW_MAX_WORKERS + 1]; /* slot 0 is the master's */
 };
 
@@ -60,6 +61,8 @@ static inline void gw_stat_set(struct gw_stats_slot *slot, enum gw_stat stat, ui
 uint64_t gw_stats_sum(const struct gw_stats *stats, enum gw_stat stat);
 /* What may stay with a worker: exchanges, and connections that may soon have one. */
 uint64_t gw_stats_load(const struct gw_stats_slot *slot);
+/* The worker of this number accepts from now on. */
+void gw_stats_enlist(struct gw_stats *stats, unsigned worker);
 /* The least load among the workers that accept. */
 uint64_t gw_stats_least_load(const struct gw_stats *stats);
 /* Zeroes the gauges of a worker that died. */

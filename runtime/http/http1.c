@@ -25,7 +25,7 @@ void gw_h1_arm(struct gw_http1 *h, uint64_t after_ms)
 
 /* The end of a stream, and of a connection. */
 
-void gw_h1_detach(struct gw_http1 *h)
+struct gw_h1_stream *gw_h1_detach(struct gw_http1 *h)
 {
     struct gw_h1_stream *s = h->stream;
 
@@ -33,15 +33,15 @@ void gw_h1_detach(struct gw_http1 *h)
     h->failed = GW_OK;
     h->blocked = false;
     s->base.written = gw_h1_conn(h)->wrote;
-    gw_h1_stream_bury(s);
+    return s;
 }
 
 static void close_stream(struct gw_http1 *h, enum gw_err why)
 {
-    struct gw_h1_stream *s = h->stream;
+    struct gw_h1_stream *s = gw_h1_detach(h);
 
-    gw_h1_detach(h);
     s->base.events->on_close(&s->base, why);
+    gw_h1_stream_bury(s);
 }
 
 static void free_codec(struct gw_grave *grave)

@@ -54,10 +54,7 @@ struct gw_h1_stream {
     bool head_request : 1;   /* the method is HEAD: the answer has no body */
     bool drop_body : 1;      /* server: what is sent as a body is dropped */
     bool await_continue : 1; /* server: the client may wait for a 100 before it sends the body */
-    union {
-        uint64_t tx_left; /* GW_H1_TX_LENGTH: bytes still to be sent */
-        struct gw_grave grave;
-    };
+    uint64_t tx_left;        /* GW_H1_TX_LENGTH: bytes still to be sent */
 };
 
 struct gw_http1 {
@@ -118,8 +115,8 @@ void gw_h1_wake(struct gw_http1 *h);
 void gw_h1_arm(struct gw_http1 *h, uint64_t after_ms);
 /* Writes what is in conn->out; failures are noted. */
 void gw_h1_flush(struct gw_http1 *h);
-/* Parts with the stream, without an event. */
-void gw_h1_detach(struct gw_http1 *h);
+/* Parts with the stream, without an event; the caller buries it. */
+struct gw_h1_stream *gw_h1_detach(struct gw_http1 *h);
 /* Ends the connection so that the peer can tell that its message is broken: FIN where a length or a
  * last chunk is missing, RST where FIN would be the end of the body. */
 void gw_h1_break_off(struct gw_http1 *h, const struct gw_h1_stream *s, enum gw_err why);

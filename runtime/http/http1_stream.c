@@ -8,7 +8,7 @@ static struct gw_slab streams;
 
 static void free_stream(struct gw_grave *grave)
 {
-    struct gw_h1_stream *s = GW_CONTAINER(grave, struct gw_h1_stream, grave);
+    struct gw_h1_stream *s = GW_CONTAINER(grave, struct gw_h1_stream, base.grave);
 
     s->base.magic = 0;
     gw_arena_clear(&s->base.arena);
@@ -22,7 +22,7 @@ static struct gw_http1 *codec_of(const struct gw_h1_stream *s)
 
 void gw_h1_stream_bury(struct gw_h1_stream *s)
 {
-    gw_loop_bury(gw_h1_loop(codec_of(s)), &s->grave, free_stream);
+    gw_loop_bury(gw_h1_loop(codec_of(s)), &s->base.grave, free_stream);
 }
 
 static struct gw_h1_stream *stream_of(const struct gw_stream *stream)
@@ -142,6 +142,7 @@ static void stream_reset(struct gw_stream *stream, enum gw_err why)
         return;
     gw_h1_detach(h);
     gw_h1_break_off(h, s, why);
+    gw_h1_stream_bury(s);
 }
 
 static size_t stream_pending(const struct gw_stream *stream)

@@ -3,7 +3,6 @@
  * it is chosen here and nowhere else. */
 #include "http/http1_impl.h"
 
-#include <stdio.h>
 #include "http/fields.h"
 
 /* Writes behind the last byte of a buffer without a call per piece. */
@@ -47,34 +46,32 @@ static void put_str(struct sink *sink, const char *text)
     put(sink, gw_slice_str(text));
 }
 
-static void put_number(struct sink *sink, const char *name, uint64_t value)
+static void put_number(struct sink *sink, uint64_t value)
 {
-    char line[64];
-    int len = snprintf(line, sizeof(line), "%s: %llu\r\n", name, (unsigned long long)value);
+    char text[20], *at = text + sizeof(text);
 
-    put(sink, gw_slice_of(line, (size_t)len));
-}
-
-static void put_char(struct sink *sink, char c)
-{
-    if (sink->left == 0) {
-        sink_close(sink);
-        sink_open(sink, sink->buf);
-    }
-    *sink->at++ = c;
-    sink->used++;
-    sink->left--;
+    do {
+        *--at = (char)('0' + value % 10);
+        value /= 10;
+    } while (value);
+    put(sink, gw_slice_of(at, (size_t)(text + sizeof(text) - at)));
 }
 
 /* In the spelling that HTTP/1 is used to: a few old clients compare names as they are written. */
 static void put_name(struct sink *sink, struct gw_slice name)
 {
+    char text[64];
     bool first = true;
 
-    for (size_t i = 0; i < name.len; i++) {
-        char c = name.ptr[i];
-        put_char(sink, first && c >= 'a' && c <= 'z' ? (char)(c - 'a' + 'A') : c);
-        first = c == '-';
+    while (name.len) {
+        size_t n = name.len < sizeof(text) ? name.len : sizeof(text);
+        for (size_t i = 0; i < n; i++) {
+            char c = name.ptr[i];
+            text[i] = first && c >= 'a' && c <= 'z' ? (char)(c - 'a' + 'A') : c;
+            first = c == '-';
+        }
+        put(sink, gw_slice_of(text, n));
+        name = gw_slice_of(name.ptr + n, name.len - n);
     }
 }
 
@@ -102,11 +99,11 @@ static void put_fields(struct sink *sink, const struct gw_head *head, bool reque
 
 static void put_status_line(struct sink *sink, const struct gw_head *head)
 {
-    char line[128];
-    int len = snprintf(line, sizeof(line), "HTTP/1.1 %u %s\r\n", head->status % 1000,
-                       gw_status_reason(head->status));
-
-    put(sink, gw_slice_of(line, (size_t)len));
+    put(sink, GW_SLICE("HTTP/1.1 "));
+    put_number(sink, head->status % 1000);
+    put(sink, GW_SLICE(" "));
+    put_str(sink, gw_status_reason(head->status));
+    put(sink, GW_SLICE("\r\n"));
 }
 
 static void put_request_line(struct sink *sink, const struct gw_head *head)
@@ -127,8 +124,11 @@ static void put_framing(struct sink *sink, const struct gw_h1_stream *s, bool wi
 {
     if (s->tx == GW_H1_TX_CHUNKED)
         put_str(sink, "Transfer-Encoding: chunked\r\n");
-    else if (with_length)
-        put_number(sink, "Content-Length", s->tx_left);
+    if (s->tx == GW_H1_TX_CHUNKED || !with_length)
+        return;
+    put(sink, GW_SLICE("Content-Length: "));
+    put_number(sink, s->tx_left);
+    put(sink, GW_SLICE("\r\n"));
 }
 
 /* Informational answers have neither framing nor say in the connection's life. */
@@ -251,13 +251,27 @@ static enum gw_err write_sized(struct gw_h1_stream *s, struct gw_buf *out, struc
     return end && s->tx_left ? GW_ERR_TRUNCATED : GW_OK;
 }
 
+/* A size line, at the end of the text; returns where it begins. By hand, as each event has one. */
+static char *size_line(char text[static GW_CHUNK_HEADROOM], size_t size)
+{
+    char *at = text + GW_CHUNK_HEADROOM;
+
+    *--at = '\n';
+    *--at = '\r';
+    do {
+        *--at = "0123456789abcdef"[size & 15];
+        size >>= 4;
+    } while (size);
+    return at;
+}
+
 /* The size line goes into headroom and the line end into tailroom: one chunk stays one piece. */
 static void write_chunk(struct gw_buf *out, struct gw_buf *body, bool end)
 {
     if (!gw_buf_empty(body)) {
-        char line[24];
-        int len = snprintf(line, sizeof(line), "%zx\r\n", gw_buf_len(body));
-        gw_buf_prepend(body, line, (size_t)len);
+        char text[GW_CHUNK_HEADROOM];
+        const char *line = size_line(text, gw_buf_len(body));
+        gw_buf_prepend(body, line, (size_t)(text + GW_CHUNK_HEADROOM - line));
         gw_buf_append_tail(body, "\r\n", 2);
     }
     if (end)

@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/err.h"
 #include "http/head.h"
+#include "net/loop.h"
 
 struct gw_stream;
 struct gw_codec;
@@ -71,8 +72,13 @@ struct gw_stream {
     bool reused : 1;        /* client side: the connection has carried an exchange before */
     bool written : 1;       /* a byte of ours has gone to the kernel; set when on_close is called */
     const struct gw_stream_ops *ops;
-    const struct gw_stream_events *events;
-    void *owner; /* the exchange */
+    union {
+        struct {
+            const struct gw_stream_events *events;
+            void *owner; /* the exchange */
+        };
+        struct gw_grave grave; /* its codec's, once it is over */
+    };
     struct gw_codec *codec;
     struct gw_arena arena; /* heads that came in */
 };

@@ -4,16 +4,21 @@
 
 #include "gateway/exchange.h"
 #include "script/vm.h"
+#include "sse/event.h"
+
+struct gw_task;
 
 /* What Lua holds of an exchange: a full userdata. x is NULL when the exchange is over. */
 struct gw_handle {
     struct gw_exchange *x;
 };
 
-/* The event object of a task. event is NULL while no hook may look at it. */
+/* The event object of a task. */
 struct gw_event_ref {
-    struct gw_event *event;
-    int json; /* reference to the decoded data, or LUA_NOREF */
+    bool live;          /* a hook may look at it */
+    int json;           /* reference to the decoded data, or LUA_NOREF */
+    struct gw_buf text; /* data that was made here from JSON; event has a view of it */
+    struct gw_event event;
 };
 
 /* Registers gateway.core in package.loaded, with everything below. */
@@ -52,13 +57,12 @@ unsigned gw_api_check_status(lua_State *L, int index, const char *text);
 /* Pushes the whole request body for a hook, or nil when it is too large or has gone. */
 int gw_api_push_body(lua_State *L, struct gw_exchange *x);
 
-/* Pushes the task's event object on co. */
-struct gw_event_ref *gw_event_ref_push(struct gw_vm *vm, lua_State *co, struct gw_event_ref **cache,
-                                       int *cache_ref);
-/* The object at index is an event object of C. */
+/* Pushes the task's event object on its thread, to stand for the event of these bytes. */
+void gw_event_ref_begin(struct gw_task *task, struct gw_slice raw);
+/* The object at index, if it is an event object of C that a hook may look at. */
 struct gw_event_ref *gw_event_ref_at(lua_State *L, int index);
-/* No hook may look any more. */
-void gw_event_ref_end(struct gw_vm *vm, struct gw_event_ref *ref);
+/* No hook may look at the task's event any more. */
+void gw_event_ref_end(struct gw_task *task);
 
 static inline struct gw_slice gw_lua_slice(lua_State *L, int index)
 {

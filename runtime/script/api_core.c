@@ -9,6 +9,7 @@
 #include <time.h>
 #include "base/log.h"
 #include "gateway/reply.h"
+#include "script/json.h"
 #include "script/task.h"
 
 static const char handle_type[] = "gateway.handle";
@@ -261,6 +262,7 @@ void gw_api_open(struct gw_vm *vm)
     gw_api_core(vm);
     gw_api_message(vm);
     gw_api_event(vm);
+    gw_api_json(vm);
     gw_api_shared(vm);
     lua_getglobal(L, "package");
     lua_getfield(L, -1, "loaded");

@@ -1,69 +1,97 @@
 /* Owns the event object that hooks see: one per task, used again for every event. Called by plugins
- * through its metatable. Invariant: it is blind (event NULL) whenever no hook runs, and text that
- * Lua set stays anchored in its environment until the event is written. */
+ * through its metatable. Invariant: it is blind (not live) whenever no hook runs, and text that was
+ * set lives until the event is written: that of Lua is anchored in the object's environment. */
 #include "script/api.h"
 
 #include <stdlib.h>
+#include "script/json.h"
+#include "script/task.h"
+#include "sse/json_field.h"
 
 static const char event_type[] = "gateway.event";
 
-enum member { E_TYPE = 1, E_ID, E_DATA, E_RETRY, E_COMMENT, E_RAW, E_JSON, E_ENCODED };
+enum member {
+    E_NONE,
+    E_TYPE,
+    E_DATA,
+    E_JSON,
+    E_ID,
+    E_RETRY,
+    E_COMMENT,
+    E_RAW,
+    E_JSON_GET,
+    E_JSON_SET,
+    E_ENCODED,
+    E_LIMIT
+};
 
-static const struct {
-    const char *name;
-    enum member member;
-} members[] = {
-    {"type", E_TYPE},       {"id", E_ID},   {"data", E_DATA}, {"retry", E_RETRY},
-    {"comment", E_COMMENT}, {"raw", E_RAW}, {"json", E_JSON}, {"_encoded", E_ENCODED},
+static const struct gw_slice member_names[E_LIMIT] = {
+    [E_TYPE] = GW_SLICE("type"),         [E_DATA] = GW_SLICE("data"),
+    [E_JSON] = GW_SLICE("json"),         [E_ID] = GW_SLICE("id"),
+    [E_RETRY] = GW_SLICE("retry"),       [E_COMMENT] = GW_SLICE("comment"),
+    [E_RAW] = GW_SLICE("raw"),           [E_JSON_GET] = GW_SLICE("json_get"),
+    [E_JSON_SET] = GW_SLICE("json_set"), [E_ENCODED] = GW_SLICE("_encoded"),
 };
 
 struct gw_event_ref *gw_event_ref_at(lua_State *L, int index)
 {
-    void *object = lua_touserdata(L, index);
-    if (!object || lua_islightuserdata(L, index) || !lua_getmetatable(L, index))
+    if (lua_type(L, index) != LUA_TUSERDATA || !lua_getmetatable(L, index))
         return NULL;
     luaL_getmetatable(L, event_type);
     bool same = lua_rawequal(L, -1, -2);
     lua_pop(L, 2);
-    return same ? object : NULL;
+    struct gw_event_ref *ref = lua_touserdata(L, index);
+    return same && ref->live ? ref : NULL;
 }
 
-static struct gw_event_ref *check_event(lua_State *L)
+/* The event at index 1, with its fields. Where it is a metamethod that asks it can't be anything
+ * else: nobody gets at the metatable. */
+static struct gw_event_ref *check_event(lua_State *L, bool is_method)
 {
-    struct gw_event_ref *ref = luaL_checkudata(L, 1, event_type);
-    if (!ref->event)
+    struct gw_event_ref *ref = is_method ? luaL_checkudata(L, 1, event_type) : lua_touserdata(L, 1);
+    if (!ref->live)
         luaL_error(L, "this event is over: copy what you need of it while the hook runs");
+    gw_event_parse(&ref->event);
     return ref;
 }
 
-struct gw_event_ref *gw_event_ref_push(struct gw_vm *vm, lua_State *co, struct gw_event_ref **cache,
-                                       int *cache_ref)
+static struct gw_event_ref *ref_new(struct gw_task *task)
 {
-    if (!*cache) {
-        *cache = lua_newuserdata(vm->L, sizeof **cache);
-        (*cache)->event = NULL;
-        (*cache)->json = LUA_NOREF;
-        luaL_getmetatable(vm->L, event_type);
-        lua_setmetatable(vm->L, -2);
-        lua_newtable(vm->L);
-        lua_setfenv(vm->L, -2);
-        *cache_ref = luaL_ref(vm->L, LUA_REGISTRYINDEX);
-    }
-    lua_rawgeti(co, LUA_REGISTRYINDEX, *cache_ref);
-    return *cache;
+    lua_State *L = task->vm->L;
+    struct gw_event_ref *ref = lua_newuserdata(L, sizeof *ref);
+    ref->live = false;
+    ref->json = LUA_NOREF;
+    gw_buf_init(&ref->text);
+    luaL_getmetatable(L, event_type);
+    lua_setmetatable(L, -2);
+    lua_newtable(L);
+    lua_setfenv(L, -2);
+    task->event_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    return ref;
+}
+
+void gw_event_ref_begin(struct gw_task *task, struct gw_slice raw)
+{
+    if (!task->event)
+        task->event = ref_new(task);
+    gw_event_init(&task->event->event, raw);
+    task->event->live = true;
+    lua_rawgeti(task->co, LUA_REGISTRYINDEX, task->event_ref);
 }
 
 static void forget_json(lua_State *L, struct gw_event_ref *ref)
 {
+    if (ref->json == LUA_NOREF)
+        return;
     luaL_unref(L, LUA_REGISTRYINDEX, ref->json);
     ref->json = LUA_NOREF;
 }
 
-void gw_event_ref_end(struct gw_vm *vm, struct gw_event_ref *ref)
+void gw_event_ref_end(struct gw_task *task)
 {
-    ref->event = NULL;
-    if (ref->json != LUA_NOREF)
-        forget_json(vm->L, ref);
+    task->event->live = false;
+    forget_json(task->vm->L, task->event);
+    gw_buf_clear(&task->event->text);
 }
 
 typedef size_t length_fn(struct gw_event *event);
@@ -87,23 +115,55 @@ static int push_data(lua_State *L, struct gw_event *event)
 {
     if (!(event->has & GW_EVENT_DATA))
         return 0;
-    return push_joined(L, event, gw_event_data_len, gw_event_data_copy);
+    if (event->data_lines > 1)
+        return push_joined(L, event, gw_event_data_len, gw_event_data_copy);
+    lua_pushlstring(L, event->data.ptr ? event->data.ptr : "", event->data.len);
+    return 1;
 }
 
-/* Decoded once per event; nil when the data is no JSON. */
+/* The data in one piece; several lines of it are put together in `joined`, which the caller clears.
+ */
+static struct gw_slice whole_data(struct gw_event *event, struct gw_buf *joined)
+{
+    size_t room, n = gw_event_data_len(event);
+    gw_buf_init(joined);
+    if (event->data_lines <= 1)
+        return event->data;
+    gw_event_data_copy(event, gw_buf_reserve(joined, n, &room));
+    gw_buf_commit(joined, n);
+    return gw_buf_linear(joined, n);
+}
+
+/* Pushes the value of a JSON text, nil where it is none. */
+static void push_decoded(lua_State *L, struct gw_slice text)
+{
+    struct gw_vm *vm = gw_api_vm(L);
+    if (gw_lua_json_push(vm, L, text))
+        return;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, vm->json_decode);
+    lua_pushlstring(L, text.ptr ? text.ptr : "", text.len);
+    if (lua_pcall(L, 1, 1, 0) == 0)
+        return;
+    lua_pop(L, 1);
+    lua_pushnil(L);
+}
+
+/* Decoded once per event. */
 static int push_json(lua_State *L, struct gw_event_ref *ref)
 {
-    if (ref->json == LUA_NOREF) {
-        lua_rawgeti(L, LUA_REGISTRYINDEX, gw_api_vm(L)->json_decode);
-        if (!push_data(L, ref->event))
-            return 0;
-        if (lua_pcall(L, 1, 1, 0) != 0)
-            return 0;
-        if (lua_isnil(L, -1))
-            return 1;
+    struct gw_buf joined;
+    if (ref->json != LUA_NOREF) {
+        lua_rawgeti(L, LUA_REGISTRYINDEX, ref->json);
+        return 1;
+    }
+    if (!(ref->event.has & GW_EVENT_DATA))
+        return 0;
+    push_decoded(L, whole_data(&ref->event, &joined));
+    gw_buf_clear(&joined);
+    if (lua_istable(L, -1)) {
+        lua_pushvalue(L, -1);
         ref->json = luaL_ref(L, LUA_REGISTRYINDEX);
     }
-    lua_rawgeti(L, LUA_REGISTRYINDEX, ref->json);
     return 1;
 }
 
@@ -121,11 +181,14 @@ static int push_encoded(lua_State *L, const struct gw_event *event)
 
 static enum member member_of(lua_State *L)
 {
-    lua_pushvalue(L, 2);
-    lua_rawget(L, lua_upvalueindex(2));
-    enum member m = (enum member)lua_tointeger(L, -1);
-    lua_pop(L, 1);
-    return m;
+    struct gw_slice name;
+    if (lua_type(L, 2) != LUA_TSTRING)
+        return E_NONE;
+    name.ptr = lua_tolstring(L, 2, &name.len);
+    for (enum member m = E_NONE + 1; m < E_LIMIT; m++)
+        if (gw_slice_eq(member_names[m], name))
+            return m;
+    return E_NONE;
 }
 
 static int push_type(lua_State *L, const struct gw_event *event)
@@ -139,9 +202,8 @@ static int push_type(lua_State *L, const struct gw_event *event)
 
 static int event_index(lua_State *L)
 {
-    struct gw_event_ref *ref = check_event(L);
-    struct gw_event *event = ref->event;
-    gw_event_parse(event);
+    struct gw_event_ref *ref = check_event(L, false);
+    struct gw_event *event = &ref->event;
     switch (member_of(L)) {
     case E_TYPE:
         return push_type(L, event);
@@ -168,8 +230,15 @@ static int event_index(lua_State *L)
         return push_json(L, ref);
     case E_ENCODED:
         return push_encoded(L, event);
+    case E_JSON_GET:
+        lua_pushvalue(L, lua_upvalueindex(2));
+        return 1;
+    case E_JSON_SET:
+        lua_pushvalue(L, lua_upvalueindex(3));
+        return 1;
+    default:
+        return 0;
     }
-    return 0;
 }
 
 /* The text that is to be set, at index 3; nil removes. */
@@ -192,15 +261,40 @@ static void anchor(lua_State *L, enum member m)
     lua_pop(L, 1);
 }
 
-static void encode_json(lua_State *L)
+/* Appends the value at index 3 as JSON. False: why there is none is on the top of the stack. */
+static bool encode_value(lua_State *L, struct gw_buf *out)
 {
-    lua_rawgeti(L, LUA_REGISTRYINDEX, gw_api_vm(L)->json_encode);
+    struct gw_vm *vm = gw_api_vm(L);
+    gw_buf_init(out);
+    if (gw_lua_json_write(vm, L, 3, out))
+        return true;
+    gw_buf_clear(out);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, vm->json_encode);
     lua_pushvalue(L, 3);
     lua_call(L, 1, 2);
     if (!lua_isstring(L, -2))
-        luaL_error(L, "event.json: %s", lua_tostring(L, -1));
-    lua_pop(L, 1);
-    lua_replace(L, 3);
+        return false;
+    gw_buf_add(out, gw_lua_slice(L, -2));
+    lua_pop(L, 2);
+    return true;
+}
+
+/* The data is what is in text, which is taken over. */
+static void take_data(lua_State *L, struct gw_event_ref *ref, struct gw_buf *text)
+{
+    (void)gw_event_set_data(&ref->event, gw_buf_linear(text, gw_buf_len(text)));
+    gw_buf_clear(&ref->text);
+    gw_buf_move(&ref->text, text);
+    forget_json(L, ref);
+}
+
+static int set_json(lua_State *L, struct gw_event_ref *ref)
+{
+    struct gw_buf text;
+    if (!encode_value(L, &text))
+        return luaL_error(L, "event.json: %s", lua_tostring(L, -1));
+    take_data(L, ref, &text);
+    return 0;
 }
 
 static int set_retry(lua_State *L, struct gw_event *event)
@@ -229,28 +323,116 @@ static int set_text(lua_State *L, struct gw_event *event, enum member m)
 
 static int event_newindex(lua_State *L)
 {
-    struct gw_event_ref *ref = check_event(L);
+    struct gw_event_ref *ref = check_event(L, false);
     enum member m = member_of(L);
-    gw_event_parse(ref->event);
     switch (m) {
     case E_JSON:
         if (!lua_isnil(L, 3))
-            encode_json(L);
+            return set_json(L, ref);
         /* fall through */
     case E_DATA:
-        set_text(L, ref->event, E_DATA);
-        if (ref->json != LUA_NOREF)
-            forget_json(L, ref);
+        set_text(L, &ref->event, E_DATA);
+        forget_json(L, ref);
         return 0;
     case E_TYPE:
     case E_ID:
     case E_COMMENT:
-        return set_text(L, ref->event, m);
+        return set_text(L, &ref->event, m);
     case E_RETRY:
-        return set_retry(L, ref->event);
+        return set_retry(L, &ref->event);
     default:
         return luaL_error(L, "event.%s can't be set", lua_tostring(L, 2));
     }
+}
+
+/* event:json_get(path) */
+static int event_json_get(lua_State *L)
+{
+    struct gw_event_ref *ref = check_event(L, true);
+    struct gw_slice path = gw_lua_slice(L, 2);
+    struct gw_buf joined;
+    lua_pushnil(L);
+    if (!(ref->event.has & GW_EVENT_DATA))
+        return 1;
+    struct gw_json_field field = gw_json_find(whole_data(&ref->event, &joined), path);
+    if (field.type > GW_JSON_ABSENT)
+        push_decoded(L, field.value);
+    gw_buf_clear(&joined);
+    return 1;
+}
+
+static int refuse(lua_State *L, const char *why)
+{
+    lua_pushnil(L);
+    lua_pushstring(L, why);
+    return 2;
+}
+
+/* What stands in the way of a value at this path: the last thing on the way that is there. */
+static int refuse_edit(lua_State *L, struct gw_slice data, struct gw_slice path)
+{
+    const char *end = path.ptr + path.len, *dot = path.ptr;
+    struct gw_slice way = gw_slice_of(path.ptr, 0);
+    enum gw_json_type type = gw_json_find(data, way).type;
+    if (type == GW_JSON_INVALID || path.len == 0)
+        return refuse(L, type == GW_JSON_INVALID ? "not JSON" : "no path");
+    while (type >= GW_JSON_ARRAY && (dot = memchr(dot, '.', (size_t)(end - dot)))) {
+        struct gw_slice next = gw_slice_of(path.ptr, (size_t)(dot++ - path.ptr));
+        type = gw_json_find(data, next).type;
+        if (type != GW_JSON_ABSENT)
+            way = next;
+    }
+    lua_pushnil(L);
+    lua_pushlstring(L, way.ptr, way.len);
+    lua_pushfstring(L, "%s is not an object", way.len ? lua_tostring(L, -1) : "the data");
+    lua_remove(L, -2);
+    return 2;
+}
+
+/* Edits the data into a text of its own; text that did not change leaves the event as it came. */
+static enum gw_err edit_data(lua_State *L, struct gw_event_ref *ref, struct gw_slice data,
+                             struct gw_slice value)
+{
+    struct gw_buf text;
+    gw_buf_init(&text);
+    enum gw_err err = gw_json_edit(data, gw_lua_slice(L, 2), value, &text);
+    if (err == GW_OK && !gw_slice_eq(gw_buf_linear(&text, gw_buf_len(&text)), data))
+        take_data(L, ref, &text);
+    gw_buf_clear(&text);
+    return err;
+}
+
+/* event:json_set(path, value) */
+static int event_json_set(lua_State *L)
+{
+    struct gw_event_ref *ref = check_event(L, true);
+    struct gw_slice path = gw_lua_slice(L, 2), value = {NULL, 0};
+    struct gw_buf joined, encoded;
+    lua_settop(L, 3);
+    gw_buf_init(&encoded);
+    if (!(ref->event.has & GW_EVENT_DATA))
+        return refuse(L, "no data");
+    if (!lua_isnil(L, 3)) {
+        if (!encode_value(L, &encoded))
+            return refuse(L, lua_tostring(L, -1));
+        value = gw_buf_linear(&encoded, gw_buf_len(&encoded));
+    }
+    struct gw_slice data = whole_data(&ref->event, &joined);
+    bool good = edit_data(L, ref, data, value) == GW_OK;
+    int results = 1;
+    if (good)
+        lua_pushboolean(L, true);
+    else
+        results = refuse_edit(L, data, path);
+    gw_buf_clear(&joined);
+    gw_buf_clear(&encoded);
+    return results;
+}
+
+static void push_function(struct gw_vm *vm, lua_CFunction function)
+{
+    lua_pushlightuserdata(vm->L, vm);
+    lua_pushcclosure(vm->L, function, 1);
 }
 
 void gw_api_event(struct gw_vm *vm)
@@ -259,12 +441,9 @@ void gw_api_event(struct gw_vm *vm)
     luaL_Reg meta[] = {{"__index", event_index}, {"__newindex", event_newindex}, {NULL, NULL}};
     luaL_newmetatable(L, event_type);
     lua_pushlightuserdata(L, vm);
-    lua_newtable(L);
-    for (size_t i = 0; i < sizeof members / sizeof members[0]; i++) {
-        lua_pushinteger(L, members[i].member);
-        lua_setfield(L, -2, members[i].name);
-    }
-    luaL_setfuncs(L, meta, 2);
+    push_function(vm, event_json_get);
+    push_function(vm, event_json_set);
+    luaL_setfuncs(L, meta, 3);
     lua_pushliteral(L, "private");
     lua_setfield(L, -2, "__metatable");
     lua_pop(L, 1);

@@ -40,6 +40,22 @@ static int open_context(struct gw_exchange *x, struct gw_vm *vm, struct gw_handl
     return ref;
 }
 
+/* Pushes the function to call on an empty stack. While events follow each other it is the hook
+ * itself, where there is only one. */
+static void push_entry(struct gw_exchange *x, lua_State *co, enum gw_entry entry)
+{
+    struct gw_vm *vm = vm_of(x);
+    bool again = x->script.in_events;
+    x->script.in_events = entry == GW_ENTRY_EVENT;
+    if (!again || !x->script.in_events || !x->script.event_hook) {
+        lua_rawgeti(co, LUA_REGISTRYINDEX, vm->entry[entry]);
+        return;
+    }
+    lua_rawgeti(co, LUA_REGISTRYINDEX, vm->event_hooks);
+    lua_rawgeti(co, 1, (int)x->script.event_hook);
+    lua_replace(co, 1);
+}
+
 /* The task that goes on, or a fresh one with `entry` and the context on it. NULL: it still waits.
  */
 static struct gw_task *prepare(struct gw_exchange *x, enum gw_entry entry, int *nargs)
@@ -56,7 +72,7 @@ static struct gw_task *prepare(struct gw_exchange *x, enum gw_entry entry, int *
         return task->state == GW_TASK_WAITING ? NULL : task;
     }
     task = gw_task_take(vm, x);
-    lua_rawgeti(task->co, LUA_REGISTRYINDEX, vm->entry[entry]);
+    push_entry(x, task->co, entry);
     lua_rawgeti(task->co, LUA_REGISTRYINDEX, x->script.ctx_ref);
     *nargs = 1;
     return task;
@@ -64,7 +80,8 @@ static struct gw_task *prepare(struct gw_exchange *x, enum gw_entry entry, int *
 
 enum run { RUN_DONE, RUN_WAITS, RUN_FAILED };
 
-/* Runs the task a stretch. RUN_DONE: its results are on task->co and the caller gives it back. */
+/* Runs the task a stretch. RUN_DONE: its results are on task->co and the caller gives it back.
+ * RUN_FAILED: the error is on the VM's stack, and the caller discards the task. */
 static enum run run(struct gw_exchange *x, struct gw_task *task, int nargs)
 {
     int status = gw_task_resume(task, nargs);
@@ -82,19 +99,23 @@ static enum run run(struct gw_exchange *x, struct gw_task *task, int nargs)
     x->script.task = NULL;
     /* Its own stack may be what is full. */
     lua_xmove(task->co, task->vm->L, 1);
-    gw_api_log_error(task->vm->L, task->co, x);
-    lua_pop(task->vm->L, 1);
-    if (task->event)
-        gw_event_ref_end(task->vm, task->event);
-    gw_task_discard(task);
     return RUN_FAILED;
 }
 
-static void take_rule(struct gw_exchange *x, lua_State *co, int flags, int timeout)
+static void log_failure(struct gw_exchange *x, struct gw_task *task)
 {
-    double seconds = lua_tonumber(co, timeout);
-    x->hook_flags = (unsigned)lua_tointeger(co, flags);
+    gw_api_log_error(task->vm->L, task->co, x);
+    lua_pop(task->vm->L, 1);
+    gw_task_discard(task);
+}
+
+/* Takes flags, timeout and event hook from three places of the stack. */
+static void take_rule(struct gw_exchange *x, lua_State *co, int first)
+{
+    double seconds = lua_tonumber(co, first + 1);
+    x->hook_flags = (unsigned)lua_tointeger(co, first);
     x->timeout_ms = seconds > 0 ? (uint64_t)(seconds * 1000) : 0;
+    x->script.event_hook = (unsigned)lua_tointeger(co, first + 2) & INT32_MAX;
 }
 
 typedef enum gw_hook_result finish_fn(struct gw_exchange *x, lua_State *co);
@@ -109,6 +130,7 @@ static enum gw_hook_result run_hook(struct gw_exchange *x, enum gw_entry entry, 
     case RUN_WAITS:
         return GW_HOOK_WAIT;
     case RUN_FAILED:
+        log_failure(x, task);
         return GW_HOOK_FAIL;
     case RUN_DONE:
         break;
@@ -127,7 +149,7 @@ static enum gw_hook_result finish_plain(struct gw_exchange *x, lua_State *co)
 
 static enum gw_hook_result finish_route(struct gw_exchange *x, lua_State *co)
 {
-    take_rule(x, co, 1, 2);
+    take_rule(x, co, 1);
     return GW_HOOK_NEXT;
 }
 
@@ -180,20 +202,30 @@ static void emit_list(lua_State *co, struct gw_buf *out)
     for (int i = 1; i <= (int)lua_objlen(co, 1); i++) {
         lua_rawgeti(co, 1, i);
         struct gw_event_ref *ref = gw_event_ref_at(co, -1);
-        if (ref && ref->event)
-            gw_event_write(ref->event, out);
+        if (ref)
+            gw_event_write(&ref->event, out);
         else if (lua_type(co, -1) == LUA_TSTRING)
             gw_buf_add(out, gw_lua_slice(co, -1));
         lua_pop(co, 1);
     }
 }
 
-static enum gw_event_verdict read_verdict(lua_State *co, struct gw_buf *out)
+/* The hooks let the event pass, as they left it. */
+static enum gw_event_verdict pass(struct gw_event_ref *ref, struct gw_buf *out)
 {
+    if (!ref->event.changed)
+        return GW_EVENT_PASS;
+    gw_event_write(&ref->event, out);
+    return GW_EVENT_CHANGED;
+}
+
+static enum gw_event_verdict read_verdict(struct gw_task *task, struct gw_buf *out)
+{
+    lua_State *co = task->co;
     switch (lua_type(co, 1)) {
     case LUA_TNONE:
     case LUA_TNIL:
-        return GW_EVENT_PASS;
+        return pass(task->event, out);
     case LUA_TTABLE:
         emit_list(co, out);
         return lua_toboolean(co, 2) ? GW_EVENT_END : GW_EVENT_DROP;
@@ -202,7 +234,33 @@ static enum gw_event_verdict read_verdict(lua_State *co, struct gw_buf *out)
     }
 }
 
-static enum gw_event_verdict hook_event(struct gw_exchange *x, struct gw_event *event,
+/* Lets the program say who raised the error on the VM's stack, and whether the exchange goes on
+ * without it. */
+static enum gw_event_verdict event_failed(struct gw_exchange *x, struct gw_task *task,
+                                          struct gw_buf *out)
+{
+    struct gw_vm *vm = task->vm;
+    lua_State *L = vm->L;
+    enum gw_event_verdict verdict = GW_EVENT_FAIL;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, vm->entry[GW_ENTRY_EVENT_FAILED]);
+    lua_insert(L, 1);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, x->script.ctx_ref);
+    lua_insert(L, 2);
+    luaL_traceback(L, task->co, NULL, 0);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, task->event_ref);
+    if (lua_pcall(L, 4, 1, 0) == 0 && lua_isnil(L, 1))
+        verdict = pass(task->event, out);
+    gw_event_ref_end(task);
+    if (verdict == GW_EVENT_FAIL) {
+        log_failure(x, task);
+        return verdict;
+    }
+    lua_pop(L, 1);
+    gw_task_discard(task);
+    return verdict;
+}
+
+static enum gw_event_verdict hook_event(struct gw_exchange *x, struct gw_slice raw,
                                         struct gw_buf *out)
 {
     int nargs;
@@ -210,19 +268,19 @@ static enum gw_event_verdict hook_event(struct gw_exchange *x, struct gw_event *
     if (!task)
         return GW_EVENT_PENDING;
     if (nargs) {
-        gw_event_ref_push(task->vm, task->co, &task->event, &task->event_ref)->event = event;
+        gw_event_ref_begin(task, raw);
         nargs = 2;
     }
     switch (run(x, task, nargs)) {
     case RUN_WAITS:
         return GW_EVENT_PENDING;
     case RUN_FAILED:
-        return GW_EVENT_FAIL;
+        return event_failed(x, task, out);
     case RUN_DONE:
         break;
     }
-    enum gw_event_verdict verdict = read_verdict(task->co, out);
-    gw_event_ref_end(task->vm, task->event);
+    enum gw_event_verdict verdict = read_verdict(task, out);
+    gw_event_ref_end(task);
     gw_task_give(task);
     return verdict;
 }
@@ -234,7 +292,7 @@ static void hook_cancel(struct gw_exchange *x)
     if (!task)
         return;
     if (task->event)
-        gw_event_ref_end(task->vm, task->event);
+        gw_event_ref_end(task);
     gw_task_discard(task);
 }
 
@@ -252,6 +310,7 @@ static void hook_close(struct gw_exchange *x, const char *reason)
         gw_log(GW_LOG_WARN, "x=%s: an on_close hook waits; it is not waited for", x->id);
         break;
     case RUN_FAILED:
+        log_failure(x, task);
         break;
     }
 }
@@ -264,6 +323,7 @@ static void drop_context(struct gw_exchange *x)
     luaL_unref(vm_of(x)->L, LUA_REGISTRYINDEX, x->script.ctx_ref);
     x->script.handle = NULL;
     x->script.ctx_ref = LUA_NOREF;
+    x->script.in_events = false;
 }
 
 static void hook_release(struct gw_exchange *x)
@@ -316,7 +376,8 @@ static void hook_settle(struct gw_exchange *x)
     lua_settop(L, 0);
 }
 
-/* Calls adopt in the new VM: handle, ctx, flags, timeout are on its stack afterwards. */
+/* Calls adopt in the new VM: handle, ctx, flags, timeout, event hook are on its stack afterwards.
+ */
 static bool adopt_context(struct gw_exchange *x, struct gw_generation *to, struct gw_slice saved,
                           struct gw_handle **handle)
 {
@@ -327,7 +388,7 @@ static bool adopt_context(struct gw_exchange *x, struct gw_generation *to, struc
     lua_pushstring(L, x->rule);
     lua_pushstring(L, x->instance ? x->instance->service : NULL);
     lua_pushstring(L, x->instance ? x->instance->id : NULL);
-    if (lua_pcall(L, 5, 3, 0) == 0 && lua_istable(L, 2))
+    if (lua_pcall(L, 5, 4, 0) == 0 && lua_istable(L, 2))
         return true;
     (*handle)->x = NULL;
     log_pinned(x, to, lua_tostring(L, lua_gettop(L) > 2 ? 3 : 2));
@@ -350,7 +411,7 @@ static bool hook_adopt(struct gw_exchange *x, struct gw_generation *to)
     if (!good)
         return false;
     drop_context(x);
-    take_rule(x, L, 3, 4);
+    take_rule(x, L, 3);
     lua_settop(L, 2);
     x->script.ctx_ref = luaL_ref(L, LUA_REGISTRYINDEX);
     x->script.handle = handle;

@@ -24,7 +24,7 @@ struct gw_task {
     int ref;                    /* of co, in the registry */
     struct gw_exchange *x;      /* whose hook it runs */
     struct gw_timer timer;      /* gateway.sleep */
-    struct gw_event_ref *event; /* the event object its hooks see; made on first use */
+    struct gw_event_ref *event; /* the event that its hooks see; made on first use */
     int event_ref;
 };
 

@@ -12,9 +12,11 @@
 #include "script/task.h"
 
 static const char *const entry_names[GW_ENTRY_LIMIT] = {
-    [GW_ENTRY_OPEN] = "open",       [GW_ENTRY_ROUTE] = "route",       [GW_ENTRY_ACCESS] = "access",
-    [GW_ENTRY_BALANCE] = "balance", [GW_ENTRY_RESPONSE] = "response", [GW_ENTRY_EVENT] = "event",
-    [GW_ENTRY_CLOSE] = "close",     [GW_ENTRY_SAVE] = "save",         [GW_ENTRY_ADOPT] = "adopt",
+    [GW_ENTRY_OPEN] = "open",         [GW_ENTRY_ROUTE] = "route",
+    [GW_ENTRY_ACCESS] = "access",     [GW_ENTRY_BALANCE] = "balance",
+    [GW_ENTRY_RESPONSE] = "response", [GW_ENTRY_EVENT] = "event",
+    [GW_ENTRY_CLOSE] = "close",       [GW_ENTRY_SAVE] = "save",
+    [GW_ENTRY_ADOPT] = "adopt",       [GW_ENTRY_EVENT_FAILED] = "event_failed",
 };
 
 static bool require(lua_State *L, const char *module)
@@ -38,6 +40,11 @@ static bool load_json(struct gw_vm *vm)
     vm->json_decode = luaL_ref(L, LUA_REGISTRYINDEX);
     lua_getfield(L, -1, "encode");
     vm->json_encode = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_getfield(L, -1, "array");
+    lua_call(L, 0, 1);
+    lua_getmetatable(L, -1);
+    vm->json_array = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_pop(L, 1);
     lua_pop(L, 1);
     return true;
 }
@@ -119,6 +126,8 @@ static void keep_program(struct gw_vm *vm, int program)
         lua_getfield(L, program, entry_names[i]);
         vm->entry[i] = luaL_ref(L, LUA_REGISTRYINDEX);
     }
+    lua_getfield(L, program, "event_hooks");
+    vm->event_hooks = luaL_ref(L, LUA_REGISTRYINDEX);
     lua_pushvalue(L, program);
     vm->program = luaL_ref(L, LUA_REGISTRYINDEX);
 }

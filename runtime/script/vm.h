@@ -32,6 +32,7 @@ enum gw_entry {
     GW_ENTRY_BALANCE,
     GW_ENTRY_RESPONSE,
     GW_ENTRY_EVENT,
+    GW_ENTRY_EVENT_FAILED,
     GW_ENTRY_CLOSE,
     GW_ENTRY_SAVE,
     GW_ENTRY_ADOPT,
@@ -41,10 +42,12 @@ enum gw_entry {
 struct gw_vm {
     lua_State *L;
     const struct gw_script_env *env;
-    int entry[GW_ENTRY_LIMIT]; /* references in the registry */
-    int program;               /* the same for the whole table */
-    int source;                /* where its files came from */
-    int json_decode, json_encode;
+    int entry[GW_ENTRY_LIMIT];    /* references in the registry */
+    int program;                  /* the same for the whole table */
+    int event_hooks;              /* the same for its list of lone event hooks */
+    int source;                   /* where its files came from */
+    int json_decode, json_encode; /* of gateway.json, and the metatable of its arrays */
+    int json_array;
     struct gw_list idle_tasks;
     unsigned idle_count;
     unsigned tasks; /* live ones, idle or not */

@@ -4,26 +4,37 @@
 #include "sse/event.h"
 #include "sse/line.h"
 
-/* Splits a line that is not blank into kind and value. */
+/* The kind of a field by its name. */
+static enum gw_event_set kind_of(const char *name, size_t len)
+{
+    switch (len) {
+    case 0:
+        return GW_EVENT_COMMENT;
+    case 2:
+        return memcmp(name, "id", 2) == 0 ? GW_EVENT_ID : GW_EVENT_OTHER;
+    case 4:
+        return memcmp(name, "data", 4) == 0 ? GW_EVENT_DATA : GW_EVENT_OTHER;
+    case 5:
+        if (memcmp(name, "event", 5) == 0)
+            return GW_EVENT_TYPE;
+        return memcmp(name, "retry", 5) == 0 ? GW_EVENT_RETRY : GW_EVENT_OTHER;
+    default:
+        return GW_EVENT_OTHER;
+    }
+}
+
+/* Splits a line that is not blank into kind and value. Names that mean something are short, so most
+ * of a line is never searched for its colon. */
 static enum gw_event_set read_line(struct gw_slice line, struct gw_slice *value)
 {
-    const char *colon = memchr(line.ptr, ':', line.len);
-    size_t name = colon ? (size_t)(colon - line.ptr) : line.len;
-    size_t skip = name + (colon != NULL);
+    size_t name = 0, most = line.len < 6 ? line.len : 6;
+    while (name < most && line.ptr[name] != ':')
+        name++;
+    size_t skip = name + (name < line.len);
     if (skip < line.len && line.ptr[skip] == ' ')
         skip++;
     *value = gw_slice_of(line.ptr + skip, line.len - skip);
-    if (name == 0)
-        return GW_EVENT_COMMENT;
-    if (name == 4 && memcmp(line.ptr, "data", 4) == 0)
-        return GW_EVENT_DATA;
-    if (name == 5 && memcmp(line.ptr, "event", 5) == 0)
-        return GW_EVENT_TYPE;
-    if (name == 2 && memcmp(line.ptr, "id", 2) == 0)
-        return GW_EVENT_ID;
-    if (name == 5 && memcmp(line.ptr, "retry", 5) == 0)
-        return GW_EVENT_RETRY;
-    return GW_EVENT_OTHER;
+    return kind_of(line.ptr, name);
 }
 
 /* False for what is not all digits. */
@@ -219,9 +230,9 @@ enum gw_err gw_event_set_data(struct gw_event *event, struct gw_slice value)
     change(event, GW_EVENT_DATA, value.ptr != NULL);
     event->data = value;
     event->data_lines = 0;
-    struct lines lines = lines_of(event, GW_EVENT_DATA);
-    while (next_of(&lines, &value))
-        event->data_lines++;
+    struct gw_slice line;
+    for (bool more = value.ptr != NULL; more; event->data_lines++)
+        more = gw_sse_line_cut(&value, &line);
     return GW_OK;
 }
 
@@ -238,10 +249,9 @@ void gw_event_set_retry(struct gw_event *event, bool present, uint64_t retry_ms)
     event->retry_ms = present ? retry_ms : 0;
 }
 
-static void put_line(struct gw_buf *out, struct gw_slice name, struct gw_slice value)
+static void put_line(struct gw_buf *out, struct gw_slice prefix, struct gw_slice value)
 {
-    gw_buf_add(out, name);
-    gw_buf_append(out, ": ", 2);
+    gw_buf_add(out, prefix);
     gw_buf_add(out, value);
     gw_buf_append(out, "\n", 1);
 }
@@ -259,13 +269,13 @@ static void put_kept(const struct gw_event *event, unsigned kept, struct gw_buf 
     }
 }
 
-static void put_lines(const struct gw_event *event, unsigned kind, struct gw_slice name,
+static void put_lines(const struct gw_event *event, unsigned kind, struct gw_slice prefix,
                       struct gw_buf *out)
 {
     struct lines lines = lines_of(event, kind);
     struct gw_slice value;
     while (next_of(&lines, &value))
-        put_line(out, name, value);
+        put_line(out, prefix, value);
 }
 
 void gw_event_write(const struct gw_event *event, struct gw_buf *out)
@@ -277,25 +287,33 @@ void gw_event_write(const struct gw_event *event, struct gw_buf *out)
     if (!event->has)
         return;
     if (event->changed & GW_EVENT_COMMENT)
-        put_lines(event, GW_EVENT_COMMENT, GW_SLICE(""), out);
+        put_lines(event, GW_EVENT_COMMENT, GW_SLICE(": "), out);
     else if (event->has & GW_EVENT_COMMENT)
         put_kept(event, GW_EVENT_COMMENT, out);
     if (event->has & GW_EVENT_TYPE)
-        put_line(out, GW_SLICE("event"), event->type);
+        put_line(out, GW_SLICE("event: "), event->type);
     if (event->has & GW_EVENT_ID)
-        put_line(out, GW_SLICE("id"), event->id);
+        put_line(out, GW_SLICE("id: "), event->id);
     if (event->has & GW_EVENT_RETRY)
         gw_buf_printf(out, "retry: %llu\n", (unsigned long long)event->retry_ms);
-    put_lines(event, GW_EVENT_DATA, GW_SLICE("data"), out);
+    if (event->data_lines == 1 && event->has & GW_EVENT_DATA)
+        put_line(out, GW_SLICE("data: "), event->data);
+    else
+        put_lines(event, GW_EVENT_DATA, GW_SLICE("data: "), out);
     if (event->has & GW_EVENT_OTHER)
         put_kept(event, GW_EVENT_OTHER, out);
     gw_buf_append(out, "\n", 1);
 }
 
-bool gw_event_has_fields(struct gw_event *event)
+bool gw_event_has_fields(struct gw_slice raw)
 {
-    gw_event_parse(event);
-    return event->has & ~(unsigned)GW_EVENT_COMMENT;
+    struct gw_slice line;
+    while (raw.len) {
+        gw_sse_line_cut(&raw, &line);
+        if (line.len && line.ptr[0] != ':')
+            return true;
+    }
+    return false;
 }
 
 bool gw_event_is_blank(const struct gw_event *event)

@@ -63,8 +63,8 @@ void gw_event_set_retry(struct gw_event *event, bool present, uint64_t retry_ms)
  * and the other lines in their order, lines ending in LF, and the blank line; nothing for a changed
  * event that has nothing left. */
 void gw_event_write(const struct gw_event *event, struct gw_buf *out);
-/* True when there is more in it than comments and blank lines. */
-bool gw_event_has_fields(struct gw_event *event);
+/* True when there is more in a block than comments and blank lines. */
+bool gw_event_has_fields(struct gw_slice raw);
 /* True for a block that is a blank line and nothing else; looks at raw only. */
 bool gw_event_is_blank(const struct gw_event *event);
 

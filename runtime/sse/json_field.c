@@ -3,6 +3,7 @@
  * that was found lies in a text that is whole. */
 #include "sse/json_field.h"
 #include <stdint.h>
+#include "sse/json_text.h"
 
 struct cursor {
     const char *p, *end;
@@ -13,18 +14,20 @@ struct cursor {
 struct container {
     /* in */
     struct gw_slice part; /* key or index to look for; ptr NULL = none */
-    struct gw_buf *keep;  /* NULL, or takes all members that don't match */
+    struct gw_buf *keep;  /* NULL, or takes all members that don't match, each with what parts it
+                             from the one before */
     /* out */
     struct gw_slice found; /* last matching value; ptr NULL = none */
     struct gw_slice below; /* of walk_path: what is left of the path; ptr NULL = nothing */
     bool object;
     size_t count;
-    const char *open, *last, *close; /* '{' or '['; behind the last value; '}' or ']' */
+    const char *open, *close; /* '{' or '['; '}' or ']' */
+    const char *first, *last; /* where the first member begins; behind the last value */
 };
 
 struct member {
     struct gw_slice key, value;
-    const char *from, *to; /* between the commas or brackets at its sides */
+    const char *start;
 };
 
 static bool walk(struct cursor *c, struct container *k);
@@ -79,14 +82,16 @@ static bool skip_string(struct cursor *c)
 {
     if (!skip_byte(c, '"'))
         return false;
-    while (c->p < c->end) {
-        unsigned char byte = (unsigned char)*c->p++;
+    for (;;) {
+        c->p = gw_json_plain_end(c->p, c->end);
+        if (c->p == c->end)
+            return false;
+        char byte = *c->p++;
         if (byte == '"')
             return true;
-        if (byte < ' ' || (byte == '\\' && !skip_escape(c)))
+        if (byte != '\\' || !skip_escape(c))
             return false;
     }
-    return false;
 }
 
 static bool skip_digits(struct cursor *c)
@@ -236,6 +241,7 @@ static bool read_key(struct cursor *c, struct gw_slice *key)
 static bool read_member(struct cursor *c, bool object, struct member *m)
 {
     skip_blanks(c);
+    m->start = c->p;
     if (object && !read_key(c, &m->key))
         return false;
     skip_blanks(c);
@@ -244,7 +250,6 @@ static bool read_member(struct cursor *c, bool object, struct member *m)
         return false;
     m->value.len = (size_t)(c->p - m->value.ptr);
     skip_blanks(c);
-    m->to = c->p;
     return true;
 }
 
@@ -252,15 +257,16 @@ static bool read_member(struct cursor *c, bool object, struct member *m)
 static void add_member(struct container *k, const struct member *m, size_t *kept)
 {
     bool match = k->part.ptr && (k->object ? key_is(m->key, k->part) : index_is(k->count, k->part));
+    const char *before = k->last, *end = m->value.ptr + m->value.len;
     if (match)
         k->found = m->value;
-    k->last = m->value.ptr + m->value.len;
-    k->count++;
+    if (k->count++ == 0)
+        k->first = m->start;
+    k->last = end;
     if (!k->keep || match)
         return;
-    if ((*kept)++)
-        gw_buf_append(k->keep, ",", 1);
-    gw_buf_append(k->keep, m->from, (size_t)(m->to - m->from));
+    const char *from = (*kept)++ ? before : m->start;
+    gw_buf_append(k->keep, from, (size_t)(end - from));
 }
 
 /* Goes through the array or object at the cursor, to behind it. False: it is not one, or too deep.
@@ -275,16 +281,14 @@ static bool walk(struct cursor *c, struct container *k)
     k->object = *k->open == '{';
     char close = k->object ? '}' : ']';
     size_t kept = 0;
-    struct member m = {.from = c->p};
+    struct member m = {0};
     skip_blanks(c);
-    bool empty = c->p < c->end && *c->p == close;
-    while (!empty) {
+    bool more = c->p == c->end || *c->p != close;
+    while (more) {
         if (!read_member(c, k->object, &m))
             return false;
         add_member(k, &m, &kept);
-        if (!skip_byte(c, ','))
-            break;
-        m.from = c->p;
+        more = skip_byte(c, ',');
     }
     k->close = c->p;
     c->depth--;
@@ -442,9 +446,10 @@ static void put_removed(struct gw_slice text, const struct container *k, struct 
 {
     struct cursor again = {k->open, k->close + 1, 0};
     struct container rest = {.part = k->part, .keep = out};
-    put_before(text, k->open + 1, out);
+    put_before(text, k->first, out);
+    size_t before = gw_buf_len(out);
     GW_CHECK(walk(&again, &rest));
-    put_behind(text, k->close, out);
+    put_behind(text, gw_buf_len(out) > before ? k->last : k->close, out);
 }
 
 enum gw_err gw_json_edit(struct gw_slice text, struct gw_slice path, struct gw_slice value,
@@ -492,6 +497,10 @@ static char short_escape(char byte)
     case '"':
     case '\\':
         return byte;
+    case '\b':
+        return 'b';
+    case '\f':
+        return 'f';
     case '\n':
         return 'n';
     case '\r':
@@ -503,21 +512,47 @@ static char short_escape(char byte)
     }
 }
 
+static size_t put_escape(char byte, char *out)
+{
+    static const char hex[] = "0123456789abcdef";
+    char letter = short_escape(byte);
+    out[0] = '\\';
+    if (letter) {
+        out[1] = letter;
+        return 2;
+    }
+    memcpy(out + 1, "u00", 3);
+    out[4] = hex[(unsigned char)byte >> 4];
+    out[5] = hex[byte & 15];
+    return 6;
+}
+
+size_t gw_json_escape(struct gw_slice text, char *out)
+{
+    const char *p = text.ptr, *end = p + text.len;
+    char *start = out;
+    while (p < end) {
+        const char *stop = gw_json_plain_end(p, end);
+        const char *del = memchr(p, 0x7f, (size_t)(stop - p));
+        if (del)
+            stop = del;
+        memcpy(out, p, (size_t)(stop - p));
+        out += stop - p;
+        if (stop < end)
+            out += put_escape(*stop++, out);
+        p = stop;
+    }
+    return (size_t)(out - start);
+}
+
 void gw_json_quote(struct gw_slice text, struct gw_buf *out)
 {
-    size_t plain = 0;
     gw_buf_append(out, "\"", 1);
-    for (size_t i = 0; i < text.len; i++) {
-        char letter = short_escape(text.ptr[i]);
-        if (!letter && (unsigned char)text.ptr[i] >= ' ')
-            continue;
-        gw_buf_append(out, text.ptr + plain, i - plain);
-        plain = i + 1;
-        if (letter)
-            gw_buf_printf(out, "\\%c", letter);
-        else
-            gw_buf_printf(out, "\\u%04x", (unsigned)(unsigned char)text.ptr[i]);
+    while (text.len) {
+        size_t n = text.len < GW_JSON_PIECE ? text.len : GW_JSON_PIECE, room;
+        char *to = gw_buf_reserve(out, n * GW_JSON_ESCAPE_MAX, &room);
+        gw_buf_commit(out, gw_json_escape(gw_slice_of(text.ptr, n), to));
+        text = gw_slice_of(text.ptr + n, text.len - n);
     }
-    gw_buf_append(out, text.ptr + plain, text.len - plain);
     gw_buf_append(out, "\"", 1);
 }

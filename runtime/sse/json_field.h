@@ -17,6 +17,11 @@
 /* How deep arrays and objects may lie in each other. */
 enum { GW_JSON_DEPTH = 128 };
 
+enum {
+    GW_JSON_ESCAPE_MAX = 6, /* bytes that one byte of a string may become */
+    GW_JSON_PIECE = 256     /* escape long texts so many bytes at a time */
+};
+
 enum gw_json_type {
     GW_JSON_INVALID, /* the text is no JSON, or too deep */
     GW_JSON_ABSENT,  /* nothing there */
@@ -51,7 +56,10 @@ enum gw_err gw_json_edit(struct gw_slice text, struct gw_slice path, struct gw_s
 /* Decodes a found string (quotes included) to UTF-8 in out, which has room for value.len bytes;
  * returns the length. Half of a surrogate pair becomes U+FFFD. */
 size_t gw_json_unquote(struct gw_slice value, char *out);
-/* Appends text as a JSON string; text is UTF-8 and is not checked. */
+/* Writes text as the inside of a JSON string to out, which has room for GW_JSON_ESCAPE_MAX times
+ * text.len; returns the length. text is UTF-8 and is not checked; DEL is escaped, as cjson does. */
+size_t gw_json_escape(struct gw_slice text, char *out);
+/* Appends text as a JSON string. */
 void gw_json_quote(struct gw_slice text, struct gw_buf *out);
 
 #endif

@@ -26,6 +26,30 @@ return {
 }
 ]]
 
+-- The only event hook of its route. `on_close` tells whether the state was its own all the time.
+local LONE = [[
+local gateway = require "gateway"
+
+local function overflow() return 1 + overflow() end
+
+return {
+  name = "lone",
+  on_event = function(ctx, _, event)
+    ctx.state.seen = (ctx.state.seen or 0) + 1
+    event.id = ctx.state.seen
+    if event.type == "wait" then gateway.sleep(0.01) end
+    if event.data == "raise" then error("oops") end
+    if event.data == "table" then error({ message = "told" }) end
+    if event.data == "nonsense" then return 403 end
+    if event.data == "overflow" then overflow() end
+    if event.data == "list" then return { event, { data = "more" } } end
+    if event.data == "drop" then return false end
+    if event.data == "end" then return ctx:close() end
+  end,
+  on_close = function(ctx) ctx:log("info", "seen " .. ctx.state.seen) end,
+}
+]]
+
 local ANSWER = "HTTP/1.1 200 OK\r\nX-Backend: yes\r\nContent-Length: 4\r\n\r\nbody"
 
 describe("an error in a plugin", function()
@@ -41,8 +65,15 @@ describe("an error in a plugin", function()
           id = "skip", path = "/skip", serviceName = "api",
           plugins = { "outer", { actor = { note = "skipped" }, onError = "skip" }, "after" },
         },
+        { id = "alone", path = "/alone", serviceName = "api", plugins = { "lone" } },
+        {
+          id = "alone_skip", path = "/alone_skip", serviceName = "api",
+          plugins = { { lone = {}, onError = "skip" } },
+        },
       },
-      files = { ["conf/routes/lua.lua"] = ROUTES, ["plugins/after.lua"] = AFTER },
+      files = {
+        ["conf/routes/lua.lua"] = ROUTES, ["plugins/after.lua"] = AFTER, ["plugins/lone.lua"] = LONE,
+      },
       config = {
         pluginPath = gateway.plugin_path(),
         plugins = { "outer", "director" },
@@ -269,6 +300,47 @@ describe("an error in a plugin", function()
       assert_logged(id,
         { plugin = "^route lua$", hook = "^on_event$", message = "routes/lua%.lua:7: in the event$" })
     end)
+  end)
+
+  describe("of the only event hook of a route", function()
+    local function open(path)
+      local id = new_id()
+      return streams.open(gw, server, { path = path, headers = { ["X-Request-Id"] = id } }), id
+    end
+
+    for order, message in pairs {
+      raise = "/lone%.lua:%d+: oops$", table = "^told$", overflow = "stack overflow",
+      nonsense = "^returned 403; expected nothing, an event",
+    } do
+      for _, kind in ipairs { "now", "wait" } do
+        it(("is told like others, at any event: %s, %s"):format(order, kind), function()
+          local stream, id = open "/alone"
+          stream:send "data: 1\n\ndata: drop\n\n"
+          stream:expect "id: 1\ndata: 1\n\n"
+          stream:send("id: 9\nevent: " .. kind .. "\ndata: " .. order .. "\n\n")
+          assert.not_equal("clean", select(2, stream:rest()))
+          assert_logged(id, {
+            plugin = "^lone$", hook = "^on_event$", event = "^3$", rule = "^alone$", step = "^relay$",
+            message = message, traceback = "^stack traceback:\\n\\t",
+          })
+          assert.equal(before + 1, errors_counted())
+        end)
+
+        it(("is skipped at any event: %s, %s"):format(order, kind), function()
+          local stream, id = open "/alone_skip"
+          stream:send "data: 1\n\n"
+          stream:expect "id: 1\ndata: 1\n\n"
+          local text = ("event: %s\ndata: %s\n\n"):format(kind, order)
+          stream:send(text .. "data: list\n\ndata: end\n\n")
+          local left = ("event: %s\nid: %%d\ndata: %s\n\n"):format(kind, order)
+          stream:expect(left:format(2) .. "id: 3\ndata: list\n\ndata: more\n\n")
+          assert.same({ "", "clean" }, { stream:rest() })
+          assert_logged(id, { plugin = "^lone$", hook = "^on_event$", event = "^2$", rule = "^alone_skip$" })
+          gw:wait_log("x=" .. id .. " seen 4")
+          assert.equal(before + 1, errors_counted())
+        end)
+      end
+    end
   end)
 
   describe("that is to be skipped", function()

@@ -280,7 +280,7 @@ describe("route", function()
     assert.same({ 0, 5 }, { built.route(ctx) })
     assert.equal("/none", handle.rule)
     assert.equal("/none", ctx.route.path)
-    assert.same({ 15, 0 }, { built.route((open(built, { path = "/all" }))) })
+    assert.same({ 15, 0, 1 }, { built.route((open(built, { path = "/all" }))) })
     assert.same({ 2, 0 }, { built.route((open(built, { path = "/cookie" }))) })
   end)
 

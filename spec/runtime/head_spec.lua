@@ -27,7 +27,8 @@ describe("a head", function()
   it("is packed into bytes and unpacked with all its text", function()
     local long = {}
     for i, size in ipairs { 253, 254, 255, 256, 70000 } do long[i] = ("x"):rep(size) end
-    for name, value in pairs { method = "abc", scheme = "https", authority = "h:1", path = "/a?b", upgrade_to = "u" } do
+    local texts = { method = "abc", scheme = "https", authority = "h:1", path = "/a?b", upgrade_to = "u" }
+    for name, value in pairs(texts) do
       head[name] = C.gw_arena_copy(arena, rt.slice(value))
     end
     head.status, head.minor, head.length, head.expect_continue = 201, 0, 7, true

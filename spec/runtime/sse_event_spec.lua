@@ -121,7 +121,7 @@ describe("sse event: fields", function()
     }
     for raw, kind in pairs(kinds) do
       local event, bytes = new_event(raw)
-      assert.equal(kind[1], C.gw_event_has_fields(event))
+      assert.equal(kind[1], C.gw_event_has_fields(event.raw))
       assert.equal(kind[2], C.gw_event_is_blank(event))
       assert.is_not_nil(bytes)
     end
