@@ -186,8 +186,8 @@ static int bind_door(const char *host, unsigned port, const char *what, int old_
         return -1;
     }
     struct gw_addr old = *old_addr;
-    bool same_host = old_fd >= 0 && gw_addr_parse(&old, host, old_addr->port) &&
-                     gw_addr_eq(&old, old_addr);
+    bool same_host =
+        old_fd >= 0 && gw_addr_parse(&old, host, old_addr->port) && gw_addr_eq(&old, old_addr);
     if (same_host && (port == 0 || port == old_addr->port)) {
         *addr = *old_addr;
         return dup(old_fd);
