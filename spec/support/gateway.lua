@@ -149,6 +149,11 @@ end
 
 local running = {} ---@type table<spec.Gateway, boolean>
 
+-- A program that it runs under makes it slow.
+function Gateway:patience()
+  return self.options.under and 4 * PATIENCE or PATIENCE
+end
+
 --- Starts gatewayd and waits until it serves. Raises with its log when it does not.
 ---@param options spec.GatewayOptions
 ---@return spec.Gateway
@@ -156,7 +161,7 @@ function gateway.start(options)
   local self = gateway.prepare(options)
   self:launch()
   running[self] = true
-  self:wait_log("msg=ready")
+  self:wait_log("msg=ready", self:patience())
   local listeners = self:find_log("msg=listening")
   self.port = tonumber(listeners[1] and listeners[1]:match("addr=%S-:(%d+)"))
   self.admin_port = tonumber(listeners[2] and listeners[2]:match("addr=%S-:(%d+)"))
@@ -278,7 +283,7 @@ local FAULTS = { "AddressSanitizer", "LeakSanitizer", "runtime error:", "broken 
 function Gateway:stop(options)
   collectgarbage() -- closes the connections that tests have left lying; what is open is drained
   self.process:signal("TERM")
-  local status = self.process:wait(PATIENCE)
+  local status = self.process:wait(self:patience())
   if not status then self.process:kill() end
   local log = self:log_text()
   forget(self)
