@@ -6,6 +6,8 @@
 #include <signal.h>
 #include <sys/resource.h>
 
+enum { STACK_MAX = 128 << 20 }; /* only address space, until it is needed */
+
 /* At the loop's own priority: with a lower one it would be kept from its core while it holds a lock
  * of the process (for its memory map, above all) that the loop waits for. */
 static void *run(void *data)
@@ -30,12 +32,14 @@ static void on_ended(struct ev_loop *ev, struct ev_async *async, int revents)
     end(GW_CONTAINER(async, struct gw_aside_job, ended));
 }
 
-/* As much stack as the process has: what runs on it is Lua, as in the loop. */
+/* As much stack as the loop's thread has: Lua runs on both, which may need a lot. */
 static void set_stack(pthread_attr_t *attr)
 {
     struct rlimit stack;
-    if (getrlimit(RLIMIT_STACK, &stack) == 0 && stack.rlim_cur != RLIM_INFINITY)
+    if (getrlimit(RLIMIT_STACK, &stack) == 0 && stack.rlim_cur < STACK_MAX)
         pthread_attr_setstacksize(attr, stack.rlim_cur);
+    else
+        pthread_attr_setstacksize(attr, STACK_MAX);
 }
 
 /* Signals are for the loop's thread. */
