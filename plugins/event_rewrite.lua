@@ -38,22 +38,29 @@ local function json_changes(conf)
   return changes
 end
 
+-- Changes to the parts of an event, removals first.
+local function part_changes(conf)
+  local changes = {}
+  for _, part in ipairs(conf.remove) do changes[#changes + 1] = { part = part } end
+  for part, value in pairs(conf.set) do changes[#changes + 1] = { part = part, value = value } end
+  return changes
+end
+
 function plugin.new(conf)
   local only = conf.only[1] and {}
   for _, name in ipairs(conf.only) do only[name] = true end
-  return { only = only, rename = conf.rename, set = conf.set, remove = conf.remove,
-    changes = json_changes(conf.json) }
+  return { only = only, rename = next(conf.rename) and conf.rename, parts = part_changes(conf),
+    fields = json_changes(conf.json) }
 end
 
 ---@param event gateway.Event
 function plugin.on_event(_, conf, event)
-  local name = event.type
-  if conf.only and not conf.only[name] then return end
-  for i = 1, #conf.remove do event[conf.remove[i]] = nil end
-  for part, value in pairs(conf.set) do event[part] = value end
-  if conf.rename[name] then event.type = conf.rename[name] end
-  local changes = conf.changes
-  for i = 1, #changes do event:json_set(changes[i].path, changes[i].value) end
+  local only, rename, parts, fields = conf.only, conf.rename, conf.parts, conf.fields
+  local name = (only or rename) and event.type
+  if only and not only[name] then return end
+  for i = 1, #parts do event[parts[i].part] = parts[i].value end
+  if rename and rename[name] then event.type = rename[name] end
+  for i = 1, #fields do event:json_set(fields[i].path, fields[i].value) end
 end
 
 return plugin

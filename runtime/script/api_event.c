@@ -44,11 +44,10 @@ struct gw_event_ref *gw_event_ref_at(lua_State *L, int index)
     return same && ref->live ? ref : NULL;
 }
 
-/* The event at index 1, with its fields. Where it is a metamethod that asks it can't be anything
- * else: nobody gets at the metatable. */
-static struct gw_event_ref *check_event(lua_State *L, bool is_method)
+/* The event at index 1, with its fields. Metamethods get nothing else: nobody has the metatable. */
+static struct gw_event_ref *check_event(lua_State *L)
 {
-    struct gw_event_ref *ref = is_method ? luaL_checkudata(L, 1, event_type) : lua_touserdata(L, 1);
+    struct gw_event_ref *ref = lua_touserdata(L, 1);
     if (!ref->live)
         luaL_error(L, "this event is over: copy what you need of it while the hook runs");
     gw_event_parse(&ref->event);
@@ -202,7 +201,7 @@ static int push_type(lua_State *L, const struct gw_event *event)
 
 static int event_index(lua_State *L)
 {
-    struct gw_event_ref *ref = check_event(L, false);
+    struct gw_event_ref *ref = check_event(L);
     struct gw_event *event = &ref->event;
     switch (member_of(L)) {
     case E_TYPE:
@@ -279,12 +278,17 @@ static bool encode_value(lua_State *L, struct gw_buf *out)
     return true;
 }
 
-/* The data is what is in text, which is taken over. */
-static void take_data(lua_State *L, struct gw_event_ref *ref, struct gw_buf *text)
+/* The data is what is in text, which is taken over. one_line: there is no line break in it. */
+static void take_data(lua_State *L, struct gw_event_ref *ref, struct gw_buf *text, bool one_line)
 {
-    (void)gw_event_set_data(&ref->event, gw_buf_linear(text, gw_buf_len(text)));
+    struct gw_slice data = gw_buf_linear(text, gw_buf_len(text));
+    if (one_line)
+        gw_event_set_data_line(&ref->event, data);
+    else
+        (void)gw_event_set_data(&ref->event, data);
     gw_buf_clear(&ref->text);
-    gw_buf_move(&ref->text, text);
+    ref->text = *text;
+    gw_buf_init(text);
     forget_json(L, ref);
 }
 
@@ -293,7 +297,7 @@ static int set_json(lua_State *L, struct gw_event_ref *ref)
     struct gw_buf text;
     if (!encode_value(L, &text))
         return luaL_error(L, "event.json: %s", lua_tostring(L, -1));
-    take_data(L, ref, &text);
+    take_data(L, ref, &text, true);
     return 0;
 }
 
@@ -323,7 +327,7 @@ static int set_text(lua_State *L, struct gw_event *event, enum member m)
 
 static int event_newindex(lua_State *L)
 {
-    struct gw_event_ref *ref = check_event(L, false);
+    struct gw_event_ref *ref = check_event(L);
     enum member m = member_of(L);
     switch (m) {
     case E_JSON:
@@ -345,10 +349,20 @@ static int event_newindex(lua_State *L)
     }
 }
 
+/* The same for a method, which may be called with anything. Its second upvalue is the metatable. */
+static struct gw_event_ref *check_self(lua_State *L)
+{
+    bool same = lua_getmetatable(L, 1) && lua_rawequal(L, -1, lua_upvalueindex(2));
+    if (!same)
+        luaL_checkudata(L, 1, event_type); /* raises */
+    lua_pop(L, 1);
+    return check_event(L);
+}
+
 /* event:json_get(path) */
 static int event_json_get(lua_State *L)
 {
-    struct gw_event_ref *ref = check_event(L, true);
+    struct gw_event_ref *ref = check_self(L);
     struct gw_slice path = gw_lua_slice(L, 2);
     struct gw_buf joined;
     lua_pushnil(L);
@@ -397,7 +411,7 @@ static enum gw_err edit_data(lua_State *L, struct gw_event_ref *ref, struct gw_s
     gw_buf_init(&text);
     enum gw_err err = gw_json_edit(data, gw_lua_slice(L, 2), value, &text);
     if (err == GW_OK && !gw_slice_eq(gw_buf_linear(&text, gw_buf_len(&text)), data))
-        take_data(L, ref, &text);
+        take_data(L, ref, &text, ref->event.data_lines <= 1);
     gw_buf_clear(&text);
     return err;
 }
@@ -405,7 +419,7 @@ static enum gw_err edit_data(lua_State *L, struct gw_event_ref *ref, struct gw_s
 /* event:json_set(path, value) */
 static int event_json_set(lua_State *L)
 {
-    struct gw_event_ref *ref = check_event(L, true);
+    struct gw_event_ref *ref = check_self(L);
     struct gw_slice path = gw_lua_slice(L, 2), value = {NULL, 0};
     struct gw_buf joined, encoded;
     lua_settop(L, 3);
@@ -429,10 +443,11 @@ static int event_json_set(lua_State *L)
     return results;
 }
 
-static void push_function(struct gw_vm *vm, lua_CFunction function)
+static void push_method(struct gw_vm *vm, lua_CFunction function)
 {
     lua_pushlightuserdata(vm->L, vm);
-    lua_pushcclosure(vm->L, function, 1);
+    luaL_getmetatable(vm->L, event_type);
+    lua_pushcclosure(vm->L, function, 2);
 }
 
 void gw_api_event(struct gw_vm *vm)
@@ -441,8 +456,8 @@ void gw_api_event(struct gw_vm *vm)
     luaL_Reg meta[] = {{"__index", event_index}, {"__newindex", event_newindex}, {NULL, NULL}};
     luaL_newmetatable(L, event_type);
     lua_pushlightuserdata(L, vm);
-    push_function(vm, event_json_get);
-    push_function(vm, event_json_set);
+    push_method(vm, event_json_get);
+    push_method(vm, event_json_set);
     luaL_setfuncs(L, meta, 3);
     lua_pushliteral(L, "private");
     lua_setfield(L, -2, "__metatable");

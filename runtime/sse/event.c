@@ -236,6 +236,13 @@ enum gw_err gw_event_set_data(struct gw_event *event, struct gw_slice value)
     return GW_OK;
 }
 
+void gw_event_set_data_line(struct gw_event *event, struct gw_slice value)
+{
+    change(event, GW_EVENT_DATA, true);
+    event->data = value;
+    event->data_lines = 1;
+}
+
 enum gw_err gw_event_set_comment(struct gw_event *event, struct gw_slice value)
 {
     change(event, GW_EVENT_COMMENT, value.ptr != NULL);

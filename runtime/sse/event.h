@@ -57,6 +57,8 @@ enum gw_err gw_event_set_type(struct gw_event *event, struct gw_slice value);
 enum gw_err gw_event_set_id(struct gw_event *event, struct gw_slice value);
 enum gw_err gw_event_set_data(struct gw_event *event, struct gw_slice value);
 enum gw_err gw_event_set_comment(struct gw_event *event, struct gw_slice value);
+/* The same for data that is known to have no line break. */
+void gw_event_set_data_line(struct gw_event *event, struct gw_slice value);
 void gw_event_set_retry(struct gw_event *event, bool present, uint64_t retry_ms);
 
 /* Appends the event to out: `raw` when nothing was changed, else comments, event, id, retry, data

@@ -30,9 +30,9 @@ struct member {
     const char *start;
 };
 
-static bool walk(struct cursor *c, struct container *k);
+static bool skip_container(struct cursor *c);
 
-static void skip_blanks(struct cursor *c)
+static inline void skip_blanks(struct cursor *c)
 {
     while (c->p < c->end && (*c->p == ' ' || *c->p == '\n' || *c->p == '\t' || *c->p == '\r'))
         c->p++;
@@ -118,13 +118,12 @@ static bool skip_number(struct cursor *c)
 
 static bool skip_value(struct cursor *c)
 {
-    struct container inner = {0};
     if (c->p == c->end)
         return false;
     switch (*c->p) {
     case '{':
     case '[':
-        return walk(c, &inner);
+        return skip_container(c);
     case '"':
         return skip_string(c);
     case 't':
@@ -200,8 +199,12 @@ static size_t decode(const char **p, const char *end, char out[4])
 static bool key_is(struct gw_slice key, struct gw_slice part)
 {
     const char *p = key.ptr + 1, *end = key.ptr + key.len - 1;
-    if (!memchr(p, '\\', (size_t)(end - p)))
-        return gw_slice_eq(gw_slice_of(p, (size_t)(end - p)), part);
+    size_t len = (size_t)(end - p);
+    /* Escapes make a key longer, never shorter. */
+    if (len < part.len || (len && part.len && *p != *part.ptr && *p != '\\'))
+        return false;
+    if (!memchr(p, '\\', len))
+        return gw_slice_eq(gw_slice_of(p, len), part);
     size_t at = 0;
     while (p < end) {
         char text[4];
@@ -269,21 +272,50 @@ static void add_member(struct container *k, const struct member *m, size_t *kept
     gw_buf_append(k->keep, from, (size_t)(end - from));
 }
 
-/* Goes through the array or object at the cursor, to behind it. False: it is not one, or too deep.
- */
-static bool walk(struct cursor *c, struct container *k)
+/* Enters the array or object at the cursor; *more: there is a member. False: it is not one, or too
+ * deep. */
+static bool enter(struct cursor *c, bool *object, bool *more)
 {
     if (c->p == c->end || (*c->p != '{' && *c->p != '[') || c->depth == GW_JSON_DEPTH)
         return false;
     c->depth++;
-    k->open = c->p++;
-    k->last = c->p;
-    k->object = *k->open == '{';
-    char close = k->object ? '}' : ']';
-    size_t kept = 0;
-    struct member m = {0};
+    *object = *c->p++ == '{';
     skip_blanks(c);
-    bool more = c->p == c->end || *c->p != close;
+    *more = c->p == c->end || *c->p != (*object ? '}' : ']');
+    return true;
+}
+
+static bool leave(struct cursor *c, bool object)
+{
+    c->depth--;
+    return skip_byte(c, object ? '}' : ']');
+}
+
+static bool skip_container(struct cursor *c)
+{
+    struct member m;
+    bool object, more;
+    if (!enter(c, &object, &more))
+        return false;
+    while (more) {
+        if (!read_member(c, object, &m))
+            return false;
+        more = skip_byte(c, ',');
+    }
+    return leave(c, object);
+}
+
+/* Goes through the array or object at the cursor, to behind it. False: it is not one, or too deep.
+ */
+static bool walk(struct cursor *c, struct container *k)
+{
+    struct member m = {0};
+    size_t kept = 0;
+    bool more;
+    k->open = c->p;
+    k->last = c->p + 1;
+    if (!enter(c, &k->object, &more))
+        return false;
     while (more) {
         if (!read_member(c, k->object, &m))
             return false;
@@ -291,8 +323,7 @@ static bool walk(struct cursor *c, struct container *k)
         more = skip_byte(c, ',');
     }
     k->close = c->p;
-    c->depth--;
-    return skip_byte(c, close);
+    return leave(c, k->object);
 }
 
 static enum gw_json_type type_of(struct gw_slice value)
