@@ -142,16 +142,11 @@ struct gw_pool_host *gw_pool_host(struct gw_pool *pool, const struct gw_addr *ad
 /* The most recently used one: the others may time out in peace. */
 static struct gw_codec *take_idle(struct gw_pool_host *host)
 {
-    while (!gw_list_empty(&host->idle)) {
-        struct gw_codec *codec = GW_CONTAINER(host->idle.prev, struct gw_codec, node);
-        if (gw_conn_readable(codec->conn)) {
-            codec->ops->close(codec, GW_ERR_CLOSED);
-            continue;
-        }
-        forget_idle(codec);
-        return codec;
-    }
-    return NULL;
+    if (gw_list_empty(&host->idle))
+        return NULL;
+    struct gw_codec *codec = GW_CONTAINER(host->idle.prev, struct gw_codec, node);
+    forget_idle(codec);
+    return codec;
 }
 
 static struct gw_codec *dial(struct gw_pool_host *host, const struct gw_pool_wish *wish,
