@@ -13,12 +13,10 @@ void gw_head_init(struct gw_head *head, struct gw_arena *arena)
     head->minor = 1;
 }
 
-/* Packed: this, and then each text with its length in front, in the order of for_each_text. */
+/* Packed: this, the length where it is known, and then each text. */
 struct packed {
-    int64_t length;
     uint16_t status, count;
-    uint8_t minor;
-    bool has_body : 1, expect_continue : 1, upgrade : 1;
+    bool has_body : 1, expect_continue : 1, upgrade : 1, old_minor : 1, has_length : 1;
 };
 
 enum { TEXTS = 5 };
@@ -33,10 +31,68 @@ static const struct gw_slice *text_of(const struct gw_head *head, unsigned i)
     return (i - TEXTS) % 2 ? &field->value : &field->name;
 }
 
-/* A length takes a byte, or five where it does not fit. */
-static size_t length_size(size_t len)
+/* Texts that most heads have, by length: packed they are their number. */
+static const char *const common[] = {"*",
+                                     "no",
+                                     "?0",
+                                     "*/*",
+                                     "GET",
+                                     "date",
+                                     "http",
+                                     "vary",
+                                     "cors",
+                                     "POST",
+                                     "https",
+                                     "empty",
+                                     "accept",
+                                     "cookie",
+                                     "origin",
+                                     "server",
+                                     "pragma",
+                                     "referer",
+                                     "no-cache",
+                                     "no-store",
+                                     "keep-alive",
+                                     "user-agent",
+                                     "same-origin",
+                                     "content-type",
+                                     "x-request-id",
+                                     "authorization",
+                                     "cache-control",
+                                     "last-event-id",
+                                     "sec-fetch-dest",
+                                     "sec-fetch-mode",
+                                     "sec-fetch-site",
+                                     "accept-encoding",
+                                     "accept-language",
+                                     "x-forwarded-for",
+                                     "text/event-stream",
+                                     "x-accel-buffering",
+                                     "gzip, deflate, br",
+                                     "access-control-allow-origin",
+                                     "access-control-allow-credentials"};
+
+enum {
+    COMMON = sizeof(common) / sizeof(common[0]),
+    COMMON_LEN = 32,
+    LONG = UINT8_MAX,     /* the length is in the next four bytes */
+    FIRST = LONG - COMMON /* from here on it is one of these texts, below a length */
+};
+
+/* FIRST + its place in the list, or 0. */
+static uint8_t common_number(struct gw_slice text)
 {
-    return len < UINT8_MAX ? 1 : 1 + sizeof(uint32_t);
+    static uint8_t start[COMMON_LEN + 1]; /* where those of a length begin, plus one */
+
+    if (!start[1])
+        for (unsigned i = COMMON; i-- > 0;)
+            start[strlen(common[i])] = (uint8_t)(i + 1);
+    if (text.len > COMMON_LEN || !start[text.len])
+        return 0;
+    for (unsigned i = start[text.len] - 1u; i < COMMON && !common[i][text.len]; i++)
+        if (memcmp(common[i], text.ptr, text.len) == 0)
+            return (uint8_t)(FIRST + i);
+    return 0;
 }
 
 static unsigned text_count(const struct gw_head *head)
@@ -44,52 +100,72 @@ static unsigned text_count(const struct gw_head *head)
     return TEXTS + 2 * head->count;
 }
 
+static size_t packed_text_size(struct gw_slice text)
+{
+    if (common_number(text))
+        return 1;
+    return text.len < FIRST ? 1 + text.len : 1 + sizeof(uint32_t) + text.len;
+}
+
 size_t gw_head_packed_size(const struct gw_head *head)
 {
-    size_t size = sizeof(struct packed);
+    size_t size = sizeof(struct packed) + (head->length >= 0 ? sizeof(head->length) : 0);
 
     for (unsigned i = 0; i < text_count(head); i++)
-        size += length_size(text_of(head, i)->len) + text_of(head, i)->len;
+        size += packed_text_size(*text_of(head, i));
     return size;
 }
 
-static char *pack_text(char *out, const struct gw_slice *text)
+static char *pack_text(char *out, struct gw_slice text)
 {
-    uint32_t len = (uint32_t)text->len;
+    uint32_t len = (uint32_t)text.len;
+    uint8_t number = common_number(text);
 
-    *out++ = (char)(len < UINT8_MAX ? len : UINT8_MAX);
-    if (len >= UINT8_MAX) {
+    if (number) {
+        *out++ = (char)number;
+        return out;
+    }
+    *out++ = (char)(len < FIRST ? len : LONG);
+    if (len >= FIRST) {
         memcpy(out, &len, sizeof(len));
         out += sizeof(len);
     }
     if (len)
-        memcpy(out, text->ptr, len);
+        memcpy(out, text.ptr, len);
     return out + len;
 }
 
 void gw_head_pack(const struct gw_head *head, char *out)
 {
     struct packed packed = {
-        .length = head->length,
         .status = (uint16_t)head->status,
         .count = head->count,
-        .minor = (uint8_t)head->minor,
         .has_body = head->has_body,
         .expect_continue = head->expect_continue,
         .upgrade = head->upgrade,
+        .old_minor = head->minor == 0,
+        .has_length = head->length >= 0,
     };
 
     memcpy(out, &packed, sizeof(packed));
     out += sizeof(packed);
+    if (packed.has_length) {
+        memcpy(out, &head->length, sizeof(head->length));
+        out += sizeof(head->length);
+    }
     for (unsigned i = 0; i < text_count(head); i++)
-        out = pack_text(out, text_of(head, i));
+        out = pack_text(out, *text_of(head, i));
 }
 
 static const char *unpack_text(struct gw_arena *arena, const char *in, struct gw_slice *text)
 {
     uint32_t len = (unsigned char)*in++;
 
-    if (len == UINT8_MAX) {
+    if (len >= FIRST && len < LONG) {
+        *text = gw_slice_str(common[len - FIRST]);
+        return in;
+    }
+    if (len == LONG) {
         memcpy(&len, in, sizeof(len));
         in += sizeof(len);
     }
@@ -103,12 +179,16 @@ void gw_head_unpack(struct gw_head *dst, const char *in)
 
     memcpy(&packed, in, sizeof(packed));
     in += sizeof(packed);
-    dst->length = packed.length;
     dst->status = packed.status;
-    dst->minor = packed.minor;
+    dst->minor = packed.old_minor ? 0 : 1;
     dst->has_body = packed.has_body;
     dst->expect_continue = packed.expect_continue;
     dst->upgrade = packed.upgrade;
+    dst->length = GW_LENGTH_UNKNOWN;
+    if (packed.has_length) {
+        memcpy(&dst->length, in, sizeof(dst->length));
+        in += sizeof(dst->length);
+    }
     dst->count = dst->cap = packed.count;
     dst->fields = gw_arena_alloc(dst->arena, packed.count * sizeof(*dst->fields));
     for (unsigned i = 0; i < text_count(dst); i++) {

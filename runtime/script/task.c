@@ -51,6 +51,7 @@ static struct gw_task *task_new(struct gw_vm *vm)
 struct gw_task *gw_task_take(struct gw_vm *vm, struct gw_exchange *x)
 {
     GW_DEBUG_CHECK(lua_gettop(vm->L) == 0); /* what is left there would never go */
+    gw_vm_touch(vm);
     struct gw_list *node = gw_list_take(&vm->idle_tasks);
     struct gw_task *task = node ? GW_CONTAINER(node, struct gw_task, node) : task_new(vm);
     vm->idle_count -= node != NULL;

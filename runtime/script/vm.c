@@ -11,6 +11,8 @@
 #include "script/api.h"
 #include "script/task.h"
 
+enum { QUIET_MS = 1000, COLLECT_MAX_KIB = 2048 };
+
 static const char *const entry_names[GW_ENTRY_LIMIT] = {
     [GW_ENTRY_OPEN] = "open",         [GW_ENTRY_ROUTE] = "route",
     [GW_ENTRY_ACCESS] = "access",     [GW_ENTRY_BALANCE] = "balance",
@@ -49,6 +51,26 @@ static bool load_json(struct gw_vm *vm)
     return true;
 }
 
+/* Lua collects while it runs. What a burst of new streams leaves behind would stay as long as these
+ * are silent. Where much is alive a collection would take the loop too long. */
+static void on_quiet(struct gw_timer *timer)
+{
+    struct gw_vm *vm = GW_CONTAINER(timer, struct gw_vm, quiet);
+    if (vm->uses != vm->uses_seen) {
+        vm->uses_seen = vm->uses;
+        gw_timer_start(vm->env->loop, timer, QUIET_MS);
+    } else if (lua_gc(vm->L, LUA_GCCOUNT, 0) <= COLLECT_MAX_KIB) {
+        lua_gc(vm->L, LUA_GCCOLLECT, 0);
+    }
+}
+
+void gw_vm_touch(struct gw_vm *vm)
+{
+    vm->uses++;
+    if (!gw_timer_active(&vm->quiet) && vm->env->loop)
+        gw_timer_start(vm->env->loop, &vm->quiet, QUIET_MS);
+}
+
 struct gw_vm *gw_vm_new(const struct gw_script_env *env)
 {
     struct gw_vm *vm = calloc(1, sizeof *vm);
@@ -56,6 +78,7 @@ struct gw_vm *gw_vm_new(const struct gw_script_env *env)
     vm->env = env;
     vm->program = vm->source = LUA_NOREF;
     gw_list_init(&vm->idle_tasks);
+    gw_timer_init(&vm->quiet, on_quiet);
     vm->L = luaL_newstate();
     GW_CHECK(vm->L != NULL);
     luaL_openlibs(vm->L);
@@ -82,6 +105,8 @@ void gw_vm_free(struct gw_vm *vm)
 {
     gw_task_drop_idle(vm);
     GW_DEBUG_CHECK(vm->tasks == 0);
+    if (vm->env->loop)
+        gw_timer_stop(vm->env->loop, &vm->quiet);
     gw_aside_run(vm->env->aside, &vm->closing, close_state, free_closed);
 }
 

@@ -51,6 +51,8 @@ struct gw_vm {
     struct gw_list idle_tasks;
     unsigned idle_count;
     unsigned tasks; /* live ones, idle or not */
+    unsigned uses, uses_seen;
+    struct gw_timer quiet; /* looks whether it is used any more */
     struct gw_aside_job closing;
 };
 
@@ -59,6 +61,10 @@ struct gw_vm {
 struct gw_vm *gw_vm_new(const struct gw_script_env *env);
 /* Frees it, aside of the loop where there is one; no task may be suspended. */
 void gw_vm_free(struct gw_vm *vm);
+
+/* A hook is about to run. After the last one of a storm, garbage is collected that nobody else
+ * would come to collect. */
+void gw_vm_touch(struct gw_vm *vm);
 
 /* Called with each line of an error report. */
 typedef void gw_vm_report(const char *line, void *data);

@@ -24,44 +24,50 @@ describe("a head", function()
     assert.is_true(head.arena == arena)
   end)
 
-  it("is packed into bytes and unpacked with all its text", function()
-    local long = {}
-    for i, size in ipairs { 253, 254, 255, 256, 70000 } do long[i] = ("x"):rep(size) end
-    local texts = { method = "abc", scheme = "https", authority = "h:1", path = "/a?b", upgrade_to = "u" }
-    for name, value in pairs(texts) do
-      head[name] = C.gw_arena_copy(arena, rt.slice(value))
-    end
-    head.status, head.minor, head.length, head.expect_continue = 201, 0, 7, true
-    C.gw_fields_add(head, rt.slice "A", rt.slice "1")
-    C.gw_fields_add(head, rt.slice "B", rt.slice "")
-    for i, value in ipairs(long) do C.gw_fields_add(head, rt.slice("long-" .. i), rt.slice(value)) end
+  for _, length in ipairs { 7, 0, -1 } do
+    it("is packed into bytes and unpacked with all its text, length " .. length, function()
+      local long = {}
+      for size = 1, 300 do long[size] = ("x"):rep(size) end
+      local some = { "*", "no-cache", "no-cachE", "accept", "text/event-stream", ("x"):rep(70000) }
+      for _, value in ipairs(some) do
+        long[#long + 1] = value
+      end
+      local texts = { method = "abc", scheme = "https", authority = "h:1", path = "/a?b", upgrade_to = "u" }
+      for name, value in pairs(texts) do
+        head[name] = C.gw_arena_copy(arena, rt.slice(value))
+      end
+      head.status, head.minor, head.length, head.expect_continue = 201, 0, length, true
+      C.gw_fields_add(head, rt.slice "A", rt.slice "1")
+      C.gw_fields_add(head, rt.slice "cache-control", rt.slice "")
+      for i, value in ipairs(long) do C.gw_fields_add(head, rt.slice("long-" .. i), rt.slice(value)) end
 
-    local size = tonumber(C.gw_head_packed_size(head))
-    local packed = ffi.new("char[?]", size + 1)
-    packed[size] = 42
-    C.gw_head_pack(head, packed)
-    assert.equal(42, packed[size])
-    C.gw_arena_clear(arena)
-    local other = rt.new("struct gw_arena", C.gw_arena_init, C.gw_arena_clear)
-    local copy = ffi.new "struct gw_head"
-    C.gw_head_init(copy, other)
-    C.gw_head_unpack(copy, packed)
-    ffi.fill(packed, size, 120)
+      local size = tonumber(C.gw_head_packed_size(head))
+      local packed = ffi.new("char[?]", size + 1)
+      packed[size] = 42
+      C.gw_head_pack(head, packed)
+      assert.equal(42, packed[size])
+      C.gw_arena_clear(arena)
+      local other = rt.new("struct gw_arena", C.gw_arena_init, C.gw_arena_clear)
+      local copy = ffi.new "struct gw_head"
+      C.gw_head_init(copy, other)
+      C.gw_head_unpack(copy, packed)
+      ffi.fill(packed, size, 120)
 
-    assert.is_true(copy.arena == other)
-    assert.same({ "abc", "https", "h:1", "/a?b", "u" }, { rt.string(copy.method), rt.string(copy.scheme),
-      rt.string(copy.authority), rt.string(copy.path), rt.string(copy.upgrade_to) })
-    assert.same({ 201, 0, 7 }, { copy.status, copy.minor, tonumber(copy.length) })
-    assert.same({ true, false, false }, { copy.expect_continue, copy.has_body, copy.upgrade })
-    assert.equal(7, copy.count)
-    assert.equal("1", rt.string(C.gw_fields_get(copy, rt.slice "a")))
-    assert.is_true(C.gw_fields_has(copy, rt.slice "b"))
-    for i, value in ipairs(long) do
-      assert.is_true(rt.string(C.gw_fields_get(copy, rt.slice("long-" .. i))) == value)
-    end
-    C.gw_fields_add(copy, rt.slice "c", rt.slice "3")
-    assert.equal(8, copy.count)
-  end)
+      assert.is_true(copy.arena == other)
+      assert.same({ "abc", "https", "h:1", "/a?b", "u" }, { rt.string(copy.method), rt.string(copy.scheme),
+        rt.string(copy.authority), rt.string(copy.path), rt.string(copy.upgrade_to) })
+      assert.same({ 201, 0, length }, { copy.status, copy.minor, tonumber(copy.length) })
+      assert.same({ true, false, false }, { copy.expect_continue, copy.has_body, copy.upgrade })
+      assert.equal(2 + #long, copy.count)
+      assert.equal("1", rt.string(C.gw_fields_get(copy, rt.slice "a")))
+      assert.is_true(C.gw_fields_has(copy, rt.slice "cache-control"))
+      for i, value in ipairs(long) do
+        assert.is_true(rt.string(C.gw_fields_get(copy, rt.slice("long-" .. i))) == value)
+      end
+      C.gw_fields_add(copy, rt.slice "c", rt.slice "3")
+      assert.equal(3 + #long, copy.count)
+    end)
+  end
 
   it("takes its target apart", function()
     for target, parts in pairs {
