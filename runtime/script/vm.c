@@ -82,6 +82,7 @@ void gw_vm_free(struct gw_vm *vm)
     gw_task_drop_idle(vm);
     GW_DEBUG_CHECK(vm->tasks == 0);
     lua_close(vm->L);
+    free(vm->event_hooks);
     free(vm);
 }
 
@@ -119,6 +120,20 @@ static bool push_options(struct gw_vm *vm, const char *file, const char *pack, s
     return true;
 }
 
+static void keep_event_hooks(struct gw_vm *vm, int program)
+{
+    lua_State *L = vm->L;
+    lua_getfield(L, program, "event_hooks");
+    int count = (int)lua_objlen(L, -1);
+    vm->event_hooks = calloc((size_t)count + 1, sizeof *vm->event_hooks);
+    GW_CHECK(vm->event_hooks != NULL);
+    for (int i = 1; i <= count; i++) {
+        lua_rawgeti(L, -1, i);
+        vm->event_hooks[i] = luaL_ref(L, LUA_REGISTRYINDEX);
+    }
+    lua_pop(L, 1);
+}
+
 static void keep_program(struct gw_vm *vm, int program)
 {
     lua_State *L = vm->L;
@@ -126,8 +141,7 @@ static void keep_program(struct gw_vm *vm, int program)
         lua_getfield(L, program, entry_names[i]);
         vm->entry[i] = luaL_ref(L, LUA_REGISTRYINDEX);
     }
-    lua_getfield(L, program, "event_hooks");
-    vm->event_hooks = luaL_ref(L, LUA_REGISTRYINDEX);
+    keep_event_hooks(vm, program);
     lua_pushvalue(L, program);
     vm->program = luaL_ref(L, LUA_REGISTRYINDEX);
 }
