@@ -13,6 +13,8 @@ local json = require("gateway.json")
 ---@field json any         data decoded from JSON, nil when it is none; assigning encodes into data
 ---@field comment string?  comment lines, joined by "\n"
 ---@field raw string       the bytes it came as; of an event made here, those it is sent as
+---@field json_get fun(self: gateway.Event, path: string): any
+---@field json_set fun(self: gateway.Event, path: string, value: any): boolean?, string?
 local Event = {}
 
 local event = {}

@@ -181,9 +181,9 @@ static int push_encoded(lua_State *L, const struct gw_event *event)
 static enum member member_of(lua_State *L)
 {
     struct gw_slice name;
-    if (lua_type(L, 2) != LUA_TSTRING)
-        return E_NONE;
     name.ptr = lua_tolstring(L, 2, &name.len);
+    if (!name.ptr)
+        return E_NONE;
     for (enum member m = E_NONE + 1; m < E_LIMIT; m++)
         if (gw_slice_eq(member_names[m], name))
             return m;

@@ -40,20 +40,16 @@ static int open_context(struct gw_exchange *x, struct gw_vm *vm, struct gw_handl
     return ref;
 }
 
-/* Pushes the function to call on an empty stack. While events follow each other it is the hook
- * itself, where there is only one. */
-static void push_entry(struct gw_exchange *x, lua_State *co, enum gw_entry entry)
+/* The function to call. While events follow each other it is the hook itself, where there is only
+ * one. */
+static int entry_of(struct gw_exchange *x, enum gw_entry entry)
 {
     struct gw_vm *vm = vm_of(x);
     bool again = x->script.in_events;
     x->script.in_events = entry == GW_ENTRY_EVENT;
-    if (!again || !x->script.in_events || !x->script.event_hook) {
-        lua_rawgeti(co, LUA_REGISTRYINDEX, vm->entry[entry]);
-        return;
-    }
-    lua_rawgeti(co, LUA_REGISTRYINDEX, vm->event_hooks);
-    lua_rawgeti(co, 1, (int)x->script.event_hook);
-    lua_replace(co, 1);
+    if (again && x->script.in_events && x->script.event_hook)
+        return vm->event_hooks[x->script.event_hook];
+    return vm->entry[entry];
 }
 
 /* The task that goes on, or a fresh one with `entry` and the context on it. NULL: it still waits.
@@ -72,7 +68,7 @@ static struct gw_task *prepare(struct gw_exchange *x, enum gw_entry entry, int *
         return task->state == GW_TASK_WAITING ? NULL : task;
     }
     task = gw_task_take(vm, x);
-    push_entry(x, task->co, entry);
+    lua_rawgeti(task->co, LUA_REGISTRYINDEX, entry_of(x, entry));
     lua_rawgeti(task->co, LUA_REGISTRYINDEX, x->script.ctx_ref);
     *nargs = 1;
     return task;

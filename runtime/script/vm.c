@@ -98,7 +98,9 @@ static void close_state(struct gw_aside_job *job)
 
 static void free_closed(struct gw_aside_job *job)
 {
-    free(GW_CONTAINER(job, struct gw_vm, closing));
+    struct gw_vm *vm = GW_CONTAINER(job, struct gw_vm, closing);
+    free(vm->event_hooks);
+    free(vm);
 }
 
 void gw_vm_free(struct gw_vm *vm)
@@ -144,6 +146,20 @@ static bool push_options(struct gw_vm *vm, const char *file, const char *pack, s
     return true;
 }
 
+static void keep_event_hooks(struct gw_vm *vm, int program)
+{
+    lua_State *L = vm->L;
+    lua_getfield(L, program, "event_hooks");
+    int count = (int)lua_objlen(L, -1);
+    vm->event_hooks = calloc((size_t)count + 1, sizeof *vm->event_hooks);
+    GW_CHECK(vm->event_hooks != NULL);
+    for (int i = 1; i <= count; i++) {
+        lua_rawgeti(L, -1, i);
+        vm->event_hooks[i] = luaL_ref(L, LUA_REGISTRYINDEX);
+    }
+    lua_pop(L, 1);
+}
+
 static void keep_program(struct gw_vm *vm, int program)
 {
     lua_State *L = vm->L;
@@ -151,8 +167,7 @@ static void keep_program(struct gw_vm *vm, int program)
         lua_getfield(L, program, entry_names[i]);
         vm->entry[i] = luaL_ref(L, LUA_REGISTRYINDEX);
     }
-    lua_getfield(L, program, "event_hooks");
-    vm->event_hooks = luaL_ref(L, LUA_REGISTRYINDEX);
+    keep_event_hooks(vm, program);
     lua_pushvalue(L, program);
     vm->program = luaL_ref(L, LUA_REGISTRYINDEX);
 }

@@ -44,7 +44,7 @@ struct gw_vm {
     const struct gw_script_env *env;
     int entry[GW_ENTRY_LIMIT];    /* references in the registry */
     int program;                  /* the same for the whole table */
-    int event_hooks;              /* the same for its list of lone event hooks */
+    int *event_hooks;             /* the same for the lone event hooks, from 1 */
     int source;                   /* where its files came from */
     int json_decode, json_encode; /* of gateway.json, and the metatable of its arrays */
     int json_array;

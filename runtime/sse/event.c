@@ -51,22 +51,31 @@ static bool read_digits(struct gw_slice text, uint64_t *number)
     return text.len > 0;
 }
 
-/* The next line of a block that is not blank; 0 at the end. */
+/* What a line that is not blank means, and its value. */
+static unsigned interpret(struct gw_slice line, struct gw_slice *value)
+{
+    unsigned kind = read_line(line, value);
+    uint64_t number;
+    if (kind == GW_EVENT_ID && value->len && memchr(value->ptr, '\0', value->len))
+        return GW_EVENT_OTHER;
+    if (kind == GW_EVENT_RETRY && !read_digits(*value, &number))
+        return GW_EVENT_OTHER;
+    return kind;
+}
+
+/* The next line of a block that is not blank; 0 at the end. The LF of a CRLF ends one more blank
+ * line: nobody minds. */
 static unsigned next_line(struct gw_slice *rest, struct gw_slice *line, struct gw_slice *value)
 {
-    while (rest->len) {
-        gw_sse_line_cut(rest, line);
-        if (line->len == 0)
-            continue;
-        unsigned kind = read_line(*line, value);
-        uint64_t number;
-        if (kind == GW_EVENT_ID && value->len && memchr(value->ptr, '\0', value->len))
-            return GW_EVENT_OTHER;
-        if (kind == GW_EVENT_RETRY && !read_digits(*value, &number))
-            return GW_EVENT_OTHER;
-        return kind;
-    }
-    return 0;
+    const char *p = rest->ptr, *end = p + rest->len;
+    while (p < end && (*p == '\n' || *p == '\r'))
+        p++;
+    if (p == end)
+        return 0;
+    const char *stop = gw_sse_line_end(p, end);
+    *line = gw_slice_of(p, (size_t)(stop - p));
+    *rest = gw_slice_of(stop, (size_t)(end - stop));
+    return interpret(*line, value);
 }
 
 static void take_field(struct gw_event *event, unsigned kind, struct gw_slice value)
@@ -314,13 +323,10 @@ void gw_event_write(const struct gw_event *event, struct gw_buf *out)
 
 bool gw_event_has_fields(struct gw_slice raw)
 {
-    struct gw_slice line;
-    while (raw.len) {
-        gw_sse_line_cut(&raw, &line);
-        if (line.len && line.ptr[0] != ':')
-            return true;
-    }
-    return false;
+    const char *p = raw.ptr, *end = p + raw.len;
+    while (p < end && (*p == '\n' || *p == '\r' || *p == ':'))
+        p = *p == ':' ? gw_sse_line_end(p, end) : p + 1;
+    return p < end;
 }
 
 bool gw_event_is_blank(const struct gw_event *event)
