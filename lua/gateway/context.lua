@@ -140,7 +140,9 @@ Context.__metatable = false
 ---@param rule table the compiled rule it starts under
 ---@return gateway.Context
 function context.open(handle, rule)
-  return setmetatable({ _x = handle, _rule = rule, _slot = 0, _states = false, _replied = false }, Context)
+  -- All that nearly every exchange has, so that the table need not grow.
+  return setmetatable({ _x = handle, _rule = rule, _slot = 0, _states = false, _replied = false,
+    _balanced = false, _instance = false, req = core.request(handle) }, Context)
 end
 
 --- Is this what ctx:close returns?

@@ -100,6 +100,16 @@ static bool is_text(unsigned char c)
     return (c >= 0x20 && c != 0x7f) || c == '\t';
 }
 
+/* How many bytes of text there are at the front. */
+static size_t text_length(const char *bytes, size_t len)
+{
+    size_t n = 0;
+
+    while (n < len && is_text((unsigned char)bytes[n]))
+        n++;
+    return n;
+}
+
 enum seen { SEEN_MORE, SEEN_EMPTY_LINE, SEEN_BAD };
 
 static enum seen look_at(struct gw_h1_scan *scan, unsigned char c)
@@ -128,12 +138,18 @@ static enum seen look_at(struct gw_h1_scan *scan, unsigned char c)
 /* Stops behind the first byte that is more than a part of a line. */
 static enum seen look_through(struct gw_h1_scan *scan, const char *bytes, size_t len)
 {
-    for (size_t i = 0; i < len; i++) {
-        unsigned char c = (unsigned char)bytes[i];
+    size_t i = 0;
+
+    while (i < len) {
+        if (scan->line == GW_H1_LINE_TEXT) {
+            size_t n = text_length(bytes + i, len - i);
+            scan->seen += (uint32_t)n;
+            i += n;
+            if (i == len)
+                break;
+        }
         scan->seen++;
-        if (scan->line == GW_H1_LINE_TEXT && is_text(c))
-            continue;
-        enum seen seen = look_at(scan, c);
+        enum seen seen = look_at(scan, (unsigned char)bytes[i++]);
         if (seen != SEEN_MORE)
             return seen;
     }

@@ -93,9 +93,25 @@ socklen_t gw_addr_get(const struct gw_addr *addr, union gw_sockaddr *sa)
     return sizeof(sa->v6);
 }
 
+/* By hand, as each request has one: the C library prints it. */
+static void put_v4(char *out, const unsigned char *ip)
+{
+    for (int i = 0; i < 4; i++) {
+        unsigned n = ip[i];
+        if (n >= 100)
+            *out++ = (char)('0' + n / 100);
+        if (n >= 10)
+            *out++ = (char)('0' + n / 10 % 10);
+        *out++ = (char)('0' + n % 10);
+        *out++ = i < 3 ? '.' : '\0';
+    }
+}
+
 const char *gw_addr_host(const struct gw_addr *addr, char out[GW_ADDR_TEXT])
 {
-    if (addr->family == 0 || !inet_ntop(addr->family, addr->ip, out, GW_ADDR_TEXT))
+    if (addr->family == AF_INET)
+        put_v4(out, addr->ip);
+    else if (addr->family == 0 || !inet_ntop(addr->family, addr->ip, out, GW_ADDR_TEXT))
         memcpy(out, "-", 2);
     return out;
 }
