@@ -63,7 +63,7 @@ struct gw_hooks {
 struct gw_script_part {
     void *task;   /* the suspended task, if any */
     void *handle; /* what Lua holds of the exchange, made stale at the end; NULL: no context */
-    int ctx_ref;  /* the context, or without one the text it was saved as */
+    int ctx_ref;  /* the context, or without one the text it was saved as; 0: an empty one */
     unsigned event_hook : 31; /* index of the rule's lone event hook; 0: there is none */
     bool in_events : 1;       /* the last hook that ran was an event hook */
 };

@@ -24,11 +24,11 @@ static struct gw_handle *push_kept_handle(lua_State *L, struct gw_exchange *x, i
     return handle;
 }
 
-/* Makes ctx and handle for a generation; the new context's reference is returned. */
+/* Makes ctx and handle for a generation; the new context's reference is returned, 0 on an error. */
 static int open_context(struct gw_exchange *x, struct gw_vm *vm, struct gw_handle **handle)
 {
     lua_State *L = vm->L;
-    int ref = LUA_NOREF;
+    int ref = 0;
     *handle = push_kept_handle(L, x, vm->entry[GW_ENTRY_OPEN]);
     if (lua_pcall(L, 1, 1, 0) == 0) {
         ref = luaL_ref(L, LUA_REGISTRYINDEX);
@@ -167,7 +167,7 @@ static enum gw_hook_result hook_route(struct gw_exchange *x)
     if (!x->script.handle) {
         struct gw_handle *handle;
         x->script.ctx_ref = open_context(x, vm_of(x), &handle);
-        if (x->script.ctx_ref == LUA_NOREF)
+        if (!x->script.ctx_ref)
             return GW_HOOK_FAIL;
         x->script.handle = handle;
         /* Plugins of every route close what gets no rule, too, and see the error of a route hook.
@@ -316,9 +316,10 @@ static void drop_context(struct gw_exchange *x)
     struct gw_handle *handle = x->script.handle;
     if (handle)
         handle->x = NULL;
-    luaL_unref(vm_of(x)->L, LUA_REGISTRYINDEX, x->script.ctx_ref);
+    if (x->script.ctx_ref)
+        luaL_unref(vm_of(x)->L, LUA_REGISTRYINDEX, x->script.ctx_ref);
     x->script.handle = NULL;
-    x->script.ctx_ref = LUA_NOREF;
+    x->script.ctx_ref = 0;
     x->script.in_events = false;
 }
 
@@ -348,11 +349,15 @@ static void log_pinned(const struct gw_exchange *x, const struct gw_generation *
 static bool save_context(struct gw_exchange *x)
 {
     lua_State *L = vm_of(x)->L;
-    if (x->script.handle)
-        lua_rawgeti(L, LUA_REGISTRYINDEX, vm_of(x)->entry[GW_ENTRY_SAVE]);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, x->script.ctx_ref);
-    if (!x->script.handle)
+    if (!x->script.handle) {
+        if (x->script.ctx_ref)
+            lua_rawgeti(L, LUA_REGISTRYINDEX, x->script.ctx_ref);
+        else
+            lua_pushliteral(L, "");
         return true;
+    }
+    lua_rawgeti(L, LUA_REGISTRYINDEX, vm_of(x)->entry[GW_ENTRY_SAVE]);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, x->script.ctx_ref);
     bool good = lua_pcall(L, 1, 2, 0) == 0 && lua_isstring(L, -2);
     if (good)
         lua_pop(L, 1);
@@ -367,7 +372,8 @@ static void hook_settle(struct gw_exchange *x)
         return;
     if (save_context(x)) {
         drop_context(x);
-        x->script.ctx_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+        if (lua_objlen(L, -1))
+            x->script.ctx_ref = luaL_ref(L, LUA_REGISTRYINDEX);
     }
     lua_settop(L, 0);
 }

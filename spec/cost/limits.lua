@@ -32,7 +32,7 @@ return {
     event_bytes = { c = { 3780, 0.04 }, lua = { 0 } },
     event_look = { c = { 5100, 0.04 }, lua = { 780, 0.15 } },
     event_drop = { c = { 6900, 0.06 }, lua = { 2010, 0.15 } }, -- one that is dropped and one that passes
-    event_field = { c = { 9530, 0.05 }, lua = { 2030, 0.15 } },
+    event_field = { c = { 9530, 0.05 }, lua = { 1870, 0.25 } },
     event_json = { c = { 11470, 0.05 }, lua = { 7170, 0.15 } },
     burst_bytes = { c = { 34290, 0.04 }, lua = { 0 } }, -- 40 events that are there at once
     burst_look = { c = { 96000, 0.05 }, lua = { 31200, 0.15 } },

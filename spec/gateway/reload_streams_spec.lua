@@ -101,6 +101,50 @@ describe("an open stream", function()
     assert.equal("c", echo(stream, "c"))
   end)
 
+  it("has kept its heads, its params and what an access hook left, for a plugin that is added", function()
+    local note = [[
+local plugin = { name = "note" }
+
+function plugin.access(ctx)
+  if ctx.req.query.note then ctx.state.note, ctx.shared.note = ctx.req.query.note, "shared" end
+end
+
+return plugin
+]]
+    local tell = [[
+local plugin = { name = "tell" }
+
+function plugin.on_event(ctx, _, event)
+  local req, res = ctx.req, ctx.res
+  event.data = table.concat({
+    req.method, req.path, req.query.note or "-", req.headers["X-Odd"], #req.headers["X-Long"], req.host,
+    res.status, res.headers["Content-Type"], res.headers["X-Back"], res.headers["X-Request-Id"], ctx.id,
+    ctx.params.name, ctx.shared.note or "-", ctx.client.address, ctx.route.id,
+  }, " ")
+end
+
+return plugin
+]]
+    local route = { id = "api", path = "/rooms/{name}/events", serviceName = "api", plugins = { "note" } }
+    local gw = start({}, { ["plugins/note.lua"] = note, ["plugins/tell.lua"] = tell }, { rules = { route } })
+    local function open(query)
+      return streams.open(gw, server, {
+        path = "/rooms/blue%20one/events" .. query, lines = "X-Back: b\r\n",
+        headers = { ["X-Odd"] = "odd", ["X-Long"] = ("x"):rep(3000), ["X-Request-Id"] = "given" },
+      })
+    end
+    local plain, noted = open "", open "?note=n"
+    assert.equal("a", echo(plain, "a"))
+    gw:renew { rules = { { id = "api", path = route.path, serviceName = "api", plugins = { "note", "tell" } } } }
+    settled(gw)
+    local told = "GET /rooms/blue%%20one/events %s odd 3000 localhost 200 text/event-stream b given given blue one "
+      .. "%s 127.0.0.1 api"
+    for _ = 1, 2 do
+      assert.equal(told:format("-", "-"), echo(plain, "a"))
+      assert.equal(told:format("n", "shared"), echo(noted, "a"))
+    end
+  end)
+
   it("takes up the functions of a Lua route, with their state", function()
     local function route(version)
       return ([[

@@ -48,7 +48,7 @@ describe("a context of gateway.testing", function()
   it("is over when the exchange is over", function()
     local ctx = t.context()
     ctx._x.over = true
-    assert.error_matches(function() return ctx.req end, "the exchange is over")
+    assert.error_matches(function() return ctx.client end, "the exchange is over")
   end)
 
   it("knows client, id and log", function()
