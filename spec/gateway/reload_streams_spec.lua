@@ -117,8 +117,9 @@ local plugin = { name = "tell" }
 function plugin.on_event(ctx, _, event)
   local req, res = ctx.req, ctx.res
   event.data = table.concat({
-    req.method, req.path, req.query.note or "-", req.headers["X-Odd"], #req.headers["X-Long"], req.host,
-    res.status, res.headers["Content-Type"], res.headers["X-Back"], res.headers["X-Request-Id"], ctx.id,
+    req.method, req.path, req.query.note or "-", req.headers["X-Odd"], #req.headers["X-Long"],
+    req.host, res.status, res.headers["Content-Type"], res.headers["X-Back"],
+    res.headers["X-Request-Id"], ctx.id,
     ctx.params.name, ctx.shared.note or "-", ctx.client.address, ctx.route.id,
   }, " ")
 end
@@ -126,7 +127,8 @@ end
 return plugin
 ]]
     local route = { id = "api", path = "/rooms/{name}/events", serviceName = "api", plugins = { "note" } }
-    local gw = start({}, { ["plugins/note.lua"] = note, ["plugins/tell.lua"] = tell }, { rules = { route } })
+    local files = { ["plugins/note.lua"] = note, ["plugins/tell.lua"] = tell }
+    local gw = start({}, files, { rules = { route } })
     local function open(query)
       return streams.open(gw, server, {
         path = "/rooms/blue%20one/events" .. query, lines = "X-Back: b\r\n",
@@ -135,10 +137,11 @@ return plugin
     end
     local plain, noted = open "", open "?note=n"
     assert.equal("a", echo(plain, "a"))
-    gw:renew { rules = { { id = "api", path = route.path, serviceName = "api", plugins = { "note", "tell" } } } }
+    route.plugins = { "note", "tell" }
+    gw:renew { rules = { route } }
     settled(gw)
-    local told = "GET /rooms/blue%%20one/events %s odd 3000 localhost 200 text/event-stream b given given blue one "
-      .. "%s 127.0.0.1 api"
+    local told = "GET /rooms/blue%%20one/events %s odd 3000 localhost 200 text/event-stream b "
+      .. "given given blue one %s 127.0.0.1 api"
     for _ = 1, 2 do
       assert.equal(told:format("-", "-"), echo(plain, "a"))
       assert.equal(told:format("n", "shared"), echo(noted, "a"))
