@@ -74,7 +74,7 @@ local scenarios = {
     note = "Opened all at once (4,000 attempts in flight), one worker; no event comes. gatewayd sends "
       .. "keepalives every 30 s, which only the window of a full run is long enough for.",
     load = streams(9500, EVENTS .. NEVER, { in_flight = 4000, settle = 1 }),
-    quick = { runs = 1, seconds = 1.5 }, full = { runs = 2, seconds = 35 },
+    quick = { runs = 1, seconds = 1.5 }, full = { runs = 1, seconds = 35 },
   },
   {
     id = "idle4", title = "36,000 idle streams over four workers", table = "idle",
@@ -142,7 +142,7 @@ local scenarios = {
     id = "filters", title = "Lua filters, 1,000 streams, 10 events a second each", table = "filter",
     unit = "event", variants = filters(10), load = streams(1000, JSON .. 10), per_stream = 10,
     note = "Each event is 200 bytes of JSON. Cost per event that reached the proxy.",
-    quick = { runs = 2, seconds = 1 }, full = { runs = 5, seconds = 6 },
+    quick = { runs = 2, seconds = 1 }, full = { runs = 4, seconds = 6 },
   },
   {
     id = "filters_fast", title = "Lua filters, eight firehose streams", table = "filter",

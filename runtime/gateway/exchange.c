@@ -268,6 +268,8 @@ static void settle(struct gw_exchange *x)
     gw_arena_clear(&x->client->arena);
     if (x->origin)
         gw_arena_clear(&x->origin->arena);
+    if (x->origin)
+        gw_stream_warm(x->origin, x->client, x, sizeof *x);
     hooks(x)->settle(x);
 }
 
@@ -618,6 +620,7 @@ static void origin_on_head(struct gw_stream *stream, struct gw_head *head)
 static void origin_on_body(struct gw_stream *stream, struct gw_buf *body, bool end)
 {
     struct gw_exchange *x = stream->owner;
+    __builtin_prefetch(x->client);
     x->uncredited += (uint32_t)gw_buf_len(body);
     x->relay.upstream_ms = x->gateway->loop->now_ms;
     gw_stat_add(x->gateway->count, GW_STAT_BYTES_IN, (int64_t)gw_buf_len(body));

@@ -48,6 +48,7 @@ struct gw_codec_host {
 
 struct gw_codec_ops {
     const char *name;
+    size_t size; /* of a codec, for gw_stream_warm */
     /* Client side: one more stream on this connection; NULL when it can't take one. */
     struct gw_stream *(*open)(struct gw_codec *codec, const struct gw_stream_events *events,
                               void *owner);
@@ -74,6 +75,18 @@ struct gw_codec {
 static inline const struct gw_conn *gw_stream_conn(const struct gw_stream *stream)
 {
     return stream->codec->conn;
+}
+
+/* From now on what comes on the one stream goes to the other, by way of what `owner` holds; see
+ * gw_conn_warm. */
+static inline void gw_stream_warm(const struct gw_stream *from, const struct gw_stream *to,
+                                  const void *owner, size_t owner_size)
+{
+    struct gw_conn *conn = from->codec->conn;
+
+    gw_conn_warm(conn, 0, owner, owner_size);
+    gw_conn_warm(conn, 1, to->codec->conn, sizeof(*to->codec->conn));
+    gw_conn_warm(conn, 2, to->codec, to->codec->ops->size);
 }
 
 #endif

@@ -48,6 +48,10 @@ static void free_codec(struct gw_grave *grave)
 {
     struct gw_http1 *h = GW_CONTAINER(grave, struct gw_http1, grave);
 
+    if (h->own_lent) { /* to a stream that was buried after it */
+        gw_loop_bury(gw_h1_loop(h), grave, free_codec);
+        return;
+    }
     h->magic = 0;
     gw_h1_parse_end(h);
     gw_slab_free(&codecs, h);
@@ -624,6 +628,7 @@ static unsigned codec_streams(const struct gw_codec *codec)
 
 static const struct gw_codec_ops codec_ops = {
     .name = "http/1.1",
+    .size = sizeof(struct gw_http1),
     .open = codec_open,
     .drain = codec_drain,
     .close = codec_close,

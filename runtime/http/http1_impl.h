@@ -77,10 +77,12 @@ struct gw_http1 {
     bool dead : 1;      /* the connection is closed, on_gone is due */
     bool gone : 1;      /* on_gone was called */
     bool deaf : 1;      /* client: writing failed; an answer may still be read */
+    bool own_lent : 1;  /* `own` is a stream, or was one in this turn */
     union {
         struct gw_task_node task;
         struct gw_grave grave; /* once it is gone */
     };
+    struct gw_h1_stream own; /* the stream, unless the one before it is still there */
 };
 
 enum { GW_H1_MAGIC = 0x6831 };

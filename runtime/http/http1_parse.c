@@ -62,8 +62,8 @@ static bool may_rest(const struct gw_http1 *h)
     const struct gw_h1_parse *p = h->parse;
     bool line_end = p->scan.seen == 2 && p->scan.line == GW_H1_LINE_START;
 
-    return !h->server && p->parser.content_length == 0 && !(p->parser.flags & F_TRAILING) &&
-           (p->scan.seen == 0 || line_end);
+    return !h->server && !p->parser.error && p->parser.content_length == 0 &&
+           !(p->parser.flags & F_TRAILING) && (p->scan.seen == 0 || line_end);
 }
 
 /* The message goes on in another call. */

@@ -6,18 +6,22 @@
 
 static struct gw_slab streams;
 
-static void free_stream(struct gw_grave *grave)
-{
-    struct gw_h1_stream *s = GW_CONTAINER(grave, struct gw_h1_stream, base.grave);
-
-    s->base.magic = 0;
-    gw_arena_clear(&s->base.arena);
-    gw_slab_free(&streams, s);
-}
-
 static struct gw_http1 *codec_of(const struct gw_h1_stream *s)
 {
     return gw_h1_of(s->base.codec);
+}
+
+static void free_stream(struct gw_grave *grave)
+{
+    struct gw_h1_stream *s = GW_CONTAINER(grave, struct gw_h1_stream, base.grave);
+    struct gw_http1 *h = GW_CONTAINER(s->base.codec, struct gw_http1, codec); /* or was there */
+
+    s->base.magic = 0;
+    gw_arena_clear(&s->base.arena);
+    if (s == &h->own)
+        h->own_lent = false;
+    else
+        gw_slab_free(&streams, s);
 }
 
 void gw_h1_stream_bury(struct gw_h1_stream *s)
@@ -166,12 +170,19 @@ struct gw_h1_stream *gw_h1_stream_new(struct gw_http1 *h)
 
     if (streams.size == 0)
         gw_slab_init(&streams, sizeof(struct gw_h1_stream));
-    s = gw_slab_alloc(&streams);
+    if (h->own_lent) {
+        s = gw_slab_alloc(&streams);
+    } else {
+        s = &h->own;
+        memset(s, 0, sizeof(*s));
+        h->own_lent = true;
+    }
     s->base.magic = GW_STREAM_MAGIC;
     s->base.ops = &stream_ops;
     s->base.codec = &h->codec;
     s->base.reused = h->used;
     gw_h1_conn(h)->wrote = false;
+    gw_conn_warm(gw_h1_conn(h), 0, NULL, 0);
     gw_arena_init(&s->base.arena);
     return s;
 }

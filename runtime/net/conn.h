@@ -15,6 +15,8 @@
 
 struct gw_conn;
 
+enum { GW_WARM = 3 };
+
 /* on_open, on_drained and on_deadline may be NULL. Each may close the connection, or linger. */
 struct gw_conn_events {
     /* A dialled connection is up (or a handshake done): bytes may flow. */
@@ -43,10 +45,11 @@ enum gw_conn_state {
  * lies where its user was. */
 struct gw_conn {
     struct ev_io io; /* its data is the loop */
-    uint32_t magic;
-    uint8_t state;    /* enum gw_conn_state */
-    uint8_t failed;   /* enum gw_err; set: broken, waits to be closed */
-    bool reading : 1; /* the user wants bytes */
+    uint16_t magic;
+    uint8_t warm_lines[GW_WARM]; /* of the cache, that each of warm[] goes over */
+    uint8_t state;               /* enum gw_conn_state */
+    uint8_t failed;              /* enum gw_err; set: broken, waits to be closed */
+    bool reading : 1;            /* the user wants bytes */
     bool saw_eof : 1;
     bool reset : 1;   /* close with RST, so that a break looks like one */
     bool shut : 1;    /* no more bytes will be sent once out is empty: FIN goes then */
@@ -69,10 +72,13 @@ struct gw_conn {
     struct gw_buf in, out;
     uint64_t write_ms;           /* loop time when bytes last went, or when out became non-empty */
     struct gw_conn_timer *timer; /* while a deadline is set */
-    struct gw_addr peer;
+    union {
+        struct gw_addr peer;       /* of an accepted one */
+        const char *warm[GW_WARM]; /* of a dialled one: see gw_conn_warm */
+    };
 };
 
-enum { GW_CONN_MAGIC = 0x67776e63 };
+enum { GW_CONN_MAGIC = 0x6e63 };
 
 /* Takes a connected descriptor, which does not block. Reading starts with
  * gw_conn_read(conn, true). on_open comes only where the transport has a handshake; without one the
@@ -89,6 +95,11 @@ struct gw_conn *gw_conn_dial(struct gw_loop *loop, const struct gw_addr *to, uin
 /* Starts or pauses reading. Paused, the kernel's buffer fills and the peer is slowed; its end is
  * not noticed either. Bytes left in `in` are not reported again: the user looks at them itself. */
 void gw_conn_read(struct gw_conn *conn, bool on);
+/* What is needed when bytes come on a dialled connection, besides its owner: fetched into the cache
+ * while the kernel copies them. With thousands of streams nothing of one is there any more, and
+ * waiting for each line in turn takes longer than all that is done with them. place < GW_WARM; size
+ * 0: nothing more. The memory is never read, so it may be gone. */
+void gw_conn_warm(struct gw_conn *conn, unsigned place, const void *memory, size_t size);
 /* Sets the one deadline of the user, in place of the one before; 0 = none. Not while it is being
  * dialled: then it has a deadline of its own. */
 void gw_conn_deadline(struct gw_conn *conn, uint64_t after_ms);

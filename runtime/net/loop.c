@@ -201,8 +201,9 @@ void gw_loop_run_ready(struct gw_loop *loop)
 void gw_loop_bury(struct gw_loop *loop, struct gw_grave *grave, void (*free)(struct gw_grave *))
 {
     grave->free = free;
-    grave->next = loop->graves;
-    loop->graves = grave;
+    grave->next = NULL;
+    *loop->last_grave = grave;
+    loop->last_grave = &grave->next;
 }
 
 static void empty_graves(struct gw_loop *loop)
@@ -210,6 +211,8 @@ static void empty_graves(struct gw_loop *loop)
     while (loop->graves) {
         struct gw_grave *grave = loop->graves;
         loop->graves = grave->next;
+        if (!loop->graves)
+            loop->last_grave = &loop->graves;
         grave->free(grave);
     }
 }
@@ -281,6 +284,7 @@ bool gw_loop_init(struct gw_loop *loop)
     loop->ev = ev_loop_new(EVBACKEND_EPOLL | EVFLAG_NOENV);
     if (!loop->ev)
         return false;
+    loop->last_grave = &loop->graves;
     gw_list_init(&loop->ready);
     gw_list_init(&loop->later);
     for (size_t i = 0; i < GW_WHEEL_SLOTS; i++)

@@ -42,7 +42,7 @@ struct gw_loop {
     uint64_t now_ms;      /* CLOCK_MONOTONIC, taken once per turn: equal in all processes */
     struct gw_list ready; /* woken by callbacks */
     struct gw_list later; /* woken from the ready list: for the end of the turn */
-    struct gw_grave *graves;
+    struct gw_grave *graves, **last_grave;
     bool turning;      /* between the begin and the end of a turn: now_ms is fresh */
     bool running;      /* the ready list is being run */
     uint64_t armed_ms; /* the time for which tick is set */
@@ -86,7 +86,8 @@ void gw_timer_start(struct gw_loop *loop, struct gw_timer *timer, uint64_t after
 void gw_timer_stop(struct gw_loop *loop, struct gw_timer *timer);
 bool gw_timer_active(const struct gw_timer *timer);
 
-/* Calls free(grave) at the end of this turn, when no callback of it can still be running. */
+/* Calls free(grave) at the end of this turn, when no callback of it can still be running; in the
+ * order of burying. free may bury again, for after all others. */
 void gw_loop_bury(struct gw_loop *loop, struct gw_grave *grave, void (*free)(struct gw_grave *));
 
 #endif
