@@ -16,7 +16,7 @@
 
 enum {
     CACHE_LINE = 64,
-    OWNER_LINES = 3,
+    OWNER_SIZE = 168, /* of a codec */
     LINGER_MAX_BYTES = 256 * 1024,
     DELIVERY_LOOK_MS = 5,
     KEEPALIVE_PROBES = 3
@@ -211,29 +211,29 @@ static void at_eof(struct gw_conn *conn)
     conn->events->on_eof(conn);
 }
 
-static void fetch(const char *memory, unsigned lines)
+static void fetch(const void *memory, size_t size)
 {
-    for (unsigned i = 0; i < lines; i++)
-        __builtin_prefetch(memory + i * CACHE_LINE);
+    uintptr_t at = (uintptr_t)memory, end = at + size;
+
+    for (at &= ~(uintptr_t)(CACHE_LINE - 1); at < end; at += CACHE_LINE)
+        __builtin_prefetch((const void *)at);
 }
 
-/* Its own lines as well: only the one that libev has looked at is there. */
+/* Of its own lines only the one that libev has looked at is there. */
 static void warm_up(const struct gw_conn *conn)
 {
-    fetch((const char *)conn + CACHE_LINE, 2);
-    fetch(conn->owner, OWNER_LINES);
-    for (unsigned i = 0; i < GW_WARM && conn->warm_lines[i]; i++)
-        fetch(conn->warm[i], conn->warm_lines[i]);
+    fetch(conn, sizeof(*conn));
+    fetch(conn->owner, OWNER_SIZE);
+    for (unsigned i = 0; i < GW_WARM && conn->warm_size[i]; i++)
+        fetch(conn->warm[i], conn->warm_size[i] * 8u);
 }
 
 void gw_conn_warm(struct gw_conn *conn, unsigned place, const void *memory, size_t size)
 {
-    size_t lines = (size + CACHE_LINE - 1) / CACHE_LINE;
-
     if (!conn->dialled)
         return;
     conn->warm[place] = memory;
-    conn->warm_lines[place] = (uint8_t)(lines < UINT8_MAX ? lines : UINT8_MAX);
+    conn->warm_size[place] = (uint8_t)(size < 8 * UINT8_MAX ? size / 8 : UINT8_MAX);
 }
 
 static void on_readable(struct gw_conn *conn)

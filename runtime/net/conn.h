@@ -46,10 +46,10 @@ enum gw_conn_state {
 struct gw_conn {
     struct ev_io io; /* its data is the loop */
     uint16_t magic;
-    uint8_t warm_lines[GW_WARM]; /* of the cache, that each of warm[] goes over */
-    uint8_t state;               /* enum gw_conn_state */
-    uint8_t failed;              /* enum gw_err; set: broken, waits to be closed */
-    bool reading : 1;            /* the user wants bytes */
+    uint8_t warm_size[GW_WARM]; /* of what warm[] points to, in 8 bytes */
+    uint8_t state;              /* enum gw_conn_state */
+    uint8_t failed;             /* enum gw_err; set: broken, waits to be closed */
+    bool reading : 1;           /* the user wants bytes */
     bool saw_eof : 1;
     bool reset : 1;   /* close with RST, so that a break looks like one */
     bool shut : 1;    /* no more bytes will be sent once out is empty: FIN goes then */
@@ -74,7 +74,7 @@ struct gw_conn {
     struct gw_conn_timer *timer; /* while a deadline is set */
     union {
         struct gw_addr peer;       /* of an accepted one */
-        const char *warm[GW_WARM]; /* of a dialled one: see gw_conn_warm */
+        const void *warm[GW_WARM]; /* of a dialled one: see gw_conn_warm */
     };
 };
 
