@@ -74,7 +74,7 @@ local scenarios = {
     note = "Opened all at once (4,000 attempts in flight), one worker; no event comes. gatewayd sends "
       .. "keepalives every 30 s, which only the window of a full run is long enough for.",
     load = streams(9500, EVENTS .. NEVER, { in_flight = 4000, settle = 1 }),
-    quick = { runs = 1, seconds = 1.5 }, full = { runs = 1, seconds = 35 },
+    quick = { runs = 1, seconds = 1.5 }, full = { runs = 1, seconds = 33 },
   },
   {
     id = "idle4", title = "36,000 idle streams over four workers", table = "idle",
@@ -83,36 +83,36 @@ local scenarios = {
       .. "20,000 descriptors.",
     load = streams(36000, EVENTS .. NEVER, { in_flight = 2000, settle = 3 }),
     workers = 4, origins = 2, spread = true,
-    full = { runs = 1, seconds = 35 },
+    full = { runs = 1, seconds = 20 },
   },
   {
     id = "relay", title = "1,000 streams, 10 events a second each", table = "relay",
     unit = "event", variants = ALL,
     load = streams(1000, EVENTS .. 10), per_stream = 10,
-    quick = { runs = 3, seconds = 1.5 }, full = { runs = 5, seconds = 6 },
+    quick = { runs = 3, seconds = 1.5 }, full = { runs = 5, seconds = 4 },
   },
   {
     id = "relay_many", title = "9,500 streams, one event a second each", table = "relay",
     unit = "event", variants = ALL, per_stream = 1,
     load = streams(9500, EVENTS .. 1, { in_flight = 2000, settle = 1.5 }),
-    full = { runs = 3, seconds = 6 },
+    full = { runs = 3, seconds = 5 },
   },
   {
     id = "half_load", title = "Half load: 1,000 streams, 25 events a second each", table = "relay",
     unit = "event", variants = ALL_AND_DIRECT, load = streams(1000, EVENTS .. 25), per_stream = 25,
-    quick = { runs = 2, seconds = 1.5 }, full = { runs = 5, seconds = 6 },
+    quick = { runs = 2, seconds = 1.5 }, full = { runs = 4, seconds = 4 },
   },
   {
     id = "firehose", title = "One firehose stream", table = "relay",
     unit = "event", variants = ALL, bulk = true,
     note = "The origin sends as fast as it is read. Origin and load generator share a core, which is the "
       .. "limit where a contender's own core is not busy. The latency is that of full buffers.",
-    load = streams(1, EVENTS .. 0), quick = { runs = 1, seconds = 1 }, full = { runs = 5, seconds = 4 },
+    load = streams(1, EVENTS .. 0), quick = { runs = 1, seconds = 1 }, full = { runs = 3, seconds = 3 },
   },
   {
     id = "firehose8", title = "Eight firehose streams", table = "relay",
     unit = "event", variants = ALL, bulk = true,
-    load = streams(8, EVENTS .. 0), quick = { runs = 2, seconds = 1 }, full = { runs = 5, seconds = 4 },
+    load = streams(8, EVENTS .. 0), quick = { runs = 2, seconds = 1 }, full = { runs = 3, seconds = 3 },
   },
   {
     id = "opens", title = "Opening and closing streams", table = "relay",
@@ -120,7 +120,7 @@ local scenarios = {
     note = "Connect, request, first event, close; 64 at a time, the next when one is done. The latency is "
       .. "that of all up to the first event.",
     load = { mode = "opens", clients = 64, path = "/events?rate=" .. NEVER },
-    quick = { runs = 2, seconds = 1 }, full = { runs = 5, seconds = 4 },
+    quick = { runs = 2, seconds = 1 }, full = { runs = 5, seconds = 3 },
   },
   {
     id = "requests", title = "Ordinary keep-alive requests, as fast as they are answered", table = "relay",
@@ -129,25 +129,25 @@ local scenarios = {
       .. "Each contender makes its own load, and a busier one has more to do in each turn of its loop: for "
       .. "the cost at the same load see the next table.",
     load = { mode = "requests", clients = 64, path = "/bytes?n=1000", size = 1000 },
-    quick = { runs = 1, seconds = 1 }, full = { runs = 5, seconds = 4 },
+    quick = { runs = 1, seconds = 1 }, full = { runs = 3, seconds = 3 },
   },
   {
     id = "requests_paced", title = "Ordinary keep-alive requests, 5,000 a second", table = "relay",
     unit = "request", variants = ALL_AND_DIRECT,
     note = "64 connections, answers of 1,000 bytes; latency counts from when a request was due.",
     load = { mode = "requests", clients = 64, path = "/bytes?n=1000", size = 1000, rate = 5000 },
-    quick = { runs = 2, seconds = 1 }, full = { runs = 5, seconds = 6 },
+    quick = { runs = 2, seconds = 1 }, full = { runs = 4, seconds = 4 },
   },
   {
     id = "filters", title = "Lua filters, 1,000 streams, 10 events a second each", table = "filter",
     unit = "event", variants = filters(10), load = streams(1000, JSON .. 10), per_stream = 10,
     note = "Each event is 200 bytes of JSON. Cost per event that reached the proxy.",
-    quick = { runs = 2, seconds = 1 }, full = { runs = 4, seconds = 6 },
+    quick = { runs = 2, seconds = 1 }, full = { runs = 4, seconds = 4 },
   },
   {
     id = "filters_fast", title = "Lua filters, eight firehose streams", table = "filter",
     unit = "event", bulk = true, variants = filters(0), load = streams(8, JSON .. 0),
-    quick = { runs = 1, seconds = 1 }, full = { runs = 5, seconds = 4 },
+    quick = { runs = 1, seconds = 1 }, full = { runs = 3, seconds = 3 },
   },
   {
     id = "reload", title = "Reload under load", table = "reload", unit = "event",
@@ -168,7 +168,7 @@ local scenarios = {
     note = "Eight firehose streams. The two cores carry origin and load generator as well, so this is no "
       .. "test of throughput: it tells whether an event costs more when there are two workers.",
     load = streams(8, EVENTS .. 0),
-    full = { runs = 5, seconds = 4 },
+    full = { runs = 3, seconds = 3 },
   },
   {
     id = "slow", title = "Slow clients beside others", table = "relay",
@@ -176,7 +176,7 @@ local scenarios = {
     note = "1,000 streams with 10 events a second each are measured; 50 more clients read 40 KiB/s of "
       .. "firehose streams. Memory tells who buffers.",
     load = streams(1050, EVENTS .. 10, { slow = 50, slow_path = EVENTS .. 0 }), per_stream = 10,
-    quick = { runs = 1, seconds = 1 }, full = { runs = 3, seconds = 6 },
+    quick = { runs = 1, seconds = 1 }, full = { runs = 3, seconds = 4 },
   },
 }
 
