@@ -5,7 +5,7 @@ text.head = [[
 # Benchmarks
 
 What an event costs in gatewayd, nginx, HAProxy and in a relay that parses nothing. Written by `make bench`
-(half an hour) or `make bench-quick` (three minutes); `make bench-deps` installs the other
+(twenty minutes) or `make bench-quick` (three minutes); `make bench-deps` installs the other
 proxies from Debian. Figures of one machine on one day: run it on yours. The tools are in `bench/`, none of
 them needs root.
 
