@@ -254,15 +254,22 @@ static size_t append_class(const struct gw_buf *buf, size_t n)
     return LARGE_ROOM;
 }
 
+/* The last chunk has the space. */
+static void extend_tail(struct gw_buf *buf, const void *bytes, size_t n)
+{
+    struct gw_chunk *tail = buf->head->tail;
+    memcpy(tail->data + tail->end, bytes, n);
+    tail->end += (uint32_t)n;
+    buf->head->len += n;
+}
+
 void gw_buf_append(struct gw_buf *buf, const void *bytes, size_t n)
 {
     struct gw_chunk *tail = tail_of(buf);
     const char *from = bytes;
     drop_reserved(buf);
     if (tail && chunk_room(tail) >= n) {
-        memcpy(tail->data + tail->end, from, n);
-        tail->end += (uint32_t)n;
-        buf->head->len += n;
+        extend_tail(buf, from, n);
         return;
     }
     while (n > 0) {
@@ -326,9 +333,7 @@ void gw_buf_append_tail(struct gw_buf *buf, const void *bytes, size_t n)
         return;
     }
     drop_reserved(buf);
-    memcpy(chunk->data + chunk->end, bytes, n);
-    chunk->end += (uint32_t)n;
-    buf->head->len += n;
+    extend_tail(buf, bytes, n);
 }
 
 void gw_buf_consume(struct gw_buf *buf, size_t n)

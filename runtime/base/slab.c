@@ -23,7 +23,7 @@ struct block {
     uint32_t used, fresh, cap; /* handed out; never handed out yet from here on; in all */
 };
 
-static const size_t head_size = (sizeof(struct block) + 63) & ~(size_t)63;
+static const size_t head_size = (sizeof(struct block) + ALIGN - 1) & ~(size_t)(ALIGN - 1);
 
 void gw_slab_init(struct gw_slab *slab, size_t size)
 {

@@ -48,7 +48,6 @@ struct gw_codec_host {
 
 struct gw_codec_ops {
     const char *name;
-    size_t size; /* of a codec, for gw_stream_warm */
     /* Client side: one more stream on this connection; NULL when it can't take one. */
     struct gw_stream *(*open)(struct gw_codec *codec, const struct gw_stream_events *events,
                               void *owner);
@@ -86,7 +85,7 @@ static inline void gw_stream_warm(const struct gw_stream *from, const struct gw_
 
     gw_conn_warm(conn, 0, owner, owner_size);
     gw_conn_warm(conn, 1, to->codec->conn, sizeof(*to->codec->conn));
-    gw_conn_warm(conn, 2, to->codec, to->codec->ops->size);
+    gw_conn_warm(conn, 2, to->codec, to->codec->conn->events->owner_size);
 }
 
 #endif

@@ -32,45 +32,17 @@ static const struct gw_slice *text_of(const struct gw_head *head, unsigned i)
 }
 
 /* Texts that most heads have, by length: packed they are their number. */
-static const char *const common[] = {"*",
-                                     "no",
-                                     "?0",
-                                     "*/*",
-                                     "GET",
-                                     "date",
-                                     "http",
-                                     "vary",
-                                     "cors",
-                                     "POST",
-                                     "https",
-                                     "empty",
-                                     "accept",
-                                     "cookie",
-                                     "origin",
-                                     "server",
-                                     "pragma",
-                                     "referer",
-                                     "no-cache",
-                                     "no-store",
-                                     "keep-alive",
-                                     "user-agent",
-                                     "same-origin",
-                                     "content-type",
-                                     "x-request-id",
-                                     "authorization",
-                                     "cache-control",
-                                     "last-event-id",
-                                     "sec-fetch-dest",
-                                     "sec-fetch-mode",
-                                     "sec-fetch-site",
-                                     "accept-encoding",
-                                     "accept-language",
-                                     "x-forwarded-for",
-                                     "text/event-stream",
-                                     "x-accel-buffering",
-                                     "gzip, deflate, br",
-                                     "access-control-allow-origin",
-                                     "access-control-allow-credentials"};
+/* clang-format off */
+static const char *const common[] = {
+    "*", "no", "?0", "*/*", "GET", "date", "http", "vary", "cors", "POST", "https", "empty",
+    "accept", "cookie", "origin", "server", "pragma", "referer", "no-cache", "no-store",
+    "keep-alive", "user-agent", "same-origin", "content-type", "x-request-id", "authorization",
+    "cache-control", "last-event-id", "sec-fetch-dest", "sec-fetch-mode", "sec-fetch-site",
+    "accept-encoding", "accept-language", "x-forwarded-for", "text/event-stream",
+    "x-accel-buffering", "gzip, deflate, br", "access-control-allow-origin",
+    "access-control-allow-credentials",
+};
+/* clang-format on */
 
 enum {
     COMMON = sizeof(common) / sizeof(common[0]),

@@ -577,6 +577,7 @@ static const struct gw_conn_events conn_events = {
     .on_drained = on_drained,
     .on_error = on_error,
     .on_deadline = on_deadline,
+    .owner_size = sizeof(struct gw_http1),
 };
 
 /* Ops of the codec. */
@@ -628,7 +629,6 @@ static unsigned codec_streams(const struct gw_codec *codec)
 
 static const struct gw_codec_ops codec_ops = {
     .name = "http/1.1",
-    .size = sizeof(struct gw_http1),
     .open = codec_open,
     .drain = codec_drain,
     .close = codec_close,

@@ -14,13 +14,7 @@
 #include <unistd.h>
 #include "base/slab.h"
 
-enum {
-    CACHE_LINE = 64,
-    OWNER_SIZE = 168, /* of a codec */
-    LINGER_MAX_BYTES = 256 * 1024,
-    DELIVERY_LOOK_MS = 5,
-    KEEPALIVE_PROBES = 3
-};
+enum { CACHE_LINE = 64, LINGER_MAX_BYTES = 256 * 1024, DELIVERY_LOOK_MS = 5, KEEPALIVE_PROBES = 3 };
 
 static struct gw_slab conns;
 
@@ -223,7 +217,7 @@ static void fetch(const void *memory, size_t size)
 static void warm_up(const struct gw_conn *conn)
 {
     fetch(conn, sizeof(*conn));
-    fetch(conn->owner, OWNER_SIZE);
+    fetch(conn->owner, conn->events->owner_size);
     for (unsigned i = 0; i < GW_WARM && conn->warm_size[i]; i++)
         fetch(conn->warm[i], conn->warm_size[i] * 8u);
 }

@@ -31,6 +31,7 @@ struct gw_conn_events {
     void (*on_error)(struct gw_conn *conn, enum gw_err err);
     /* The time that gw_conn_deadline gave is over. */
     void (*on_deadline)(struct gw_conn *conn);
+    size_t owner_size; /* of the user, which is fetched with what gw_conn_warm names; 0: is not */
 };
 
 enum gw_conn_state {
