@@ -159,6 +159,9 @@ $(BUILD)/pic/runtime/%.o: runtime/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call say,CC)$(CC) $(CPPFLAGS) $(CFLAGS) -fPIC -MMD -MP -c -o $@ $<
 
+# Errors of Lua unwind through it.
+$(BUILD)/obj/runtime/script/watchdog.o $(BUILD)/pic/runtime/script/watchdog.o: CFLAGS += -fexceptions
+
 $(BUILD)/obj/llhttp/%.o: $(LLHTTP_SRC)/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call say,CC)$(CC) $(LLHTTP_CFLAGS) $(OPTIMIZE) $(HARDEN) $(SANITIZE) -w -fPIE -c -o $@ $<

@@ -110,7 +110,7 @@ static int inspect(const struct arguments *args, const char *lua_dir)
         return EXIT_START;
     }
     int code = EXIT_CONFIG;
-    if (gw_vm_load(vm, args->file, NULL, 0, print_error, NULL)) {
+    if (gw_vm_load(vm, &(struct gw_pack){.file = args->file}, print_error, NULL)) {
         const char *text = args->print_conf ? gw_vm_print_conf(vm) : NULL;
         if (text)
             fputs(text, stdout);

@@ -121,8 +121,8 @@ static void want_reload(enum cause cause)
 
 static void watch_files(struct gw_vm *vm)
 {
-    if (!master.watch)
-        return;
+    if (!master.watch || vm->dead)
+        return; /* then what was watched before still is */
     gw_watch_begin(master.watch);
     gw_vm_watch(vm, watch_path, NULL);
     if (gw_watch_end(master.watch))
@@ -152,7 +152,7 @@ static bool load_files(struct version *version, gw_vm_report *report, void *data
     struct gw_vm *vm = gw_vm_new(&master.env);
     if (!vm)
         return false;
-    bool good = gw_vm_load(vm, master.file, NULL, 0, report, data);
+    bool good = gw_vm_load(vm, &(struct gw_pack){.file = master.file}, report, data);
     size_t len = 0;
     const char *pack = gw_vm_pack(vm, &len);
     *seen = pack ? gw_hash(gw_slice_of(pack, len)) : 0;

@@ -19,6 +19,7 @@
 #include "net/aside.h"
 #include "net/listener.h"
 #include "script/hooks.h"
+#include "script/watchdog.h"
 
 enum {
     BALANCE_MS = 20,
@@ -39,8 +40,7 @@ struct load {
     struct gw_aside_job job;
     struct gw_script_env env; /* without the loop, which is not this thread's */
     uint64_t generation;
-    void *pack;
-    size_t pack_len;
+    struct gw_pack pack;
     struct gw_vm *vm; /* NULL: it can't be loaded */
 };
 
@@ -163,12 +163,6 @@ static void tell(enum gw_order order, uint64_t generation)
         gw_log(GW_LOG_ERROR, "the master can't be told: %m");
 }
 
-static void print_error(const char *line, void *data)
-{
-    (void)data;
-    gw_log(GW_LOG_ERROR, "%s", line);
-}
-
 static void close_fd(int *fd)
 {
     if (*fd >= 0)
@@ -188,18 +182,12 @@ static void drop_loaded(void)
 static void load_program(struct gw_aside_job *job)
 {
     struct load *load = GW_CONTAINER(job, struct load, job);
-    struct gw_vm *vm = gw_vm_new(&load->env);
-    if (vm && !gw_vm_load(vm, worker.setup->file, load->pack, load->pack_len, print_error, NULL)) {
-        gw_vm_free(vm);
-        vm = NULL;
-    }
-    load->vm = vm;
+    load->vm = gw_vm_start(&load->env, &load->pack);
 }
 
 static void end_load(struct gw_aside_job *job)
 {
     struct load *load = GW_CONTAINER(job, struct load, job);
-    munmap(load->pack, load->pack_len);
     if (load->vm) {
         load->vm->env = &worker.env;
         worker.loaded =
@@ -217,9 +205,9 @@ static bool map_pack(int fd, struct load *load)
     struct stat st;
     if (fd < 0 || fstat(fd, &st) < 0 || st.st_size == 0)
         return false;
-    load->pack_len = (size_t)st.st_size;
-    load->pack = mmap(NULL, load->pack_len, PROT_READ, MAP_PRIVATE, fd, 0);
-    return load->pack != MAP_FAILED;
+    load->pack = (struct gw_pack){.file = worker.setup->file, .len = (size_t)st.st_size};
+    load->pack.bytes = mmap(NULL, load->pack.len, PROT_READ, MAP_PRIVATE, fd, 0);
+    return load->pack.bytes != MAP_FAILED;
 }
 
 static void on_load(struct gw_message *message)
@@ -399,6 +387,7 @@ int gw_worker_run(const struct gw_worker_setup *setup)
                                         .aside = &worker.aside};
     gw_aside_init(&worker.aside, &worker.loop);
     set_signals();
+    gw_watchdog_start();
     gw_gateway_init(&worker.gateway, &worker.loop, setup->stats, setup->number);
     gw_timer_init(&worker.balance, balance);
     gw_timer_init(&worker.drain_check, drain_check);
@@ -414,5 +403,6 @@ int gw_worker_run(const struct gw_worker_setup *setup)
     drop_loaded();
     gw_gateway_fini(&worker.gateway);
     gw_loop_fini(&worker.loop);
+    gw_watchdog_stop();
     return 0;
 }

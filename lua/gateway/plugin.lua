@@ -2,6 +2,7 @@
 -- A plugin is a file of pluginPath that returns one table. Called by gateway.loader and
 -- gateway.testing.
 
+local core = require("gateway.core")
 local schema = require("gateway.schema")
 local source = require("gateway.source")
 
@@ -174,6 +175,7 @@ function plugin.entry(value, entry, route, report, path, mark)
   if value.schema then conf = schema.check(value.schema, conf, path, fail, { mark = mark }) end
   if failed then return nil end
   if value.new then
+    core.progress(value.name .. ", new")
     local ok, made = xpcall(value.new, function(err) return tostring(err) end, conf, route)
     if not ok then
       fail(path, "new: " .. made)

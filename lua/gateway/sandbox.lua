@@ -4,6 +4,7 @@
 -- It keeps accidents in, and is no wall against an author who means harm: who can write a plugin
 -- can read all the traffic.
 
+local core = require("gateway.core")
 local schema = require("gateway.schema")
 local source = require("gateway.source")
 
@@ -119,6 +120,7 @@ end
 ---@return boolean ok, any value what the file returned, or the message
 ---@return function? chunk
 function Sandbox:run(text, path)
+  core.progress(path)
   local chunk, err = self:compile(text, path)
   if not chunk then return false, err end
   local ok, value = xpcall(chunk, traced)

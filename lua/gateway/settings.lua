@@ -350,6 +350,12 @@ settings.gateway = { type = "map", fields = {
     kind = "list of folders",
     doc = "Where plugins and policies are looked up, relative to this file; the first found wins." },
   plugins("Plugins of every route, outermost first."),
+  { "lua", type = "map", doc = "Bounds of plugins and Lua routes.", fields = {
+    duration("maxRunTime", "50ms",
+      "CPU time that hooks may take at a stretch, waiting excluded; past it they are stopped. 0 = no limit."),
+    size("maxMemory", "256MiB",
+      "Memory of all Lua of a worker and version; who needs more gets an error. 0 = no limit."),
+  } },
   { "workers", type = "integer", min = 1, max = 256, words = { "auto" }, default = "auto",
     doc = "Processes that carry traffic; `auto` = one per core." },
   duration("drainTimeout", 25, "How long TERM waits for what is open before it breaks it off; 0 = no limit."),

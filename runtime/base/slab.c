@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include "base/check.h"
 #include "base/poison.h"
+#include "base/region.h"
 
 enum { ALIGN = 8, BLOCK_MIN = 16384, PER_BLOCK = 15, SPARE_MAX = 2 };
 
@@ -25,15 +26,33 @@ struct block {
 
 static const size_t head_size = (sizeof(struct block) + ALIGN - 1) & ~(size_t)(ALIGN - 1);
 
-void gw_slab_init(struct gw_slab *slab, size_t size)
+static void init(struct gw_slab *slab, size_t size, size_t block_size)
 {
-    GW_CHECK(size > 0 && size <= 16384);
     *slab = (struct gw_slab){.size = (size + ALIGN - 1) & ~(size_t)(ALIGN - 1)};
     gw_list_init(&slab->partial);
     gw_list_init(&slab->full);
-    slab->block_size = BLOCK_MIN;
+    slab->block_size = block_size;
     while (slab->block_size < head_size + slab->size * PER_BLOCK)
         slab->block_size *= 2;
+}
+
+void gw_slab_init(struct gw_slab *slab, size_t size)
+{
+    GW_CHECK(size > 0 && size <= 16384);
+    init(slab, size, BLOCK_MIN);
+}
+
+void gw_slab_init_in(struct gw_slab *slab, size_t size, struct gw_region *region)
+{
+    GW_CHECK(size > 0 && size * PER_BLOCK <= region->block_size - head_size);
+    init(slab, size, region->block_size);
+    slab->region = region;
+}
+
+/* Each object for itself, in the allocator's care. */
+static bool is_malloced(const struct gw_slab *slab)
+{
+    return GW_ASAN && !slab->region;
 }
 
 /* Maps twice the size and cuts off what is not aligned. */
@@ -50,7 +69,10 @@ static void *map_aligned(size_t size)
 
 static struct block *block_new(struct gw_slab *slab)
 {
-    struct block *block = map_aligned(slab->block_size);
+    struct block *block =
+        slab->region ? gw_region_take(slab->region) : map_aligned(slab->block_size);
+    if (!block)
+        return NULL;
     block->slab = slab;
     block->cap = (uint32_t)((slab->block_size - head_size) / slab->size);
     gw_list_push_front(&slab->partial, &block->node);
@@ -61,7 +83,10 @@ static struct block *block_new(struct gw_slab *slab)
 static void block_free(struct gw_slab *slab, struct block *block)
 {
     gw_list_remove(&block->node);
-    munmap(block, slab->block_size);
+    if (slab->region)
+        gw_region_give(slab->region, block);
+    else
+        munmap(block, slab->block_size);
     slab->blocks--;
 }
 
@@ -89,13 +114,17 @@ void *gw_slab_alloc(struct gw_slab *slab)
 void *gw_slab_alloc_raw(struct gw_slab *slab)
 {
     slab->objects++;
-    if (GW_ASAN) {
+    if (is_malloced(slab)) {
         void *obj = malloc(slab->size);
         GW_CHECK(obj != NULL);
         return obj;
     }
     if (gw_list_empty(&slab->partial)) {
         struct block *block = block_new(slab);
+        if (!block) {
+            slab->objects--;
+            return NULL;
+        }
         slab->spare++;
         return block_take(slab, block);
     }
@@ -120,7 +149,7 @@ void gw_slab_free(struct gw_slab *slab, void *obj)
         return;
     GW_CHECK(slab->objects > 0);
     slab->objects--;
-    if (GW_ASAN) {
+    if (is_malloced(slab)) {
         free(obj);
         return;
     }

@@ -6,22 +6,28 @@
 #include <stddef.h>
 #include "base/list.h"
 
+struct gw_region;
+
 struct gw_slab {
     size_t size;            /* bytes per object, rounded up */
     size_t block_size;      /* bytes per block, a power of two */
     struct gw_list partial; /* blocks with room */
     struct gw_list full;
-    size_t objects, blocks; /* handed out; mapped, the empty ones included */
-    size_t spare;           /* empty blocks kept back */
+    size_t objects, blocks;   /* handed out; mapped, the empty ones included */
+    size_t spare;             /* empty blocks kept back */
+    struct gw_region *region; /* where its blocks come from; NULL: from the system */
 };
 
 /* size: bytes of one object, at most 16 KiB. The slab must not move afterwards. */
 void gw_slab_init(struct gw_slab *slab, size_t size);
+/* The same with blocks of a region, so that it needs no fini before the region's. Whoever looks for
+ * misuse of memory (ASan) sees only the region. */
+void gw_slab_init_in(struct gw_slab *slab, size_t size, struct gw_region *region);
 /* All objects must have been freed. */
 void gw_slab_fini(struct gw_slab *slab);
 /* Zeroed memory, aligned to 8; aborts when the system has none. */
 void *gw_slab_alloc(struct gw_slab *slab);
-/* The same, not zeroed. */
+/* The same, not zeroed. NULL only when its region is full. */
 void *gw_slab_alloc_raw(struct gw_slab *slab);
 /* obj comes from the same slab; NULL is harmless. */
 void gw_slab_free(struct gw_slab *slab, void *obj);

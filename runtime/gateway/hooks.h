@@ -64,7 +64,8 @@ struct gw_script_part {
     void *task;   /* the suspended task, if any */
     void *handle; /* what Lua holds of the exchange, made stale at the end; NULL: no context */
     int ctx_ref;  /* the context, or without one the text it was saved as; 0: an empty one */
-    unsigned event_hook : 31; /* index of the rule's lone event hook; 0: there is none */
+    unsigned event_hook : 30; /* index of the rule's lone event hook; 0: there is none */
+    bool stranded : 1;        /* it waits for another VM, for its own has died */
     bool in_events : 1;       /* the last hook that ran was an event hook */
 };
 

@@ -34,6 +34,9 @@ struct gw_settings {
     uint64_t response_head_ms;
     uint64_t sse_silence_ms;
 
+    uint64_t lua_run_ms; /* CPU time of a hook at a stretch */
+    size_t lua_max_memory;
+
     unsigned workers; /* 0 = one per core */
     uint64_t drain_ms;
     enum gw_log_level log_level;

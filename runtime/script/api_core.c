@@ -5,12 +5,14 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 #include "base/log.h"
 #include "gateway/reply.h"
 #include "script/json.h"
 #include "script/task.h"
+#include "script/watchdog.h"
 
 static const char handle_type[] = "gateway.handle";
 static int reply_mark; /* its address is core.REPLY */
@@ -83,6 +85,16 @@ static int core_hook_error(lua_State *L)
     struct gw_exchange *x = gw_handle_check(L, 1);
     lua_settop(L, 2);
     gw_api_log_error(L, L, x);
+    gw_watch_restart(); /* for those that come behind it */
+    return 0;
+}
+
+/* Loading goes on with something else, which gets time of its own. */
+static int core_progress(lua_State *L)
+{
+    struct gw_vm *vm = gw_api_vm(L);
+    snprintf(vm->work, sizeof vm->work, "%s", luaL_checkstring(L, 1));
+    gw_watch_restart();
     return 0;
 }
 
@@ -220,6 +232,7 @@ static int core_tried(lua_State *L)
 
 static const luaL_Reg functions[] = {
     {"log", core_log},
+    {"progress", core_progress},
     {"now", core_now},
     {"time", core_time},
     {"list", core_list},

@@ -1,8 +1,10 @@
 /* Owns generations: a VM with its program, and the instances it names. Called by the worker when it
- * loads. Invariant: freed with the last exchange that uses it, VM and all. */
+ * loads, and by hooks.c when a VM dies. Invariant: freed with the last exchange that uses it, VM
+ * and all; a VM that is made anew belongs to the same generation. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include "script/hooks.h"
 
 static void free_generation(struct gw_generation *generation)
@@ -60,6 +62,12 @@ static bool read_instances(struct gw_generation *generation, lua_State *L, struc
     return true;
 }
 
+static void set_limits(struct gw_vm *vm, const struct gw_settings *settings)
+{
+    vm->run_ns = (int64_t)settings->lua_run_ms * 1000000;
+    vm->max_memory = settings->lua_max_memory;
+}
+
 struct gw_generation *gw_generation_new(struct gw_vm *vm, struct gw_gateway *gateway,
                                         uint64_t number, gw_read_settings *read_settings)
 {
@@ -74,6 +82,7 @@ struct gw_generation *gw_generation_new(struct gw_vm *vm, struct gw_gateway *gat
     generation->free = free_generation;
     gw_vm_push(vm, "settings");
     bool good = read_settings(vm->L, &generation->settings);
+    set_limits(vm, &generation->settings);
     gw_vm_push(vm, "instances");
     good = good && read_instances(generation, vm->L, &gateway->pool);
     lua_settop(vm->L, 0);
@@ -81,4 +90,95 @@ struct gw_generation *gw_generation_new(struct gw_vm *vm, struct gw_gateway *gat
         return generation;
     gw_generation_unref(generation);
     return NULL;
+}
+
+/* Another VM on its way into a generation whose own has died. */
+struct revival {
+    struct gw_aside_job job;
+    struct gw_script_env env; /* without the loop, which is not this thread's */
+    struct gw_gateway *gateway;
+    struct gw_generation *generation; /* a reference */
+    struct gw_pack pack;
+    struct gw_vm *vm;
+};
+
+static void load_again(struct gw_aside_job *job)
+{
+    struct revival *revival = GW_CONTAINER(job, struct revival, job);
+    revival->vm = gw_vm_start(&revival->env, &revival->pack);
+}
+
+/* Where there is none, they fail now; the next one who asks tries again. */
+static void end_waiting(struct revival *revival)
+{
+    struct gw_list *all = &revival->gateway->exchanges;
+    for (struct gw_list *at = all->next; at != all; at = at->next) {
+        struct gw_exchange *x = GW_CONTAINER(at, struct gw_exchange, node);
+        if (x->generation != revival->generation || !x->script.stranded)
+            continue;
+        x->script.stranded = false;
+        if (revival->vm)
+            gw_exchange_wake(x);
+        else
+            gw_exchange_fail(x, GW_ERR_HOOK, false);
+    }
+}
+
+static void end_revival(struct gw_aside_job *job)
+{
+    struct revival *revival = GW_CONTAINER(job, struct revival, job);
+    struct gw_generation *generation = revival->generation;
+    struct gw_vm *dead = generation->script;
+    if (revival->vm) {
+        revival->vm->env = dead->env;
+        set_limits(revival->vm, &generation->settings);
+        generation->script = revival->vm;
+        gw_vm_free(dead);
+    } else {
+        gw_log(GW_LOG_ERROR, "a VM that was stopped can't be replaced");
+        dead->reviving = false;
+    }
+    end_waiting(revival);
+    gw_generation_unref(generation);
+    free(revival);
+}
+
+/* The dead one keeps its own, for another try. */
+static struct gw_pack copy_pack(const struct gw_pack *pack)
+{
+    struct gw_pack copy = *pack;
+    copy.bytes = mmap(NULL, pack->len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    GW_CHECK(copy.bytes != MAP_FAILED);
+    memcpy(copy.bytes, pack->bytes, pack->len);
+    return copy;
+}
+
+void gw_generation_revive(struct gw_generation *generation, struct gw_gateway *gateway)
+{
+    struct gw_vm *dead = generation->script;
+    struct gw_aside *aside = dead->env->aside;
+    if (dead->reviving || !aside) /* without: the process ends */
+        return;
+    struct revival *revival = calloc(1, sizeof *revival);
+    GW_CHECK(revival != NULL);
+    dead->reviving = true;
+    revival->env = *dead->env;
+    revival->env.loop = NULL;
+    revival->env.aside = NULL;
+    revival->gateway = gateway;
+    revival->generation = gw_generation_ref(generation);
+    revival->pack = copy_pack(&dead->pack);
+    gw_aside_run(aside, &revival->job, load_again, end_revival);
+}
+
+void gw_generation_died(struct gw_generation *generation, struct gw_gateway *gateway)
+{
+    struct gw_list *all = &gateway->exchanges;
+    for (struct gw_list *at = all->next; at != all; at = at->next) {
+        struct gw_exchange *x = GW_CONTAINER(at, struct gw_exchange, node);
+        if (x->generation == generation)
+            gw_hooks_forget(x);
+    }
+    gw_vm_bury(generation->script);
+    gw_generation_revive(generation, gateway);
 }

@@ -8,6 +8,9 @@
 #include "gateway/reply.h"
 #include "script/api.h"
 #include "script/task.h"
+#include "script/watchdog.h"
+
+enum { MAX_EVENT_HOOK = (1 << 30) - 1 };
 
 static struct gw_vm *vm_of(const struct gw_exchange *x)
 {
@@ -24,20 +27,48 @@ static struct gw_handle *push_kept_handle(lua_State *L, struct gw_exchange *x, i
     return handle;
 }
 
-/* Makes ctx and handle for a generation; the new context's reference is returned, 0 on an error. */
-static int open_context(struct gw_exchange *x, struct gw_vm *vm, struct gw_handle **handle)
+static void log_death(const struct gw_exchange *x, const struct gw_vm *vm)
 {
-    lua_State *L = vm->L;
-    int ref = 0;
-    *handle = push_kept_handle(L, x, vm->entry[GW_ENTRY_OPEN]);
-    if (lua_pcall(L, 1, 1, 0) == 0) {
-        ref = luaL_ref(L, LUA_REGISTRYINDEX);
-    } else {
-        gw_api_log_error(L, L, x);
-        (*handle)->x = NULL;
+    struct gw_log_line line;
+    gw_stat_add(x->gateway->count, GW_STAT_HOOK_ERRORS, 1);
+    gw_log_begin(&line, GW_LOG_ERROR, "hook stopped by force; its VM is replaced");
+    gw_log_cstr(&line, "x", x->id);
+    gw_log_cstr(&line, "step", gw_step_name(x->step));
+    if (x->rule[0])
+        gw_log_cstr(&line, "rule", x->rule);
+    gw_log_cstr(&line, "why", vm->died_of);
+    gw_log_end(&line);
+}
+
+/* Calls what is on the stack of a generation's VM. When that dies nothing of it is left. */
+static int call(struct gw_exchange *x, struct gw_generation *generation, int nargs, int nresults)
+{
+    struct gw_vm *vm = generation->script;
+    int status = gw_watch_pcall(vm, vm->L, nargs, nresults, 0);
+    if (status == GW_LUA_STOPPED) {
+        log_death(x, vm);
+        gw_generation_died(generation, x->gateway);
     }
-    lua_settop(L, 0);
-    return ref;
+    return status;
+}
+
+/* Makes ctx and handle before there is a rule. */
+static bool open_context(struct gw_exchange *x)
+{
+    struct gw_vm *vm = vm_of(x);
+    lua_State *L = vm->L;
+    struct gw_handle *handle = push_kept_handle(L, x, vm->entry[GW_ENTRY_OPEN]);
+    int status = call(x, x->generation, 1, 1);
+    if (status == 0) {
+        x->script.ctx_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+        x->script.handle = handle;
+    } else if (status != GW_LUA_STOPPED) {
+        gw_api_log_error(L, L, x);
+        handle->x = NULL;
+    }
+    if (status != GW_LUA_STOPPED)
+        lua_settop(L, 0);
+    return status == 0;
 }
 
 /* The function to call. While events follow each other it is the hook itself, where there is only
@@ -52,12 +83,98 @@ static int entry_of(struct gw_exchange *x, enum gw_entry entry)
     return vm->entry[entry];
 }
 
-/* The task that goes on, or a fresh one with `entry` and the context on it. NULL: it still waits.
- */
+static void log_pinned(const struct gw_exchange *x, const struct gw_generation *to, const char *why)
+{
+    struct gw_log_line line;
+    gw_log_begin(&line, GW_LOG_WARN, "stream stays under its old version");
+    gw_log_cstr(&line, "x", x->id);
+    gw_log_cstr(&line, "rule", x->rule);
+    gw_log_int(&line, "generation", (int64_t)to->number);
+    gw_log_cstr(&line, "why", why ? why : "?");
+    gw_log_end(&line);
+}
+
+static void drop_context(struct gw_exchange *x)
+{
+    struct gw_handle *handle = x->script.handle;
+    if (handle)
+        handle->x = NULL;
+    if (x->script.ctx_ref)
+        luaL_unref(vm_of(x)->L, LUA_REGISTRYINDEX, x->script.ctx_ref);
+    x->script.handle = NULL;
+    x->script.ctx_ref = 0;
+    x->script.in_events = false;
+}
+
+/* Takes flags, timeout and event hook from three places of the stack. */
+static void take_rule(struct gw_exchange *x, lua_State *co, int first)
+{
+    double seconds = lua_tonumber(co, first + 1);
+    x->hook_flags = (unsigned)lua_tointeger(co, first);
+    x->timeout_ms = seconds > 0 ? (uint64_t)(seconds * 1000) : 0;
+    x->script.event_hook = (unsigned)lua_tointeger(co, first + 2) & MAX_EVENT_HOOK;
+}
+
+/* Calls adopt in the VM of `to`: handle, ctx, flags, timeout, event hook are on its stack
+ * afterwards. */
+static struct gw_handle *adopt_context(struct gw_exchange *x, struct gw_generation *to,
+                                       struct gw_slice saved)
+{
+    struct gw_vm *vm = to->script;
+    if (vm->dead)
+        return NULL;
+    lua_State *L = vm->L;
+    struct gw_handle *handle = push_kept_handle(L, x, vm->entry[GW_ENTRY_ADOPT]);
+    lua_pushlstring(L, saved.ptr, saved.len);
+    lua_pushstring(L, x->rule);
+    lua_pushstring(L, x->instance ? x->instance->service : NULL);
+    lua_pushstring(L, x->instance ? x->instance->id : NULL);
+    int status = call(x, to, 5, 4);
+    if (status == 0 && lua_istable(L, 2))
+        return handle;
+    if (status == GW_LUA_STOPPED)
+        return NULL;
+    handle->x = NULL;
+    log_pinned(x, to, lua_tostring(L, lua_gettop(L) > 2 ? 3 : 2));
+    lua_settop(L, 0);
+    return NULL;
+}
+
+/* Goes on in the VM of `to`, with what was saved elsewhere. */
+static bool take_up(struct gw_exchange *x, struct gw_generation *to, struct gw_slice saved)
+{
+    lua_State *L = ((struct gw_vm *)to->script)->L;
+    struct gw_handle *handle = adopt_context(x, to, saved);
+    if (!handle)
+        return false;
+    drop_context(x);
+    take_rule(x, L, 3);
+    lua_settop(L, 2);
+    x->script.ctx_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    x->script.handle = handle;
+    lua_settop(L, 0);
+    return true;
+}
+
+/* Its VM has died, and the next one is not there yet. */
+static bool is_stranded(struct gw_exchange *x)
+{
+    x->script.stranded = vm_of(x)->dead;
+    if (x->script.stranded)
+        gw_generation_revive(x->generation, x->gateway);
+    return x->script.stranded;
+}
+
+/* The task that goes on, or a fresh one with `entry` and the context on it. NULL: it still waits,
+ * or (see waits) it can't go on. */
 static struct gw_task *prepare(struct gw_exchange *x, enum gw_entry entry, int *nargs)
 {
     struct gw_vm *vm = vm_of(x);
     struct gw_task *task = x->script.task;
+    if (is_stranded(x))
+        return NULL;
+    if (!x->script.handle && !take_up(x, x->generation, GW_SLICE("")))
+        return NULL;
     if (task) {
         *nargs = 0;
         if (task->state == GW_TASK_WAITING && task->wait == GW_WAIT_BODY &&
@@ -74,10 +191,17 @@ static struct gw_task *prepare(struct gw_exchange *x, enum gw_entry entry, int *
     return task;
 }
 
-enum run { RUN_DONE, RUN_WAITS, RUN_FAILED };
+/* Why there is no task: true = it waits, false = a new VM can't take the exchange up. */
+static bool waits(const struct gw_exchange *x)
+{
+    return x->script.task || x->script.stranded;
+}
+
+enum run { RUN_DONE, RUN_WAITS, RUN_FAILED, RUN_STOPPED };
 
 /* Runs the task a stretch. RUN_DONE: its results are on task->co and the caller gives it back.
- * RUN_FAILED: the error is on the VM's stack, and the caller discards the task. */
+ * RUN_FAILED: the error is on the VM's stack, and the caller discards the task. RUN_STOPPED:
+ * nothing is left of it. */
 static enum run run(struct gw_exchange *x, struct gw_task *task, int nargs)
 {
     int status = gw_task_resume(task, nargs);
@@ -93,6 +217,12 @@ static enum run run(struct gw_exchange *x, struct gw_task *task, int nargs)
         return RUN_WAITS;
     }
     x->script.task = NULL;
+    if (status == GW_LUA_STOPPED) {
+        log_death(x, task->vm);
+        x->script.task = task; /* to be forgotten with all the others */
+        gw_generation_died(x->generation, x->gateway);
+        return RUN_STOPPED;
+    }
     /* Its own stack may be what is full. */
     lua_xmove(task->co, task->vm->L, 1);
     return RUN_FAILED;
@@ -105,15 +235,6 @@ static void log_failure(struct gw_exchange *x, struct gw_task *task)
     gw_task_discard(task);
 }
 
-/* Takes flags, timeout and event hook from three places of the stack. */
-static void take_rule(struct gw_exchange *x, lua_State *co, int first)
-{
-    double seconds = lua_tonumber(co, first + 1);
-    x->hook_flags = (unsigned)lua_tointeger(co, first);
-    x->timeout_ms = seconds > 0 ? (uint64_t)(seconds * 1000) : 0;
-    x->script.event_hook = (unsigned)lua_tointeger(co, first + 2) & INT32_MAX;
-}
-
 typedef enum gw_hook_result finish_fn(struct gw_exchange *x, lua_State *co);
 
 static enum gw_hook_result run_hook(struct gw_exchange *x, enum gw_entry entry, finish_fn *finish)
@@ -121,12 +242,14 @@ static enum gw_hook_result run_hook(struct gw_exchange *x, enum gw_entry entry, 
     int nargs;
     struct gw_task *task = prepare(x, entry, &nargs);
     if (!task)
-        return GW_HOOK_WAIT;
+        return waits(x) ? GW_HOOK_WAIT : GW_HOOK_FAIL;
     switch (run(x, task, nargs)) {
     case RUN_WAITS:
         return GW_HOOK_WAIT;
     case RUN_FAILED:
         log_failure(x, task);
+        return GW_HOOK_FAIL;
+    case RUN_STOPPED:
         return GW_HOOK_FAIL;
     case RUN_DONE:
         break;
@@ -164,12 +287,9 @@ static enum gw_hook_result finish_balance(struct gw_exchange *x, lua_State *co)
 
 static enum gw_hook_result hook_route(struct gw_exchange *x)
 {
-    if (!x->script.handle) {
-        struct gw_handle *handle;
-        x->script.ctx_ref = open_context(x, vm_of(x), &handle);
-        if (!x->script.ctx_ref)
+    if (!x->script.handle && !is_stranded(x)) {
+        if (!open_context(x))
             return GW_HOOK_FAIL;
-        x->script.handle = handle;
         /* Plugins of every route close what gets no rule, too, and see the error of a route hook.
          */
         x->hook_flags = GW_HAS_CLOSE | GW_HAS_RESPONSE;
@@ -244,7 +364,12 @@ static enum gw_event_verdict event_failed(struct gw_exchange *x, struct gw_task 
     lua_insert(L, 2);
     luaL_traceback(L, task->co, NULL, 0);
     lua_rawgeti(L, LUA_REGISTRYINDEX, task->event_ref);
-    if (lua_pcall(L, 4, 1, 0) == 0 && lua_isnil(L, 1))
+    int status = call(x, x->generation, 4, 1);
+    if (status == GW_LUA_STOPPED) {
+        gw_task_discard(task);
+        return GW_EVENT_FAIL;
+    }
+    if (status == 0 && lua_isnil(L, 1))
         verdict = pass(task->event, out);
     gw_event_ref_end(task);
     if (verdict == GW_EVENT_FAIL) {
@@ -262,7 +387,7 @@ static enum gw_event_verdict hook_event(struct gw_exchange *x, struct gw_slice r
     int nargs;
     struct gw_task *task = prepare(x, GW_ENTRY_EVENT, &nargs);
     if (!task)
-        return GW_EVENT_PENDING;
+        return waits(x) ? GW_EVENT_PENDING : GW_EVENT_FAIL;
     if (nargs) {
         gw_event_ref_begin(task, raw);
         nargs = 2;
@@ -272,6 +397,8 @@ static enum gw_event_verdict hook_event(struct gw_exchange *x, struct gw_slice r
         return GW_EVENT_PENDING;
     case RUN_FAILED:
         return event_failed(x, task, out);
+    case RUN_STOPPED:
+        return GW_EVENT_FAIL;
     case RUN_DONE:
         break;
     }
@@ -285,6 +412,7 @@ static void hook_cancel(struct gw_exchange *x)
 {
     struct gw_task *task = x->script.task;
     x->script.task = NULL;
+    x->script.stranded = false;
     if (!task)
         return;
     if (task->event)
@@ -297,6 +425,10 @@ static void hook_close(struct gw_exchange *x, const char *reason)
     int nargs;
     hook_cancel(x);
     struct gw_task *task = prepare(x, GW_ENTRY_CLOSE, &nargs);
+    if (!task) {
+        gw_log(GW_LOG_WARN, "x=%s: on_close is not called: its VM is being replaced", x->id);
+        return;
+    }
     lua_pushstring(task->co, reason);
     switch (run(x, task, nargs + 1)) {
     case RUN_DONE:
@@ -308,19 +440,9 @@ static void hook_close(struct gw_exchange *x, const char *reason)
     case RUN_FAILED:
         log_failure(x, task);
         break;
+    case RUN_STOPPED:
+        break;
     }
-}
-
-static void drop_context(struct gw_exchange *x)
-{
-    struct gw_handle *handle = x->script.handle;
-    if (handle)
-        handle->x = NULL;
-    if (x->script.ctx_ref)
-        luaL_unref(vm_of(x)->L, LUA_REGISTRYINDEX, x->script.ctx_ref);
-    x->script.handle = NULL;
-    x->script.ctx_ref = 0;
-    x->script.in_events = false;
 }
 
 static void hook_release(struct gw_exchange *x)
@@ -329,96 +451,67 @@ static void hook_release(struct gw_exchange *x)
     drop_context(x);
 }
 
-static bool hook_waiting(const struct gw_exchange *x)
+void gw_hooks_forget(struct gw_exchange *x)
 {
-    return x->script.task != NULL;
+    bool waited = x->script.task != NULL;
+    hook_cancel(x);
+    x->script.handle = NULL;
+    x->script.ctx_ref = 0;
+    x->script.in_events = false;
+    if (waited)
+        gw_exchange_wake(x); /* to ask its hook anew */
 }
 
-static void log_pinned(const struct gw_exchange *x, const struct gw_generation *to, const char *why)
-{
-    struct gw_log_line line;
-    gw_log_begin(&line, GW_LOG_WARN, "stream stays under its old version");
-    gw_log_cstr(&line, "x", x->id);
-    gw_log_cstr(&line, "rule", x->rule);
-    gw_log_int(&line, "generation", (int64_t)to->number);
-    gw_log_cstr(&line, "why", why ? why : "?");
-    gw_log_end(&line);
-}
-
-/* Calls save; on the top of the stack is then the text, or why there is none. */
-static bool save_context(struct gw_exchange *x)
+/* What x has in its VM as one text, on the top of that VM's stack, unless it is empty (NULL).
+ * False: why not is there; or the VM has died. */
+static bool save_context(struct gw_exchange *x, struct gw_slice *saved)
 {
     lua_State *L = vm_of(x)->L;
-    if (!x->script.handle) {
-        if (x->script.ctx_ref)
-            lua_rawgeti(L, LUA_REGISTRYINDEX, x->script.ctx_ref);
-        else
-            lua_pushliteral(L, "");
+    *saved = GW_SLICE("");
+    if (!x->script.handle && !x->script.ctx_ref)
         return true;
-    }
-    lua_rawgeti(L, LUA_REGISTRYINDEX, vm_of(x)->entry[GW_ENTRY_SAVE]);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, x->script.ctx_ref);
-    bool good = lua_pcall(L, 1, 2, 0) == 0 && lua_isstring(L, -2);
-    if (good)
+    if (x->script.handle) {
+        lua_rawgeti(L, LUA_REGISTRYINDEX, vm_of(x)->entry[GW_ENTRY_SAVE]);
+        lua_rawgeti(L, LUA_REGISTRYINDEX, x->script.ctx_ref);
+        if (call(x, x->generation, 1, 2) != 0 || !lua_isstring(L, -2))
+            return false;
         lua_pop(L, 1);
-    return good;
+    } else {
+        lua_rawgeti(L, LUA_REGISTRYINDEX, x->script.ctx_ref);
+    }
+    *saved = gw_lua_slice(L, -1);
+    return true;
 }
 
 /* A context takes more than all the rest of an idle stream. */
 static void hook_settle(struct gw_exchange *x)
 {
-    lua_State *L = vm_of(x)->L;
+    struct gw_slice saved;
     if (x->hook_flags & (GW_HAS_EVENT | GW_HAS_CLOSE) || !x->script.handle)
         return;
-    if (save_context(x)) {
+    bool good = save_context(x, &saved);
+    struct gw_vm *vm = vm_of(x);
+    if (vm->dead)
+        return;
+    if (good) {
         drop_context(x);
-        if (lua_objlen(L, -1))
-            x->script.ctx_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+        if (saved.len)
+            x->script.ctx_ref = luaL_ref(vm->L, LUA_REGISTRYINDEX);
     }
-    lua_settop(L, 0);
-}
-
-/* Calls adopt in the new VM: handle, ctx, flags, timeout, event hook are on its stack afterwards.
- */
-static bool adopt_context(struct gw_exchange *x, struct gw_generation *to, struct gw_slice saved,
-                          struct gw_handle **handle)
-{
-    struct gw_vm *vm = to->script;
-    lua_State *L = vm->L;
-    *handle = push_kept_handle(L, x, vm->entry[GW_ENTRY_ADOPT]);
-    lua_pushlstring(L, saved.ptr, saved.len);
-    lua_pushstring(L, x->rule);
-    lua_pushstring(L, x->instance ? x->instance->service : NULL);
-    lua_pushstring(L, x->instance ? x->instance->id : NULL);
-    if (lua_pcall(L, 5, 4, 0) == 0 && lua_istable(L, 2))
-        return true;
-    (*handle)->x = NULL;
-    log_pinned(x, to, lua_tostring(L, lua_gettop(L) > 2 ? 3 : 2));
-    lua_settop(L, 0);
-    return false;
+    lua_settop(vm->L, 0);
 }
 
 static bool hook_adopt(struct gw_exchange *x, struct gw_generation *to)
 {
-    struct gw_handle *handle;
-    lua_State *from = vm_of(x)->L, *L = ((struct gw_vm *)to->script)->L;
-    if (!save_context(x)) {
-        log_pinned(x, to, lua_tostring(from, -1));
-        lua_settop(from, 0);
-        return false;
-    }
-    struct gw_slice saved = gw_lua_slice(from, -1);
-    bool good = adopt_context(x, to, saved, &handle);
-    lua_pop(from, 1);
+    struct gw_slice saved;
+    struct gw_vm *from = vm_of(x);
+    bool good = save_context(x, &saved);
     if (!good)
-        return false;
-    drop_context(x);
-    take_rule(x, L, 3);
-    lua_settop(L, 2);
-    x->script.ctx_ref = luaL_ref(L, LUA_REGISTRYINDEX);
-    x->script.handle = handle;
-    lua_settop(L, 0);
-    return true;
+        log_pinned(x, to, from->dead ? "its VM has died" : lua_tostring(from->L, -1));
+    good = good && take_up(x, to, saved);
+    if (!from->dead)
+        lua_settop(from->L, 0);
+    return good;
 }
 
 const struct gw_hooks gw_lua_hooks = {
@@ -430,7 +523,7 @@ const struct gw_hooks gw_lua_hooks = {
     .close = hook_close,
     .settle = hook_settle,
     .adopt = hook_adopt,
-    .waiting = hook_waiting,
+    .waiting = waits,
     .cancel = hook_cancel,
     .release = hook_release,
 };

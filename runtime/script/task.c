@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "gateway/exchange.h"
 #include "script/api.h"
+#include "script/watchdog.h"
 
 enum { IDLE_MAX = 256 }; /* threads kept for the next hooks; a storm may need many more */
 
@@ -63,7 +64,7 @@ struct gw_task *gw_task_take(struct gw_vm *vm, struct gw_exchange *x)
 int gw_task_resume(struct gw_task *task, int nargs)
 {
     task->state = GW_TASK_RUNNING;
-    int status = lua_resume(task->co, nargs);
+    int status = gw_watch_resume(task->vm, task->co, nargs);
     if (status == LUA_YIELD && task->state == GW_TASK_RUNNING)
         task->state = GW_TASK_RUNNABLE; /* a bare coroutine.yield: go on in the next turn */
     return status;
@@ -89,9 +90,12 @@ void gw_task_discard(struct gw_task *task)
     if (vm->env->loop)
         gw_timer_stop(vm->env->loop, &task->timer);
     gw_list_remove(&task->node);
-    unbind_thread(task);
-    luaL_unref(vm->L, LUA_REGISTRYINDEX, task->ref);
-    luaL_unref(vm->L, LUA_REGISTRYINDEX, task->event_ref);
+    if (!vm->dead) {
+        unbind_thread(task);
+        luaL_unref(vm->L, LUA_REGISTRYINDEX, task->ref);
+        luaL_unref(vm->L, LUA_REGISTRYINDEX, task->event_ref);
+    }
+    gw_watch_digest(vm);
     vm->tasks--;
     free(task);
 }

@@ -32,7 +32,7 @@ struct gw_task {
 struct gw_task *gw_task_take(struct gw_vm *vm, struct gw_exchange *x);
 /* Runs or goes on; the function and its arguments (or the values that the wait gives) are on
  * task->co. 0: finished, its results are on task->co; LUA_YIELD: it waits; else an error, whose
- * value is on the top of task->co. */
+ * value is on the top of task->co. GW_LUA_STOPPED: its VM is dead. */
 int gw_task_resume(struct gw_task *task, int nargs);
 /* Back to the pool after it finished. */
 void gw_task_give(struct gw_task *task);

@@ -2,16 +2,22 @@
  * VM has one program for its whole life; a new version is a new VM. */
 #include "script/vm.h"
 
+#include <luajit.h>
 #include <lualib.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include "base/check.h"
 #include "base/log.h"
 #include "script/api.h"
 #include "script/task.h"
+#include "script/watchdog.h"
 
 enum { QUIET_MS = 1000, COLLECT_MAX_KIB = 2048 };
+/* For each file, and each `new`, while a version is loaded: its own limits stand in it. */
+static const int64_t LOAD_NS = 2000000000;
+static const size_t LOAD_BYTES = (size_t)512 << 20;
 
 static const char *const entry_names[GW_ENTRY_LIMIT] = {
     [GW_ENTRY_OPEN] = "open",         [GW_ENTRY_ROUTE] = "route",
@@ -59,9 +65,11 @@ static void on_quiet(struct gw_timer *timer)
     if (vm->uses != vm->uses_seen) {
         vm->uses_seen = vm->uses;
         gw_timer_start(vm->env->loop, timer, QUIET_MS);
-    } else if (lua_gc(vm->L, LUA_GCCOUNT, 0) <= COLLECT_MAX_KIB) {
-        lua_gc(vm->L, LUA_GCCOLLECT, 0);
+        return;
     }
+    if (lua_gc(vm->L, LUA_GCCOUNT, 0) <= COLLECT_MAX_KIB)
+        lua_gc(vm->L, LUA_GCCOLLECT, 0);
+    gw_heap_trim(&vm->heap);
 }
 
 void gw_vm_touch(struct gw_vm *vm)
@@ -79,8 +87,12 @@ struct gw_vm *gw_vm_new(const struct gw_script_env *env)
     vm->program = vm->source = LUA_NOREF;
     gw_list_init(&vm->idle_tasks);
     gw_timer_init(&vm->quiet, on_quiet);
-    vm->L = luaL_newstate();
+    vm->run_ns = LOAD_NS;
+    vm->max_memory = LOAD_BYTES;
+    gw_heap_init(&vm->heap, 0);
+    vm->L = lua_newstate(gw_watch_alloc, vm);
     GW_CHECK(vm->L != NULL);
+    gw_watchdog_attach(vm->L);
     luaL_openlibs(vm->L);
     gw_library_use(env->library, vm->L);
     gw_api_open(vm);
@@ -93,20 +105,42 @@ struct gw_vm *gw_vm_new(const struct gw_script_env *env)
 /* Some milliseconds where many streams have used it. */
 static void close_state(struct gw_aside_job *job)
 {
-    lua_close(GW_CONTAINER(job, struct gw_vm, closing)->L);
+    struct gw_vm *vm = GW_CONTAINER(job, struct gw_vm, closing);
+    if (vm->dead)
+        return;
+    lua_close(vm->L);
+    gw_heap_fini(&vm->heap);
 }
 
 static void free_closed(struct gw_aside_job *job)
 {
     struct gw_vm *vm = GW_CONTAINER(job, struct gw_vm, closing);
+    if (vm->pack.bytes)
+        munmap(vm->pack.bytes, vm->pack.len);
     free(vm->event_hooks);
     free(vm);
+}
+
+void gw_vm_bury(struct gw_vm *vm)
+{
+    GW_CHECK(vm->dead);
+    if (!vm->L)
+        return;
+    if (vm->env->loop)
+        gw_timer_stop(vm->env->loop, &vm->quiet);
+    /* Compiled code lies outside of the heap. Its list is in order only if it was running. */
+    if (vm->compiled)
+        luaJIT_setmode(vm->L, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_FLUSH);
+    gw_heap_fini(&vm->heap);
+    vm->L = NULL;
 }
 
 void gw_vm_free(struct gw_vm *vm)
 {
     gw_task_drop_idle(vm);
     GW_DEBUG_CHECK(vm->tasks == 0);
+    if (vm->dead)
+        gw_vm_bury(vm);
     if (vm->env->loop)
         gw_timer_stop(vm->env->loop, &vm->quiet);
     gw_aside_run(vm->env->aside, &vm->closing, close_state, free_closed);
@@ -122,15 +156,16 @@ static void report_errors(lua_State *L, int errors, gw_vm_report *report, void *
 }
 
 /* Pushes the options of gateway.loader.load. */
-static bool push_options(struct gw_vm *vm, const char *file, const char *pack, size_t pack_len)
+static bool push_options(struct gw_vm *vm)
 {
     lua_State *L = vm->L;
+    const struct gw_pack *pack = &vm->pack;
     if (!require(L, "gateway.source"))
         return false;
-    lua_getfield(L, -1, pack ? "unpack" : "disk");
-    if (pack)
-        lua_pushlstring(L, pack, pack_len);
-    if (lua_pcall(L, pack ? 1 : 0, 1, 0) != 0) {
+    lua_getfield(L, -1, pack->bytes ? "unpack" : "disk");
+    if (pack->bytes)
+        lua_pushlstring(L, pack->bytes, pack->len);
+    if (lua_pcall(L, pack->bytes ? 1 : 0, 1, 0) != 0) {
         gw_log(GW_LOG_ERROR, "lua library: %s", lua_tostring(L, -1));
         lua_pop(L, 2);
         return false;
@@ -140,7 +175,7 @@ static bool push_options(struct gw_vm *vm, const char *file, const char *pack, s
     lua_createtable(L, 0, 2);
     lua_insert(L, -2);
     lua_setfield(L, -2, "source");
-    lua_pushstring(L, file);
+    lua_pushstring(L, pack->file);
     lua_setfield(L, -2, "file");
     lua_remove(L, -2);
     return true;
@@ -179,23 +214,29 @@ static int traceback(lua_State *L)
     return 1;
 }
 
-bool gw_vm_load(struct gw_vm *vm, const char *file, const char *pack, size_t pack_len,
-                gw_vm_report *report, void *data)
+/* Calls the loader with the options on the stack: program, errors and what to watch are there
+ * afterwards. */
+static bool call_loader(struct gw_vm *vm, int handler, gw_vm_report *report, void *data)
+{
+    char text[256];
+    lua_State *L = vm->L;
+    bool started = gw_watchdog_start();
+    int status = gw_watch_pcall(vm, L, 1, 3, handler);
+    if (started)
+        gw_watchdog_stop();
+    if (status == GW_LUA_STOPPED) {
+        snprintf(text, sizeof text, "%s: stopped by force while it was loaded: too much %s",
+                 vm->work, vm->died_of);
+        report(text, data);
+    } else if (status != 0) {
+        report(lua_isstring(L, -1) ? lua_tostring(L, -1) : "the loader failed", data);
+    }
+    return status == 0;
+}
+
+static bool take_program(struct gw_vm *vm, gw_vm_report *report, void *data)
 {
     lua_State *L = vm->L;
-    int top = lua_gettop(L);
-    lua_pushcfunction(L, traceback);
-    if (!require(L, "gateway.loader")) {
-        report("the Lua library could not be loaded", data);
-        lua_settop(L, top);
-        return false;
-    }
-    lua_getfield(L, -1, "load");
-    if (!push_options(vm, file, pack, pack_len) || lua_pcall(L, 1, 3, top + 1) != 0) {
-        report(lua_isstring(L, -1) ? lua_tostring(L, -1) : "the loader failed", data);
-        lua_settop(L, top);
-        return false;
-    }
     int errors = lua_gettop(L) - 1, program = errors - 1;
     bool good = lua_istable(L, program);
     if (good)
@@ -203,13 +244,52 @@ bool gw_vm_load(struct gw_vm *vm, const char *file, const char *pack, size_t pac
     else
         report_errors(L, errors, report, data);
     lua_setfield(L, LUA_REGISTRYINDEX, "gateway.watch");
-    lua_settop(L, top);
     return good;
+}
+
+bool gw_vm_load(struct gw_vm *vm, const struct gw_pack *pack, gw_vm_report *report, void *data)
+{
+    lua_State *L = vm->L;
+    vm->pack = *pack;
+    lua_pushcfunction(L, traceback);
+    bool good = require(L, "gateway.loader");
+    if (good) {
+        lua_getfield(L, -1, "load");
+        good = push_options(vm);
+    }
+    if (good)
+        good = call_loader(vm, 1, report, data) && take_program(vm, report, data);
+    else
+        report("the Lua library could not be loaded", data);
+    if (!vm->dead)
+        lua_settop(L, 0);
+    return good;
+}
+
+static void log_error(const char *line, void *data)
+{
+    (void)data;
+    gw_log(GW_LOG_ERROR, "%s", line);
+}
+
+struct gw_vm *gw_vm_start(const struct gw_script_env *env, const struct gw_pack *pack)
+{
+    struct gw_vm *vm = gw_vm_new(env);
+    if (!vm) {
+        munmap(pack->bytes, pack->len);
+        return NULL;
+    }
+    if (gw_vm_load(vm, pack, log_error, NULL))
+        return vm;
+    gw_vm_free(vm);
+    return NULL;
 }
 
 const char *gw_vm_pack(struct gw_vm *vm, size_t *len)
 {
     lua_State *L = vm->L;
+    if (vm->dead)
+        return NULL;
     lua_rawgeti(L, LUA_REGISTRYINDEX, vm->source);
     lua_getfield(L, -1, "pack");
     lua_insert(L, -2);
@@ -240,6 +320,8 @@ void gw_vm_watch(struct gw_vm *vm, void (*each)(const char *path, bool is_dir, v
                  void *data)
 {
     lua_State *L = vm->L;
+    if (vm->dead)
+        return;
     lua_getfield(L, LUA_REGISTRYINDEX, "gateway.watch");
     if (lua_istable(L, -1)) {
         watch_list(L, "files", false, each, data);

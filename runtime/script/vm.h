@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include "base/dict.h"
+#include "base/heap.h"
 #include "base/list.h"
 #include "net/aside.h"
 #include "script/library.h"
@@ -39,8 +40,25 @@ enum gw_entry {
     GW_ENTRY_LIMIT
 };
 
+/* What the files of a version held when the master read them. */
+struct gw_pack {
+    const char *file; /* of the configuration */
+    void *bytes;      /* a mapping */
+    size_t len;
+};
+
 struct gw_vm {
     lua_State *L;
+    struct gw_heap heap;
+    size_t max_memory;   /* bytes; 0: no limit */
+    int64_t run_ns;      /* CPU time of one call; 0: no limit */
+    bool eaten;          /* somebody took too much memory and is not disposed of yet */
+    bool dead;           /* stopped by force: L may not be used any more */
+    bool compiled;       /* and it was in compiled code then */
+    bool reviving;       /* another one is on its way into its place */
+    const char *died_of; /* what it took too much of */
+    char work[128];      /* what is being loaded */
+    struct gw_pack pack; /* what it was loaded from; bytes NULL: from disk */
     const struct gw_script_env *env;
     int entry[GW_ENTRY_LIMIT];    /* references in the registry */
     int program;                  /* the same for the whole table */
@@ -59,8 +77,10 @@ struct gw_vm {
 /* A VM with the library loaded and no program yet; NULL, with the reason logged, when the library
  * can't be loaded. */
 struct gw_vm *gw_vm_new(const struct gw_script_env *env);
-/* Frees it, aside of the loop where there is one; no task may be suspended. */
+/* Frees it, and its pack, aside of the loop where there is one; no task may be suspended. */
 void gw_vm_free(struct gw_vm *vm);
+/* It is dead: gives all memory of its Lua back. Who still refers to that must forget it before. */
+void gw_vm_bury(struct gw_vm *vm);
 
 /* A hook is about to run. After the last one of a storm, garbage is collected that nobody else
  * would come to collect. */
@@ -69,12 +89,15 @@ void gw_vm_touch(struct gw_vm *vm);
 /* Called with each line of an error report. */
 typedef void gw_vm_report(const char *line, void *data);
 
-/* Loads the program that `file` describes: from disk, or from a pack made by another process (then
- * the disk is not touched). False when there were errors; all of them have been reported. */
-bool gw_vm_load(struct gw_vm *vm, const char *file, const char *pack, size_t pack_len,
-                gw_vm_report *report, void *data);
+/* Loads the program that pack->file describes: from disk, or from bytes made by another process
+ * (then the disk is not touched). The VM owns the bytes from now on. False when there were errors;
+ * all of them have been reported. */
+bool gw_vm_load(struct gw_vm *vm, const struct gw_pack *pack, gw_vm_report *report, void *data);
+/* A VM made and loaded from a pack, on a thread beside the loop; errors are logged. NULL: it can't
+ * be, and the pack is gone. */
+struct gw_vm *gw_vm_start(const struct gw_script_env *env, const struct gw_pack *pack);
 /* Everything that was read, as bytes for gw_vm_load in another process. NUL-safe; lives as long as
- * the VM. */
+ * the VM. NULL when it is dead. */
 const char *gw_vm_pack(struct gw_vm *vm, size_t *len);
 /* Calls each(path, is_dir, data) for the files and folders the program came from, also after a
  * failed load. */

@@ -30,12 +30,12 @@ return {
   -- without a band is the most that is allowed. `lua` is LuaJIT and what it compiles, `c` all the rest.
   instructions = {
     event_bytes = { c = { 3780, 0.04 }, lua = { 0 } },
-    event_look = { c = { 5100, 0.04 }, lua = { 780, 0.15 } },
+    event_look = { c = { 5230, 0.04 }, lua = { 780, 0.15 } },
     event_drop = { c = { 6900, 0.06 }, lua = { 2010, 0.15 } }, -- one that is dropped and one that passes
     event_field = { c = { 9530, 0.05 }, lua = { 1870, 0.25 } },
-    event_json = { c = { 11470, 0.05 }, lua = { 7170, 0.15 } },
+    event_json = { c = { 12100, 0.05 }, lua = { 6900, 0.15 } },
     burst_bytes = { c = { 34290, 0.04 }, lua = { 0 } }, -- 40 events that are there at once
-    burst_look = { c = { 96000, 0.05 }, lua = { 31200, 0.15 } },
+    burst_look = { c = { 99000, 0.05 }, lua = { 31200, 0.15 } },
     stream = { c = { 42520, 0.04 }, lua = { 20000 } },
     request = { c = { 24870, 0.05 }, lua = { 20000 } },
   },

@@ -9,7 +9,7 @@
 ---@field new? fun(conf: table, route: table?): any  once per route; what it returns is the hooks' conf
 ---@field upgrade? fun(state: any, conf: any): any  what ctx.state of an older version becomes
 ---@field preflight? boolean      `access` answers CORS preflights, so the route takes them
----@field jit? boolean            let LuaJIT compile this file; the watchdog is then its only stop
+---@field jit? boolean            let LuaJIT compile this file; it is then stopped by force only, see Bounds
 ---@field version? string
 ---@field description? string
 ---@field route? gateway.RouteHook      before a rule is chosen

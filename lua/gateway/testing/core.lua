@@ -30,6 +30,8 @@ function core.log(level, text)
   table.insert(state.logs, { level = level, text = text })
 end
 
+function core.progress() end
+
 function core.now() return state.now end
 function core.sleep(seconds) state.now = state.now + seconds end
 function core.time() return 1700000000 + state.now end

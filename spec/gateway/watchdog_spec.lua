@@ -1,0 +1,249 @@
+--- A plugin that does not come back, or eats memory without end: its stream or request pays, the process
+-- and all other streams go on.
+local backend = require "spec.support.backend"
+local gateway = require "spec.support.gateway"
+local http = require "spec.support.http"
+local site = require "spec.support.site"
+local streams = require "spec.support.streams"
+
+-- Each runs for ever, in a way of its own.
+local ENDLESS = {
+  loop = "while true do end",
+  caught = "while true do pcall(function() while true do end end) end",
+  recursion = "local function f() return f() end f()",
+  protected = "local function f() return pcall(f) end while true do f() end",
+  coroutines = "while true do coroutine.wrap(function() while true do coroutine.yield() end end)() end",
+  metamethods = "local t = setmetatable({}, { __index = function(t, k) return t[k + 1] end }) "
+    .. "while true do pcall(function() return t[1] end) end",
+  pattern = "local s = ('a'):rep(100000) s:find(('.-'):rep(20) .. 'b')",
+  callback = "local s = ('x'):rep(1e6) while true do s:gsub('.', function() end) end",
+  concat = "local t = {} for i = 1, 1000 do t[i] = i end while true do table.concat(t) end",
+  calls = "while true do pcall(ctx.reply, ctx) end",
+  headers = "while true do ctx.req.headers['X-A'] = 'b' end",
+  sort = "local t = {} for i = 1, 1e5 do t[i] = i * 7 % 1000 end while true do table.sort(t) end",
+}
+
+-- Each takes memory without end.
+local GREEDY = {
+  table = "local t = {} while true do t[#t + 1] = {} end",
+  strings = "local s, kept = 'x', {} while true do s = s .. s kept[#kept + 1] = s end",
+  huge = "return ('x'):rep(2e9)",
+  buffer = "local b = require('string.buffer').new() while true do b:put(('x'):rep(1000)) end",
+  wraps = "local function f() return coroutine.wrap(f)() end f()",
+  json = "local json, t = require('gateway').json, {} for i = 1, 2e6 do t[i] = i end "
+    .. "local kept = {} while true do kept[#kept + 1] = json.encode(t) end",
+  closures = "local f = nil while true do local g = f f = function() return g end end",
+}
+
+-- A plugin that does it for an event, or with `?in=access` in the access hook.
+local function wild(name, code, jit)
+  return ([[
+    return {
+      name = %q, jit = %s,
+      access = function(ctx)
+        if ctx.req.query["in"] == "access" then %s end
+      end,
+      on_event = function(ctx, _, event)
+        if event.data == "go" then do %s end end
+      end,
+      on_close = function(ctx, _, reason) ctx:log("info", "closed by " .. reason) end,
+    }
+  ]]):format(name, tostring(jit), code, code)
+end
+
+-- A stream that counts its events, so that a lost or doubled state would show.
+local COUNTING = [[
+return {
+  name = "counting",
+  on_event = function(ctx, _, event)
+    ctx.state.n = (ctx.state.n or 0) + 1
+    event.id = ctx.state.n
+  end,
+}
+]]
+
+-- One route for each, `_jit` for the plugin that wants to be compiled.
+local function start(programs, server, limits)
+  local rules = { { id = "counting", path = "/counting", serviceName = "api", plugins = { "counting" } } }
+  local files = { ["plugins/counting.lua"] = COUNTING }
+  for name, code in pairs(programs) do
+    for _, suffix in ipairs { "", "_jit" } do
+      local plugin = name .. suffix
+      rules[#rules + 1] = { id = plugin, path = "/" .. plugin, serviceName = "api", plugins = { plugin } }
+      files["plugins/" .. plugin .. ".lua"] = wild(plugin, code, suffix ~= "")
+    end
+  end
+  return site.start {
+    services = { api = server.port }, rules = rules, files = files, config = { lua = limits },
+  }
+end
+
+describe("a plugin that does not come back", function()
+  local server, gw, why
+
+  setup(function() server = backend.listen() end)
+
+  teardown(function()
+    server:close()
+    gateway.stop_all()
+  end)
+
+  after_each(streams.close_all)
+
+  -- After a stop by force the state of the others has begun anew, and only then.
+  local function ends(name)
+    local worker = gw:workers()[1]
+    local mark, errors = gw:mark(), gw:metrics().hook_errors_total
+    local other = streams.open(gw, server, { path = "/counting" })
+    other:send("data: a\n\n")
+    other:expect("id: 1\ndata: a\n\n")
+    local stream = streams.open(gw, server, { path = "/" .. name })
+    stream:send("data: before\n\n")
+    stream:expect("data: before\n\n")
+    stream:send("data: go\n\ndata: never\n\n")
+    local rest, how = stream:rest()
+    assert.equal("", rest)
+    assert.not_equal("clean", how)
+    local line = gw:wait_log("level=error", nil, mark)
+    assert.matches("rule=" .. name, line)
+    assert.matches(why, line)
+    local forced = line:find("by force", 1, true)
+    if not forced then assert.matches("closed by hook_error", gw:wait_log("closed by", nil, mark)) end
+    assert.is_true(gw:metrics().hook_errors_total > errors)
+    other:send("data: b\n\n")
+    other:expect(("id: %d\ndata: b\n\n"):format(forced and 1 or 2))
+    assert.equal(worker, gw:workers()[1])
+  end
+
+  local function refuses(name)
+    local client = http.connect(gw.port)
+    client:send(http.format { path = "/" .. name .. "?in=access" })
+    assert.equal(500, client:response().status)
+  end
+
+  for _, case in ipairs {
+    { what = "runs for ever", programs = ENDLESS, limits = { maxRunTime = "30ms" }, why = "maxRunTime" },
+    {
+      what = "eats memory", programs = GREEDY, limits = { maxMemory = "24MiB", maxRunTime = 0 },
+      why = "maxMemory",
+    },
+  } do
+    describe(case.what, function()
+      setup(function()
+        why = case.why
+        gw = start(case.programs, server, case.limits)
+      end)
+
+      teardown(function() gw:stop() end)
+
+      for name in pairs(case.programs) do
+        for _, suffix in ipairs { "", "_jit" } do
+          it("ends its stream: " .. name .. suffix, function() ends(name .. suffix) end)
+          it("gets a 500: " .. name .. suffix, function() refuses(name .. suffix) end)
+        end
+      end
+    end)
+  end
+
+  describe("when its VM is replaced", function()
+    local PLUGIN = [[
+      local gateway = require "gateway"
+      return {
+        name = "stuck",
+        access = function(ctx)
+          if ctx.req.query.stick then ("a"):rep(1e5):find((".-"):rep(20) .. "b") end
+          ctx.state.name = ctx.req.query.name
+        end,
+        on_event = function(ctx, _, event)
+          if event.data == "wait" then gateway.sleep(0.05) end
+          if event.data == "forever" then gateway.sleep(1e6) end
+          event.id = ctx.state.name or "nobody"
+        end,
+        on_close = function(ctx, _, reason) ctx:log("info", "closed by " .. reason) end,
+      }
+    ]]
+
+    setup(function()
+      gw = site.start {
+        services = { api = server.port }, files = { ["plugins/stuck.lua"] = PLUGIN },
+        rules = { { id = "stuck", path = "/stuck", serviceName = "api", plugins = { "stuck" } } },
+        config = { lua = { maxRunTime = "30ms" } },
+      }
+    end)
+
+    teardown(function() gw:stop() end)
+
+    local function stick()
+      local client = http.connect(gw.port)
+      client:send(http.format { path = "/stuck?stick=1" })
+      assert.equal(500, client:response().status)
+      client:close()
+    end
+
+    it("lets hooks that wait begin anew, and loses no event", function()
+      local one = streams.open(gw, server, { path = "/stuck?name=one" })
+      one:send("data: a\n\n")
+      one:expect("id: one\ndata: a\n\n")
+      one:send("data: wait\n\ndata: b\n\n")
+      stick()
+      one:expect("id: nobody\ndata: wait\n\nid: nobody\ndata: b\n\n")
+      one:finish()
+      assert.equal("ok", one:logged_end(gw))
+      gw:wait_log("closed by ok")
+    end)
+
+    it("drops a wait whose client leaves meanwhile", function()
+      local one = streams.open(gw, server, { path = "/stuck?name=one" })
+      one:send("data: forever\n\n")
+      stick()
+      one.conn:close()
+      assert.equal("client_gone", one:logged_end(gw))
+      gw:wait_metric("exchanges", 0)
+    end)
+
+    it("keeps to its memory", function()
+      local worker = gw:workers()[1]
+      local function times(n)
+        for _ = 1, n do stick() end
+        gw:wait_metric("exchanges", 0)
+        return site.memory(worker)
+      end
+      local before = times(10)
+      local after = times(60)
+      assert.equal(worker, gw:workers()[1])
+      if not site.sanitized then assert.is_true(after < before + 2048, before .. " KiB, then " .. after) end
+    end)
+  end)
+
+  describe("while it is loaded", function()
+    local AT_LOAD = {
+      loop = { "while true do end return { name = 'bad' }", "bad%.lua:1: stopped" },
+      new = { "return { name = 'bad', new = function() while true do end end }", "bad%.lua:1: stopped" },
+      pattern = { "('a'):rep(1e5):find(('.-'):rep(20) .. 'b')", "bad%.lua: stopped by force" },
+      memory = { "local t = {} while true do t[#t + 1] = {} end", "bad%.lua:1: stopped" },
+      wraps = { "local function f() return coroutine.wrap(f)() end f()", "bad%.lua" },
+    }
+
+    for name, case in pairs(AT_LOAD) do
+      it("is refused with its name: " .. name, function()
+        local options = {
+          services = { api = server.port }, files = { ["plugins/bad.lua"] = "return { name = 'bad' }" },
+          rules = { { id = "bad", path = "/bad", serviceName = "api", plugins = { "bad" } } },
+        }
+        local running = site.start(options)
+        running:write("plugins/bad.lua", case[1])
+        local code, _, err = gateway.run { "-t", "-c", running.conf }
+        assert.equal(1, code)
+        assert.matches(case[2], err)
+        local mark = running:mark()
+        assert.is_nil((running:reload()))
+        running:wait_log(case[2], nil, mark)
+        local stream = streams.open(running, server, { path = "/bad" })
+        stream:send("data: x\n\n")
+        stream:expect("data: x\n\n")
+        streams.close_all()
+        running:stop()
+      end)
+    end
+  end)
+end)
