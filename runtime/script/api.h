@@ -6,11 +6,13 @@
 #include "script/vm.h"
 #include "sse/event.h"
 
+struct gw_company;
 struct gw_task;
 
 /* What Lua holds of an exchange: a full userdata. x is NULL when the exchange is over. */
 struct gw_handle {
     struct gw_exchange *x;
+    struct gw_company *company; /* NULL until there is any */
 };
 
 /* The event object of a task. */
@@ -28,6 +30,7 @@ void gw_api_core(struct gw_vm *vm);
 void gw_api_message(struct gw_vm *vm);
 void gw_api_event(struct gw_vm *vm);
 void gw_api_shared(struct gw_vm *vm);
+void gw_api_task(struct gw_vm *vm);
 
 /* The VM that a C function of the API belongs to (its first upvalue). */
 static inline struct gw_vm *gw_api_vm(lua_State *L)

@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "gateway/exchange.h"
 #include "script/api.h"
+#include "script/hold.h"
 
 enum { IDLE_MAX = 256 }; /* threads kept for the next hooks; a storm may need many more */
 
@@ -126,6 +127,8 @@ void gw_task_give(struct gw_task *task)
     struct gw_vm *vm = task->vm;
     lua_settop(task->co, 0);
     task->state = GW_TASK_IDLE;
+    if (task->holds)
+        gw_hold_release(task);
     if (task->own)
         clear(task);
     task->x = NULL;
@@ -144,6 +147,7 @@ void gw_task_discard(struct gw_task *task)
     task->cancel = NULL;
     if (cancel)
         cancel(task);
+    gw_hold_release(task);
     clear(task);
     unbind_thread(task);
     luaL_unref(vm->L, LUA_REGISTRYINDEX, task->ref);
