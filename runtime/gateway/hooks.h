@@ -12,9 +12,9 @@
 
 struct gw_buf;
 struct gw_exchange;
+struct gw_gateway;
 struct gw_generation;
 struct gw_instance;
-struct gw_stats_slot;
 
 enum gw_hook_result {
     GW_HOOK_NEXT,  /* go on */
@@ -51,6 +51,12 @@ struct gw_hooks {
     /* Carries an open stream over to another generation, between two events. False: it stays where
      * it is. On success x->generation, x->hook_flags and x->timeout_ms are the new ones. */
     bool (*adopt)(struct gw_exchange *x, struct gw_generation *to);
+    /* Tasks beside its hooks keep the exchange with the generation it has. */
+    bool (*tied)(const struct gw_exchange *x);
+    /* There is room again for what is inserted into its stream. */
+    void (*room)(struct gw_exchange *x);
+    /* The generation is the current one from now on. */
+    void (*serve)(struct gw_generation *generation);
     /* A hook of this exchange is suspended. */
     bool (*waiting)(const struct gw_exchange *x);
     /* Drops a suspended hook, without its outcome; the exchange goes on in another way. */
@@ -78,7 +84,7 @@ struct gw_generation {
     void *script;
     struct gw_instance **instances; /* a reference each; index as Lua knows it, less one */
     unsigned instance_count;
-    struct gw_stats_slot *count; /* where it is counted while it lives */
+    struct gw_gateway *gateway;
     void (*free)(struct gw_generation *generation);
 };
 

@@ -6,11 +6,13 @@
 #include "script/vm.h"
 #include "sse/event.h"
 
+struct gw_company;
 struct gw_task;
 
 /* What Lua holds of an exchange: a full userdata. x is NULL when the exchange is over. */
 struct gw_handle {
     struct gw_exchange *x;
+    struct gw_company *company; /* NULL until there is any */
 };
 
 /* The event object of a task. */
@@ -28,6 +30,7 @@ void gw_api_core(struct gw_vm *vm);
 void gw_api_message(struct gw_vm *vm);
 void gw_api_event(struct gw_vm *vm);
 void gw_api_shared(struct gw_vm *vm);
+void gw_api_task(struct gw_vm *vm);
 
 /* The VM that a C function of the API belongs to (its first upvalue). */
 static inline struct gw_vm *gw_api_vm(lua_State *L)
@@ -44,6 +47,8 @@ struct gw_exchange *gw_handle_check(lua_State *L, int index);
  * traceback, event; or a plain error of the gateway's own Lua. It stays there. failed: the thread
  * that raised it. */
 void gw_api_log_error(lua_State *L, lua_State *failed, struct gw_exchange *x);
+/* The same for a task of its own, which may have no exchange. */
+void gw_api_log_task_error(lua_State *L, struct gw_task *task);
 
 /* Sets fields of head from the Lua table at index: name = text or list of texts. Lua error on names
  * or values that may not stand in a head. */
@@ -54,8 +59,8 @@ void gw_api_set_field(lua_State *L, int name, int value, struct gw_head *head);
 /* The final status at index; else a Lua error with that text. */
 unsigned gw_api_check_status(lua_State *L, int index, const char *text);
 
-/* Pushes the whole request body for a hook, or nil when it is too large or has gone. */
-int gw_api_push_body(lua_State *L, struct gw_exchange *x);
+/* Wakes a hook that waits for the request body, when that has come or never will. */
+void gw_api_offer_body(struct gw_task *task);
 
 /* Pushes the task's event object on its thread, to stand for the event of these bytes. */
 void gw_event_ref_begin(struct gw_task *task, struct gw_slice raw);

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include "script/hooks.h"
+#include "script/task.h"
 
 static void free_generation(struct gw_generation *generation)
 {
@@ -13,7 +14,7 @@ static void free_generation(struct gw_generation *generation)
         gw_instance_unref(generation->instances[i]);
     free(generation->instances);
     gw_vm_free(generation->script);
-    gw_stat_add(generation->count, GW_STAT_GENERATIONS, -1);
+    gw_stat_add(generation->gateway->count, GW_STAT_GENERATIONS, -1);
     free(generation);
 }
 
@@ -62,10 +63,14 @@ static bool read_instances(struct gw_generation *generation, lua_State *L, struc
     return true;
 }
 
-static void set_limits(struct gw_vm *vm, const struct gw_settings *settings)
+/* Its settings have been read. */
+static void take_vm(struct gw_generation *generation, struct gw_vm *vm)
 {
-    vm->run_ns = (int64_t)settings->lua_run_ms * 1000000;
-    vm->max_memory = settings->lua_max_memory;
+    generation->script = vm;
+    vm->generation = generation;
+    vm->count = generation->gateway->count;
+    vm->run_ns = (int64_t)generation->settings.lua_run_ms * 1000000;
+    vm->max_memory = generation->settings.lua_max_memory;
 }
 
 struct gw_generation *gw_generation_new(struct gw_vm *vm, struct gw_gateway *gateway,
@@ -73,8 +78,8 @@ struct gw_generation *gw_generation_new(struct gw_vm *vm, struct gw_gateway *gat
 {
     struct gw_generation *generation = calloc(1, sizeof *generation);
     GW_CHECK(generation != NULL);
-    generation->count = gateway->count;
-    gw_stat_add(generation->count, GW_STAT_GENERATIONS, 1);
+    generation->gateway = gateway;
+    gw_stat_add(gateway->count, GW_STAT_GENERATIONS, 1);
     generation->refs = 1;
     generation->number = number;
     generation->hooks = &gw_lua_hooks;
@@ -82,7 +87,7 @@ struct gw_generation *gw_generation_new(struct gw_vm *vm, struct gw_gateway *gat
     generation->free = free_generation;
     gw_vm_push(vm, "settings");
     bool good = read_settings(vm->L, &generation->settings);
-    set_limits(vm, &generation->settings);
+    take_vm(generation, vm);
     gw_vm_push(vm, "instances");
     good = good && read_instances(generation, vm->L, &gateway->pool);
     lua_settop(vm->L, 0);
@@ -95,8 +100,7 @@ struct gw_generation *gw_generation_new(struct gw_vm *vm, struct gw_gateway *gat
 /* Another VM on its way into a generation whose own has died. */
 struct revival {
     struct gw_aside_job job;
-    struct gw_script_env env; /* without the loop, which is not this thread's */
-    struct gw_gateway *gateway;
+    struct gw_script_env env;         /* without the loop, which is not this thread's */
     struct gw_generation *generation; /* a reference */
     struct gw_pack pack;
     struct gw_vm *vm;
@@ -111,7 +115,7 @@ static void load_again(struct gw_aside_job *job)
 /* Where there is none, they fail now; the next one who asks tries again. */
 static void end_waiting(struct revival *revival)
 {
-    struct gw_list *all = &revival->gateway->exchanges;
+    struct gw_list *all = &revival->generation->gateway->exchanges;
     for (struct gw_list *at = all->next; at != all; at = at->next) {
         struct gw_exchange *x = GW_CONTAINER(at, struct gw_exchange, node);
         if (x->generation != revival->generation || !x->script.stranded)
@@ -131,8 +135,9 @@ static void end_revival(struct gw_aside_job *job)
     struct gw_vm *dead = generation->script;
     if (revival->vm) {
         revival->vm->env = dead->env;
-        set_limits(revival->vm, &generation->settings);
-        generation->script = revival->vm;
+        take_vm(generation, revival->vm);
+        if (dead->serves)
+            gw_task_serve(revival->vm);
         gw_vm_free(dead);
     } else {
         gw_log(GW_LOG_ERROR, "a VM that was stopped can't be replaced");
@@ -153,7 +158,7 @@ static struct gw_pack copy_pack(const struct gw_pack *pack)
     return copy;
 }
 
-void gw_generation_revive(struct gw_generation *generation, struct gw_gateway *gateway)
+void gw_generation_revive(struct gw_generation *generation)
 {
     struct gw_vm *dead = generation->script;
     struct gw_aside *aside = dead->env->aside;
@@ -165,20 +170,39 @@ void gw_generation_revive(struct gw_generation *generation, struct gw_gateway *g
     revival->env = *dead->env;
     revival->env.loop = NULL;
     revival->env.aside = NULL;
-    revival->gateway = gateway;
     revival->generation = gw_generation_ref(generation);
     revival->pack = copy_pack(&dead->pack);
     gw_aside_run(aside, &revival->job, load_again, end_revival);
 }
 
-void gw_generation_died(struct gw_generation *generation, struct gw_gateway *gateway)
+static void log_death(const struct gw_generation *generation, const struct gw_exchange *x)
 {
-    struct gw_list *all = &gateway->exchanges;
-    for (struct gw_list *at = all->next; at != all; at = at->next) {
-        struct gw_exchange *x = GW_CONTAINER(at, struct gw_exchange, node);
-        if (x->generation == generation)
-            gw_hooks_forget(x);
+    const struct gw_vm *vm = generation->script;
+    struct gw_log_line line;
+    gw_stat_add(generation->gateway->count, GW_STAT_HOOK_ERRORS, 1);
+    gw_log_begin(&line, GW_LOG_ERROR, "hook stopped by force; its VM is replaced");
+    if (x) {
+        gw_log_cstr(&line, "x", x->id);
+        gw_log_cstr(&line, "step", gw_step_name(x->step));
     }
-    gw_vm_bury(generation->script);
-    gw_generation_revive(generation, gateway);
+    if (x && x->rule[0])
+        gw_log_cstr(&line, "rule", x->rule);
+    gw_log_cstr(&line, "why", vm->died_of);
+    gw_log_end(&line);
+}
+
+void gw_generation_died(struct gw_generation *generation, struct gw_exchange *x)
+{
+    struct gw_vm *vm = generation->script;
+    struct gw_list *all = &generation->gateway->exchanges;
+    log_death(generation, x);
+    for (struct gw_list *at = all->next; at != all; at = at->next) {
+        struct gw_exchange *each = GW_CONTAINER(at, struct gw_exchange, node);
+        if (each->generation == generation)
+            gw_hooks_forget(each);
+    }
+    gw_task_drop_list(&vm->own_tasks);
+    gw_task_drop_idle(vm);
+    gw_vm_bury(vm);
+    gw_generation_revive(generation);
 }

@@ -7,6 +7,7 @@
 #include "gateway/relay.h"
 #include "gateway/reply.h"
 #include "script/api.h"
+#include "script/company.h"
 #include "script/task.h"
 #include "script/watchdog.h"
 
@@ -27,28 +28,13 @@ static struct gw_handle *push_kept_handle(lua_State *L, struct gw_exchange *x, i
     return handle;
 }
 
-static void log_death(const struct gw_exchange *x, const struct gw_vm *vm)
-{
-    struct gw_log_line line;
-    gw_stat_add(x->gateway->count, GW_STAT_HOOK_ERRORS, 1);
-    gw_log_begin(&line, GW_LOG_ERROR, "hook stopped by force; its VM is replaced");
-    gw_log_cstr(&line, "x", x->id);
-    gw_log_cstr(&line, "step", gw_step_name(x->step));
-    if (x->rule[0])
-        gw_log_cstr(&line, "rule", x->rule);
-    gw_log_cstr(&line, "why", vm->died_of);
-    gw_log_end(&line);
-}
-
 /* Calls what is on the stack of a generation's VM. When that dies nothing of it is left. */
 static int call(struct gw_exchange *x, struct gw_generation *generation, int nargs, int nresults)
 {
     struct gw_vm *vm = generation->script;
     int status = gw_watch_pcall(vm, vm->L, nargs, nresults, 0);
-    if (status == GW_LUA_STOPPED) {
-        log_death(x, vm);
-        gw_generation_died(generation, x->gateway);
-    }
+    if (status == GW_LUA_STOPPED)
+        gw_generation_died(generation, x);
     return status;
 }
 
@@ -97,8 +83,10 @@ static void log_pinned(const struct gw_exchange *x, const struct gw_generation *
 static void drop_context(struct gw_exchange *x)
 {
     struct gw_handle *handle = x->script.handle;
-    if (handle)
+    if (handle) {
+        gw_company_end(handle);
         handle->x = NULL;
+    }
     if (x->script.ctx_ref)
         luaL_unref(vm_of(x)->L, LUA_REGISTRYINDEX, x->script.ctx_ref);
     x->script.handle = NULL;
@@ -134,6 +122,7 @@ static struct gw_handle *adopt_context(struct gw_exchange *x, struct gw_generati
         return handle;
     if (status == GW_LUA_STOPPED)
         return NULL;
+    gw_company_end(handle);
     handle->x = NULL;
     log_pinned(x, to, lua_tostring(L, lua_gettop(L) > 2 ? 3 : 2));
     lua_settop(L, 0);
@@ -161,7 +150,7 @@ static bool is_stranded(struct gw_exchange *x)
 {
     x->script.stranded = vm_of(x)->dead;
     if (x->script.stranded)
-        gw_generation_revive(x->generation, x->gateway);
+        gw_generation_revive(x->generation);
     return x->script.stranded;
 }
 
@@ -176,13 +165,12 @@ static struct gw_task *prepare(struct gw_exchange *x, enum gw_entry entry, int *
     if (!x->script.handle && !take_up(x, x->generation, GW_SLICE("")))
         return NULL;
     if (task) {
-        *nargs = 0;
-        if (task->state == GW_TASK_WAITING && task->wait == GW_WAIT_BODY &&
-            gw_relay_hold_upload(x) != GW_AGAIN) {
-            *nargs = gw_api_push_body(task->co, x);
-            return task;
-        }
-        return task->state == GW_TASK_WAITING ? NULL : task;
+        if (task->state == GW_TASK_WAITING)
+            gw_api_offer_body(task);
+        if (task->state == GW_TASK_WAITING)
+            return NULL;
+        *nargs = lua_gettop(task->co);
+        return task;
     }
     task = gw_task_take(vm, x);
     lua_rawgeti(task->co, LUA_REGISTRYINDEX, entry_of(x, entry));
@@ -211,16 +199,14 @@ static enum run run(struct gw_exchange *x, struct gw_task *task, int nargs)
     }
     if (status == LUA_YIELD) {
         x->script.task = task;
-        lua_settop(task->co, 0);
         if (task->state == GW_TASK_RUNNABLE)
             gw_exchange_wake(x);
         return RUN_WAITS;
     }
     x->script.task = NULL;
     if (status == GW_LUA_STOPPED) {
-        log_death(x, task->vm);
         x->script.task = task; /* to be forgotten with all the others */
-        gw_generation_died(x->generation, x->gateway);
+        gw_generation_died(x->generation, x);
         return RUN_STOPPED;
     }
     /* Its own stack may be what is full. */
@@ -392,7 +378,9 @@ static enum gw_event_verdict hook_event(struct gw_exchange *x, struct gw_slice r
         gw_event_ref_begin(task, raw);
         nargs = 2;
     }
-    switch (run(x, task, nargs)) {
+    enum run how = run(x, task, nargs);
+    gw_relay_take_inserts(x, out);
+    switch (how) {
     case RUN_WAITS:
         return GW_EVENT_PENDING;
     case RUN_FAILED:
@@ -435,7 +423,9 @@ static void hook_close(struct gw_exchange *x, const char *reason)
         gw_task_give(task);
         break;
     case RUN_WAITS:
-        gw_log(GW_LOG_WARN, "x=%s: an on_close hook waits; it is not waited for", x->id);
+        gw_log(GW_LOG_WARN,
+               "x=%s: an on_close hook waits; it is cancelled (gateway.spawn does what takes time)",
+               x->id);
         break;
     case RUN_FAILED:
         log_failure(x, task);
@@ -455,11 +445,29 @@ void gw_hooks_forget(struct gw_exchange *x)
 {
     bool waited = x->script.task != NULL;
     hook_cancel(x);
+    if (x->script.handle)
+        gw_company_end(x->script.handle);
     x->script.handle = NULL;
     x->script.ctx_ref = 0;
     x->script.in_events = false;
     if (waited)
         gw_exchange_wake(x); /* to ask its hook anew */
+}
+
+static bool hook_tied(const struct gw_exchange *x)
+{
+    return x->script.handle && gw_company_tied(x->script.handle);
+}
+
+static void hook_room(struct gw_exchange *x)
+{
+    if (x->script.handle)
+        gw_company_room(x->script.handle);
+}
+
+static void hook_serve(struct gw_generation *generation)
+{
+    gw_task_serve(generation->script);
 }
 
 /* What x has in its VM as one text, on the top of that VM's stack, unless it is empty (NULL).
@@ -487,7 +495,8 @@ static bool save_context(struct gw_exchange *x, struct gw_slice *saved)
 static void hook_settle(struct gw_exchange *x)
 {
     struct gw_slice saved;
-    if (x->hook_flags & (GW_HAS_EVENT | GW_HAS_CLOSE) || !x->script.handle)
+    struct gw_handle *handle = x->script.handle;
+    if (x->hook_flags & (GW_HAS_EVENT | GW_HAS_CLOSE) || !handle || gw_company_busy(handle))
         return;
     bool good = save_context(x, &saved);
     struct gw_vm *vm = vm_of(x);
@@ -523,6 +532,9 @@ const struct gw_hooks gw_lua_hooks = {
     .close = hook_close,
     .settle = hook_settle,
     .adopt = hook_adopt,
+    .tied = hook_tied,
+    .room = hook_room,
+    .serve = hook_serve,
     .waiting = waits,
     .cancel = hook_cancel,
     .release = hook_release,

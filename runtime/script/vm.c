@@ -86,6 +86,7 @@ struct gw_vm *gw_vm_new(const struct gw_script_env *env)
     vm->env = env;
     vm->program = vm->source = LUA_NOREF;
     gw_list_init(&vm->idle_tasks);
+    gw_list_init(&vm->own_tasks);
     gw_timer_init(&vm->quiet, on_quiet);
     vm->run_ns = LOAD_NS;
     vm->max_memory = LOAD_BYTES;
@@ -137,6 +138,7 @@ void gw_vm_bury(struct gw_vm *vm)
 
 void gw_vm_free(struct gw_vm *vm)
 {
+    gw_task_drop_list(&vm->own_tasks);
     gw_task_drop_idle(vm);
     GW_DEBUG_CHECK(vm->tasks == 0);
     if (vm->dead)

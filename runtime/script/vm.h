@@ -13,6 +13,8 @@
 #include "net/aside.h"
 #include "script/library.h"
 
+struct gw_stats_slot;
+struct gw_generation;
 struct gw_vm;
 
 /* What a VM is given by the process it lives in. Outlives the VM. */
@@ -50,15 +52,16 @@ struct gw_pack {
 struct gw_vm {
     lua_State *L;
     struct gw_heap heap;
-    size_t max_memory;   /* bytes; 0: no limit */
-    int64_t run_ns;      /* CPU time of one call; 0: no limit */
-    bool eaten;          /* somebody took too much memory and is not disposed of yet */
-    bool dead;           /* stopped by force: L may not be used any more */
-    bool compiled;       /* and it was in compiled code then */
-    bool reviving;       /* another one is on its way into its place */
-    const char *died_of; /* what it took too much of */
-    char work[128];      /* what is being loaded */
-    struct gw_pack pack; /* what it was loaded from; bytes NULL: from disk */
+    size_t max_memory;                /* bytes; 0: no limit */
+    int64_t run_ns;                   /* CPU time of one call; 0: no limit */
+    bool eaten;                       /* somebody took too much memory and is not disposed of yet */
+    bool dead;                        /* stopped by force: L may not be used any more */
+    bool compiled;                    /* and it was in compiled code then */
+    bool reviving;                    /* another one is on its way into its place */
+    struct gw_generation *generation; /* whose it is; NULL while it is loaded */
+    const char *died_of;              /* what it took too much of */
+    char work[128];                   /* what is being loaded */
+    struct gw_pack pack;              /* what it was loaded from; bytes NULL: from disk */
     const struct gw_script_env *env;
     int entry[GW_ENTRY_LIMIT];    /* references in the registry */
     int program;                  /* the same for the whole table */
@@ -68,7 +71,10 @@ struct gw_vm {
     int json_array;
     struct gw_list idle_tasks;
     unsigned idle_count;
-    unsigned tasks; /* live ones, idle or not */
+    unsigned tasks;              /* live ones, idle or not */
+    struct gw_list own_tasks;    /* of the VM: gateway.spawn, gateway.timer */
+    bool serves;                 /* exchanges may come: what was started while it loaded runs */
+    struct gw_stats_slot *count; /* where errors of its tasks are counted; NULL before it serves */
     unsigned uses, uses_seen;
     struct gw_timer quiet; /* looks whether it is used any more */
     struct gw_aside_job closing;
@@ -77,7 +83,8 @@ struct gw_vm {
 /* A VM with the library loaded and no program yet; NULL, with the reason logged, when the library
  * can't be loaded. */
 struct gw_vm *gw_vm_new(const struct gw_script_env *env);
-/* Frees it, and its pack, aside of the loop where there is one; no task may be suspended. */
+/* Frees it, with its tasks and its pack, aside of the loop where there is one; no hook may be
+ * suspended. */
 void gw_vm_free(struct gw_vm *vm);
 /* It is dead: gives all memory of its Lua back. Who still refers to that must forget it before. */
 void gw_vm_bury(struct gw_vm *vm);

@@ -205,6 +205,10 @@ describe("a plugin that does not come back", function()
       local worker = gw:workers()[1]
       local function times(n)
         for _ = 1, n do stick() end
+        local last = streams.open(gw, server, { path = "/stuck" }) -- served by the VM that stays
+        last:send("data: x\n\n")
+        last:expect("id: nobody\ndata: x\n\n")
+        last.conn:close()
         gw:wait_metric("exchanges", 0)
         return site.memory(worker)
       end
