@@ -603,13 +603,16 @@ end
 ---@param rule_id string
 ---@param service_name string?
 ---@param instance_id string?
+---@param again boolean it comes from this generation, whose VM was replaced
 ---@return gateway.Context? ctx, any flags the rule's flags; without ctx: why not
----@return number? timeout_s
+---@return number|string|nil timeout_s without ctx: "pin" or "drain", where the rule wants that
 ---@return integer? event_hook
-function Program:adopt(handle, text, rule_id, service_name, instance_id)
+function Program:adopt(handle, text, rule_id, service_name, instance_id, again)
   local saved = text ~= "" and decode(text) or {}
   local rule = self._by_id[rule_id]
   if not rule then return nil, ("route %s is not there any more"):format(rule_id) end
+  local policy = rule.conf.onReload
+  if not again and (policy == "pin" or policy == "drain") then return nil, nil, policy end
   local ctx = context.open(handle, rule)
   rawset(ctx, "shared", saved.shared)
   rawset(ctx, "params", saved.params)
@@ -648,7 +651,7 @@ function pipeline.new(parts)
   end
   for _, name in ipairs(FUNCTIONS) do
     local method = Program[name]
-    program[name] = function(a, b, c, d, e) return method(self, a, b, c, d, e) end
+    program[name] = function(a, b, c, d, e, f) return method(self, a, b, c, d, e, f) end
   end
   return program
 end

@@ -322,6 +322,9 @@ settings.rule = { type = "map", fields = {
     doc = "Policy: `round_robin`, `sticky_session` or a plugin with a `balance` hook. Default: "
       .. "`sticky_session` where a session section is enabled, else `round_robin`." },
   duration("timeout", 0, "The whole exchange. 0 = none; it cuts event streams only when above 0."),
+  { "onReload", type = "enum", values = { "adopt", "pin", "drain" }, default = "adopt",
+    doc = "Open streams of older versions: `adopt` = this version takes them over, `pin` = they stay under "
+      .. "theirs, `drain` = they end well, within ten seconds, and clients come again." },
   sticky,
   affinity,
   plugins("Plugins of this rule, outermost first, inside those of `gateway.plugins`."),

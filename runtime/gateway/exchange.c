@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include "base/slab.h"
 #include "gateway/access_log.h"
+#include "gateway/adoption.h"
 #include "gateway/forward.h"
 #include "gateway/relay.h"
 #include "gateway/reply.h"
@@ -352,7 +353,7 @@ static enum gw_step step_relay(struct gw_exchange *x)
 {
     gw_relay_upload(x);
     if (x->generation != x->gateway->current)
-        gw_gateway_adopt(x);
+        gw_adoption_try(x);
     enum gw_err err = gw_relay_run(x);
     if (err == GW_AGAIN) {
         gw_exchange_arm(x);

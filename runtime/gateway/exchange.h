@@ -29,6 +29,8 @@ struct gw_gateway {
     struct gw_stats_slot *count;  /* this worker's slot */
     struct gw_task_node adoption; /* moves open streams to the current generation, some per turn */
     struct gw_list *adoption_at;  /* the exchange that is looked at next */
+    struct gw_timer retirement;   /* ends those that a new version lets go, some at a time */
+    unsigned retire_ticks;        /* of it, until all have ended */
 };
 
 enum gw_step {
@@ -63,6 +65,7 @@ struct gw_relay {
     bool started : 1;   /* a byte of the body was seen */
     bool commented : 1; /* a keepalive went out before the first byte */
     bool keepalive_due : 1;
+    bool retiring : 1;      /* ends well at the next boundary */
     bool room_awaited : 1;  /* a script waits until it may insert more */
     uint32_t scanned;       /* event mode: bytes of `body` that belong to the unfinished event */
     uint32_t pending_event; /* event mode: length of the event a hook is thinking about, or 0 */
@@ -99,6 +102,7 @@ struct gw_exchange {
     bool origin_reused : 1; /* it was on a connection that had been used before */
     bool retried_stale : 1;
     bool accepts_events : 1; /* the request asked for text/event-stream */
+    bool retires : 1;        /* it ends soon, for a new version does not want it */
     bool head_only : 1;      /* it was a HEAD, whatever hooks made of it */
     uint8_t tried_count;
     uint16_t status; /* sent to the client, for the log */
@@ -155,8 +159,6 @@ void gw_gateway_swap(struct gw_gateway *gateway, struct gw_generation *generatio
 /* Takes an accepted client connection. */
 void gw_gateway_accept(struct gw_gateway *gateway, int fd, const struct gw_addr *peer,
                        enum gw_door door);
-/* Carries one open event stream over to the current generation, if it can be now. */
-void gw_gateway_adopt(struct gw_exchange *x);
 /* Ends every exchange that is still open, for a reason. */
 void gw_gateway_abort(struct gw_gateway *gateway, enum gw_err why);
 /* No new requests on open connections; idle ones are closed. Management goes on. */

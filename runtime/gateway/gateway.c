@@ -1,13 +1,11 @@
 /* Owns what the exchanges of one process share: client connections, the pool, the current
  * generation. Called by the worker. Invariant: a generation lives until its last exchange is gone.
  */
-#include <time.h>
 #include "gateway/admin.h"
+#include "gateway/adoption.h"
 #include "gateway/exchange.h"
 #include "gateway/relay.h"
 #include "gateway/reply.h"
-
-enum { ADOPT_US = 500 }; /* of a turn */
 
 /* Addresses that mark codecs: of the management listener, beyond maxConnections, and those that
  * have not asked for anything yet. */
@@ -104,57 +102,6 @@ void gw_gateway_accept(struct gw_gateway *gateway, int fd, const struct gw_addr 
         greet(gateway, codec);
 }
 
-static bool may_adopt(const struct gw_exchange *x)
-{
-    const struct gw_generation *current = x->gateway->current;
-    return x->generation != current && x->pinned != (uint32_t)current->number && !x->over &&
-           x->step == GW_STEP_RELAY && x->relay.mode != GW_BODY_PLAIN && !x->response_sent &&
-           gw_relay_between_events(x) && !x->generation->hooks->waiting(x) &&
-           !x->generation->hooks->tied(x);
-}
-
-void gw_gateway_adopt(struct gw_exchange *x)
-{
-    struct gw_generation *current = x->gateway->current, *old = x->generation;
-    if (!may_adopt(x))
-        return;
-    if (!old->hooks->adopt(x, current)) {
-        x->pinned = (uint32_t)current->number;
-        return;
-    }
-    x->generation = gw_generation_ref(current);
-    gw_generation_unref(old);
-    gw_relay_remode(x);
-    if (x->relay.wanted != x->relay.mode)
-        gw_exchange_wake(x); /* part of an event may wait that need not wait any more */
-    gw_exchange_arm(x);
-}
-
-static int64_t clock_us(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
-}
-
-/* Some streams per turn, so that a reload is no pause for the others. By time: what one takes is up
- * to its state, and to plugins that upgrade it. */
-static void adopt_some(struct gw_task_node *task)
-{
-    struct gw_gateway *gateway = GW_CONTAINER(task, struct gw_gateway, adoption);
-    int64_t enough = clock_us() + ADOPT_US;
-    while (gateway->adoption_at != &gateway->exchanges) {
-        struct gw_list *at = gateway->adoption_at;
-        gateway->adoption_at = at->next;
-        gw_gateway_adopt(GW_CONTAINER(at, struct gw_exchange, node));
-        if (clock_us() >= enough) {
-            gw_loop_wake(gateway->loop, task);
-            return;
-        }
-    }
-    gateway->adoption_at = NULL;
-}
-
 void gw_gateway_swap(struct gw_gateway *gateway, struct gw_generation *generation)
 {
     struct gw_generation *old = gateway->current;
@@ -164,8 +111,7 @@ void gw_gateway_swap(struct gw_gateway *gateway, struct gw_generation *generatio
     generation->hooks->serve(generation);
     if (!old)
         return;
-    gateway->adoption_at = gateway->exchanges.next;
-    gw_loop_wake(gateway->loop, &gateway->adoption);
+    gw_adoption_begin(gateway);
     gw_generation_unref(old);
 }
 
@@ -178,7 +124,7 @@ void gw_gateway_init(struct gw_gateway *gateway, struct gw_loop *loop, struct gw
     gw_pool_init(&gateway->pool, loop, gateway->count);
     gw_list_init(&gateway->exchanges);
     gw_list_init(&gateway->codecs);
-    gw_task_node_init(&gateway->adoption, adopt_some);
+    gw_adoption_init(gateway);
 }
 
 void gw_gateway_drain(struct gw_gateway *gateway)
@@ -207,7 +153,7 @@ void gw_gateway_fini(struct gw_gateway *gateway)
     while (!gw_list_empty(&gateway->exchanges))
         gw_exchange_run(GW_CONTAINER(gateway->exchanges.next, struct gw_exchange, node));
     gw_pool_fini(&gateway->pool);
-    gw_loop_unwake(&gateway->adoption);
+    gw_adoption_fini(gateway);
     if (gateway->current)
         gw_generation_unref(gateway->current);
 }

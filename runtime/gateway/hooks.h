@@ -32,6 +32,13 @@ enum gw_event_verdict {
     GW_EVENT_FAIL
 };
 
+/* What becomes of an open stream under another version. */
+enum gw_adoption {
+    GW_ADOPTED,
+    GW_ADOPT_STAYS, /* under its old one; why is logged */
+    GW_ADOPT_RETIRE /* nowhere: it is to end well, and its client comes again */
+};
+
 /* Which hooks a rule has: a step without hooks does not call at all. */
 enum gw_hook_flag { GW_HAS_ACCESS = 1, GW_HAS_RESPONSE = 2, GW_HAS_EVENT = 4, GW_HAS_CLOSE = 8 };
 
@@ -48,9 +55,9 @@ struct gw_hooks {
     void (*close)(struct gw_exchange *x, const char *reason);
     /* An event stream is open now, maybe for hours: what only its beginning needed may go. */
     void (*settle)(struct gw_exchange *x);
-    /* Carries an open stream over to another generation, between two events. False: it stays where
-     * it is. On success x->generation, x->hook_flags and x->timeout_ms are the new ones. */
-    bool (*adopt)(struct gw_exchange *x, struct gw_generation *to);
+    /* Carries an open stream over to another generation, between two events; x->hook_flags and
+     * x->timeout_ms are the new ones then, and the caller sets x->generation. */
+    enum gw_adoption (*adopt)(struct gw_exchange *x, struct gw_generation *to);
     /* Tasks beside its hooks keep the exchange with the generation it has. */
     bool (*tied)(const struct gw_exchange *x);
     /* There is room again for what is inserted into its stream. */
@@ -70,7 +77,8 @@ struct gw_script_part {
     void *task;   /* the suspended task, if any */
     void *handle; /* what Lua holds of the exchange, made stale at the end; NULL: no context */
     int ctx_ref;  /* the context, or without one the text it was saved as; 0: an empty one */
-    unsigned event_hook : 30; /* index of the rule's lone event hook; 0: there is none */
+    unsigned event_hook : 29; /* index of the rule's lone event hook; 0: there is none */
+    bool unproven : 1;        /* no event has passed since it changed versions */
     bool stranded : 1;        /* it waits for another VM, for its own has died */
     bool in_events : 1;       /* the last hook that ran was an event hook */
 };
@@ -78,6 +86,8 @@ struct gw_script_part {
 /* One configuration with its rules, instances and script; lives as long as an exchange uses it. */
 struct gw_generation {
     unsigned refs;
+    unsigned kept; /* of these, those of streams that are elsewhere and may fall back to it */
+    bool counted;  /* in GW_STAT_GENERATIONS: while there are others */
     uint64_t number;
     struct gw_settings settings;
     const struct gw_hooks *hooks;
@@ -85,7 +95,8 @@ struct gw_generation {
     struct gw_instance **instances; /* a reference each; index as Lua knows it, less one */
     unsigned instance_count;
     struct gw_gateway *gateway;
-    void (*free)(struct gw_generation *generation);
+    /* Nobody uses it but those that keep it, if any are left. */
+    void (*unused)(struct gw_generation *generation);
 };
 
 static inline struct gw_generation *gw_generation_ref(struct gw_generation *generation)
@@ -97,8 +108,8 @@ static inline struct gw_generation *gw_generation_ref(struct gw_generation *gene
 /* The last unref frees it. */
 static inline void gw_generation_unref(struct gw_generation *generation)
 {
-    if (--generation->refs == 0)
-        generation->free(generation);
+    if (--generation->refs == generation->kept)
+        generation->unused(generation);
 }
 
 #endif

@@ -274,9 +274,11 @@ static enum gw_err relay_bytes(struct gw_exchange *x, struct gw_buf *out)
     struct gw_relay *r = &x->relay;
     if (r->started || begin_stream(x, out)) {
         size_t last = scan_body(x);
-        bool more = r->keepalive_due || !gw_buf_empty(&r->inserts);
+        bool more = r->keepalive_due || !gw_buf_empty(&r->inserts) || r->retiring;
         if (more && last && !gw_sse_scan_at_boundary(&r->scan)) {
             gw_buf_move_n(out, &x->body, last);
+            if (r->retiring)
+                return GW_EOF;
             put_between(x, out);
         }
         gw_buf_move(out, &x->body);
@@ -358,9 +360,23 @@ static enum gw_err relay_events(struct gw_exchange *x, struct gw_buf *out)
     return GW_AGAIN;
 }
 
+/* In event mode the client stands between two events whatever part of one waits here. */
+static bool may_comment(const struct gw_exchange *x)
+{
+    const struct gw_relay *r = &x->relay;
+    return r->mode == GW_BODY_SSE_EVENTS || gw_sse_scan_at_boundary(&r->scan);
+}
+
+static bool is_retired(const struct gw_exchange *x)
+{
+    return x->relay.retiring && x->relay.pending_event == 0 && may_comment(x);
+}
+
 static enum gw_err relay_some(struct gw_exchange *x, struct gw_buf *out)
 {
     struct gw_relay *r = &x->relay;
+    if (is_retired(x))
+        return GW_EOF;
     if (r->wanted != r->mode && r->pending_event == 0) {
         if (r->mode == GW_BODY_SSE_BYTES)
             bytes_to_events(x, out);
@@ -376,13 +392,6 @@ static enum gw_err relay_some(struct gw_exchange *x, struct gw_buf *out)
         break;
     }
     return relay_plain(x, out);
-}
-
-/* In event mode the client stands between two events whatever part of one waits here. */
-static bool may_comment(const struct gw_exchange *x)
-{
-    const struct gw_relay *r = &x->relay;
-    return r->mode == GW_BODY_SSE_EVENTS || gw_sse_scan_at_boundary(&r->scan);
 }
 
 /* All that will come has come, and nothing of it is left but an event that never ended. */
@@ -425,6 +434,12 @@ static enum gw_err conclude(struct gw_exchange *x, struct gw_buf *out, enum gw_e
     return GW_AGAIN;
 }
 
+void gw_relay_retire(struct gw_exchange *x)
+{
+    x->relay.retiring = true;
+    gw_exchange_wake(x);
+}
+
 enum gw_err gw_relay_run(struct gw_exchange *x)
 {
     if (x->response_sent)
@@ -435,7 +450,8 @@ enum gw_err gw_relay_run(struct gw_exchange *x)
         return GW_AGAIN;
     struct gw_buf out;
     gw_buf_init(&out);
-    enum gw_err err = conclude(x, &out, relay_some(x, &out));
+    enum gw_err err = relay_some(x, &out);
+    err = conclude(x, &out, err == GW_AGAIN && is_retired(x) ? GW_EOF : err);
     gw_buf_clear(&out);
     return err;
 }

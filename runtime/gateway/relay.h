@@ -20,6 +20,8 @@ enum gw_err gw_relay_run(struct gw_exchange *x) GW_MUST_CHECK;
 void gw_relay_remode(struct gw_exchange *x);
 /* An event stream that may be looked into (HTML standard 9.2; status 200, no Content-Encoding). */
 bool gw_relay_is_stream(struct gw_exchange *x);
+/* It is to end well at the next boundary between events. */
+void gw_relay_retire(struct gw_exchange *x);
 /* Is the stream between two events, with no hook thinking: may it change generations? */
 bool gw_relay_between_events(const struct gw_exchange *x);
 /* Why nothing may be put in between the events of the response; NULL: it may. */

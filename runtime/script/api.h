@@ -7,12 +7,14 @@
 #include "sse/event.h"
 
 struct gw_company;
+struct gw_fallback;
 struct gw_task;
 
 /* What Lua holds of an exchange: a full userdata. x is NULL when the exchange is over. */
 struct gw_handle {
     struct gw_exchange *x;
-    struct gw_company *company; /* NULL until there is any */
+    struct gw_company *company;   /* NULL until there is any */
+    struct gw_fallback *fallback; /* context.c; NULL: none */
 };
 
 /* The event object of a task. */

@@ -14,8 +14,40 @@ static void free_generation(struct gw_generation *generation)
         gw_instance_unref(generation->instances[i]);
     free(generation->instances);
     gw_vm_free(generation->script);
-    gw_stat_add(generation->gateway->count, GW_STAT_GENERATIONS, -1);
     free(generation);
+}
+
+static void count(struct gw_generation *generation, bool counted)
+{
+    if (generation->counted != counted)
+        gw_stat_add(generation->gateway->count, GW_STAT_GENERATIONS, counted ? 1 : -1);
+    generation->counted = counted;
+}
+
+static void unused(struct gw_generation *generation)
+{
+    count(generation, false);
+    if (generation->refs == 0)
+        free_generation(generation);
+}
+
+struct gw_generation *gw_generation_keep(struct gw_generation *generation)
+{
+    generation->kept++;
+    return gw_generation_ref(generation);
+}
+
+void gw_generation_let_go(struct gw_generation *generation)
+{
+    generation->kept--;
+    gw_generation_unref(generation);
+}
+
+struct gw_generation *gw_generation_return(struct gw_generation *generation)
+{
+    generation->kept--;
+    count(generation, true);
+    return generation;
 }
 
 static void copy_text(lua_State *L, const char *key, char *out, size_t cap)
@@ -79,12 +111,12 @@ struct gw_generation *gw_generation_new(struct gw_vm *vm, struct gw_gateway *gat
     struct gw_generation *generation = calloc(1, sizeof *generation);
     GW_CHECK(generation != NULL);
     generation->gateway = gateway;
-    gw_stat_add(gateway->count, GW_STAT_GENERATIONS, 1);
+    count(generation, true);
     generation->refs = 1;
     generation->number = number;
     generation->hooks = &gw_lua_hooks;
     generation->script = vm;
-    generation->free = free_generation;
+    generation->unused = unused;
     gw_vm_push(vm, "settings");
     bool good = read_settings(vm->L, &generation->settings);
     take_vm(generation, vm);
@@ -197,9 +229,7 @@ void gw_generation_died(struct gw_generation *generation, struct gw_exchange *x)
     struct gw_list *all = &generation->gateway->exchanges;
     log_death(generation, x);
     for (struct gw_list *at = all->next; at != all; at = at->next) {
-        struct gw_exchange *each = GW_CONTAINER(at, struct gw_exchange, node);
-        if (each->generation == generation)
-            gw_hooks_forget(each);
+        gw_hooks_forget(GW_CONTAINER(at, struct gw_exchange, node), generation);
     }
     gw_task_drop_list(&vm->own_tasks);
     gw_task_drop_idle(vm);

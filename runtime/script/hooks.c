@@ -8,53 +8,13 @@
 #include "gateway/reply.h"
 #include "script/api.h"
 #include "script/company.h"
+#include "script/context.h"
 #include "script/task.h"
 #include "script/watchdog.h"
-
-enum { MAX_EVENT_HOOK = (1 << 30) - 1 };
 
 static struct gw_vm *vm_of(const struct gw_exchange *x)
 {
     return x->generation->script;
-}
-
-/* Pushes a new handle, the function and the handle again, as its first argument: below the call it
- * can't be collected, whatever becomes of that. */
-static struct gw_handle *push_kept_handle(lua_State *L, struct gw_exchange *x, int function)
-{
-    struct gw_handle *handle = gw_handle_push(L, x);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, function);
-    lua_pushvalue(L, -2);
-    return handle;
-}
-
-/* Calls what is on the stack of a generation's VM. When that dies nothing of it is left. */
-static int call(struct gw_exchange *x, struct gw_generation *generation, int nargs, int nresults)
-{
-    struct gw_vm *vm = generation->script;
-    int status = gw_watch_pcall(vm, vm->L, nargs, nresults, 0);
-    if (status == GW_LUA_STOPPED)
-        gw_generation_died(generation, x);
-    return status;
-}
-
-/* Makes ctx and handle before there is a rule. */
-static bool open_context(struct gw_exchange *x)
-{
-    struct gw_vm *vm = vm_of(x);
-    lua_State *L = vm->L;
-    struct gw_handle *handle = push_kept_handle(L, x, vm->entry[GW_ENTRY_OPEN]);
-    int status = call(x, x->generation, 1, 1);
-    if (status == 0) {
-        x->script.ctx_ref = luaL_ref(L, LUA_REGISTRYINDEX);
-        x->script.handle = handle;
-    } else if (status != GW_LUA_STOPPED) {
-        gw_api_log_error(L, L, x);
-        handle->x = NULL;
-    }
-    if (status != GW_LUA_STOPPED)
-        lua_settop(L, 0);
-    return status == 0;
 }
 
 /* The function to call. While events follow each other it is the hook itself, where there is only
@@ -67,82 +27,6 @@ static int entry_of(struct gw_exchange *x, enum gw_entry entry)
     if (again && x->script.in_events && x->script.event_hook)
         return vm->event_hooks[x->script.event_hook];
     return vm->entry[entry];
-}
-
-static void log_pinned(const struct gw_exchange *x, const struct gw_generation *to, const char *why)
-{
-    struct gw_log_line line;
-    gw_log_begin(&line, GW_LOG_WARN, "stream stays under its old version");
-    gw_log_cstr(&line, "x", x->id);
-    gw_log_cstr(&line, "rule", x->rule);
-    gw_log_int(&line, "generation", (int64_t)to->number);
-    gw_log_cstr(&line, "why", why ? why : "?");
-    gw_log_end(&line);
-}
-
-static void drop_context(struct gw_exchange *x)
-{
-    struct gw_handle *handle = x->script.handle;
-    if (handle) {
-        gw_company_end(handle);
-        handle->x = NULL;
-    }
-    if (x->script.ctx_ref)
-        luaL_unref(vm_of(x)->L, LUA_REGISTRYINDEX, x->script.ctx_ref);
-    x->script.handle = NULL;
-    x->script.ctx_ref = 0;
-    x->script.in_events = false;
-}
-
-/* Takes flags, timeout and event hook from three places of the stack. */
-static void take_rule(struct gw_exchange *x, lua_State *co, int first)
-{
-    double seconds = lua_tonumber(co, first + 1);
-    x->hook_flags = (unsigned)lua_tointeger(co, first);
-    x->timeout_ms = seconds > 0 ? (uint64_t)(seconds * 1000) : 0;
-    x->script.event_hook = (unsigned)lua_tointeger(co, first + 2) & MAX_EVENT_HOOK;
-}
-
-/* Calls adopt in the VM of `to`: handle, ctx, flags, timeout, event hook are on its stack
- * afterwards. */
-static struct gw_handle *adopt_context(struct gw_exchange *x, struct gw_generation *to,
-                                       struct gw_slice saved)
-{
-    struct gw_vm *vm = to->script;
-    if (vm->dead)
-        return NULL;
-    lua_State *L = vm->L;
-    struct gw_handle *handle = push_kept_handle(L, x, vm->entry[GW_ENTRY_ADOPT]);
-    lua_pushlstring(L, saved.ptr, saved.len);
-    lua_pushstring(L, x->rule);
-    lua_pushstring(L, x->instance ? x->instance->service : NULL);
-    lua_pushstring(L, x->instance ? x->instance->id : NULL);
-    int status = call(x, to, 5, 4);
-    if (status == 0 && lua_istable(L, 2))
-        return handle;
-    if (status == GW_LUA_STOPPED)
-        return NULL;
-    gw_company_end(handle);
-    handle->x = NULL;
-    log_pinned(x, to, lua_tostring(L, lua_gettop(L) > 2 ? 3 : 2));
-    lua_settop(L, 0);
-    return NULL;
-}
-
-/* Goes on in the VM of `to`, with what was saved elsewhere. */
-static bool take_up(struct gw_exchange *x, struct gw_generation *to, struct gw_slice saved)
-{
-    lua_State *L = ((struct gw_vm *)to->script)->L;
-    struct gw_handle *handle = adopt_context(x, to, saved);
-    if (!handle)
-        return false;
-    drop_context(x);
-    take_rule(x, L, 3);
-    lua_settop(L, 2);
-    x->script.ctx_ref = luaL_ref(L, LUA_REGISTRYINDEX);
-    x->script.handle = handle;
-    lua_settop(L, 0);
-    return true;
 }
 
 /* Its VM has died, and the next one is not there yet. */
@@ -162,7 +46,7 @@ static struct gw_task *prepare(struct gw_exchange *x, enum gw_entry entry, int *
     struct gw_task *task = x->script.task;
     if (is_stranded(x))
         return NULL;
-    if (!x->script.handle && !take_up(x, x->generation, GW_SLICE("")))
+    if (!x->script.handle && !gw_context_revive(x))
         return NULL;
     if (task) {
         if (task->state == GW_TASK_WAITING)
@@ -254,7 +138,7 @@ static enum gw_hook_result finish_plain(struct gw_exchange *x, lua_State *co)
 
 static enum gw_hook_result finish_route(struct gw_exchange *x, lua_State *co)
 {
-    take_rule(x, co, 1);
+    gw_context_take_rule(x, co, 1);
     return GW_HOOK_NEXT;
 }
 
@@ -274,7 +158,7 @@ static enum gw_hook_result finish_balance(struct gw_exchange *x, lua_State *co)
 static enum gw_hook_result hook_route(struct gw_exchange *x)
 {
     if (!x->script.handle && !is_stranded(x)) {
-        if (!open_context(x))
+        if (!gw_context_open(x))
             return GW_HOOK_FAIL;
         /* Plugins of every route close what gets no rule, too, and see the error of a route hook.
          */
@@ -350,11 +234,11 @@ static enum gw_event_verdict event_failed(struct gw_exchange *x, struct gw_task 
     lua_insert(L, 2);
     luaL_traceback(L, task->co, NULL, 0);
     lua_rawgeti(L, LUA_REGISTRYINDEX, task->event_ref);
-    int status = call(x, x->generation, 4, 1);
-    if (status == GW_LUA_STOPPED) {
-        gw_task_discard(task);
+    x->script.task = task; /* to be forgotten with all the others, should the VM die of this */
+    int status = gw_context_call(x, x->generation, 4, 1);
+    if (status == GW_LUA_STOPPED)
         return GW_EVENT_FAIL;
-    }
+    x->script.task = NULL;
     if (status == 0 && lua_isnil(L, 1))
         verdict = pass(task->event, out);
     gw_event_ref_end(task);
@@ -367,8 +251,8 @@ static enum gw_event_verdict event_failed(struct gw_exchange *x, struct gw_task 
     return verdict;
 }
 
-static enum gw_event_verdict hook_event(struct gw_exchange *x, struct gw_slice raw,
-                                        struct gw_buf *out)
+static enum gw_event_verdict run_event(struct gw_exchange *x, struct gw_slice raw,
+                                       struct gw_buf *out)
 {
     int nargs;
     struct gw_task *task = prepare(x, GW_ENTRY_EVENT, &nargs);
@@ -393,6 +277,21 @@ static enum gw_event_verdict hook_event(struct gw_exchange *x, struct gw_slice r
     enum gw_event_verdict verdict = read_verdict(task, out);
     gw_event_ref_end(task);
     gw_task_give(task);
+    return verdict;
+}
+
+/* The first event under another version decides whether the stream stays with it. */
+static enum gw_event_verdict hook_event(struct gw_exchange *x, struct gw_slice raw,
+                                        struct gw_buf *out)
+{
+    bool unproven = x->script.unproven;
+    enum gw_event_verdict verdict = run_event(x, raw, out);
+    if (!unproven || verdict == GW_EVENT_PENDING)
+        return verdict;
+    if (verdict != GW_EVENT_FAIL)
+        gw_context_prove(x);
+    else if (!x->script.unproven || gw_context_roll_back(x))
+        return GW_EVENT_PENDING; /* the old version is asked about it */
     return verdict;
 }
 
@@ -438,18 +337,15 @@ static void hook_close(struct gw_exchange *x, const char *reason)
 static void hook_release(struct gw_exchange *x)
 {
     hook_cancel(x);
-    drop_context(x);
+    gw_context_drop(x);
 }
 
-void gw_hooks_forget(struct gw_exchange *x)
+void gw_hooks_forget(struct gw_exchange *x, const struct gw_generation *generation)
 {
-    bool waited = x->script.task != NULL;
-    hook_cancel(x);
-    if (x->script.handle)
-        gw_company_end(x->script.handle);
-    x->script.handle = NULL;
-    x->script.ctx_ref = 0;
-    x->script.in_events = false;
+    bool waited = x->script.task != NULL && x->generation == generation;
+    if (waited)
+        hook_cancel(x);
+    gw_context_forget(x, generation);
     if (waited)
         gw_exchange_wake(x); /* to ask its hook anew */
 }
@@ -470,59 +366,6 @@ static void hook_serve(struct gw_generation *generation)
     gw_task_serve(generation->script);
 }
 
-/* What x has in its VM as one text, on the top of that VM's stack, unless it is empty (NULL).
- * False: why not is there; or the VM has died. */
-static bool save_context(struct gw_exchange *x, struct gw_slice *saved)
-{
-    lua_State *L = vm_of(x)->L;
-    *saved = GW_SLICE("");
-    if (!x->script.handle && !x->script.ctx_ref)
-        return true;
-    if (x->script.handle) {
-        lua_rawgeti(L, LUA_REGISTRYINDEX, vm_of(x)->entry[GW_ENTRY_SAVE]);
-        lua_rawgeti(L, LUA_REGISTRYINDEX, x->script.ctx_ref);
-        if (call(x, x->generation, 1, 2) != 0 || !lua_isstring(L, -2))
-            return false;
-        lua_pop(L, 1);
-    } else {
-        lua_rawgeti(L, LUA_REGISTRYINDEX, x->script.ctx_ref);
-    }
-    *saved = gw_lua_slice(L, -1);
-    return true;
-}
-
-/* A context takes more than all the rest of an idle stream. */
-static void hook_settle(struct gw_exchange *x)
-{
-    struct gw_slice saved;
-    struct gw_handle *handle = x->script.handle;
-    if (x->hook_flags & (GW_HAS_EVENT | GW_HAS_CLOSE) || !handle || gw_company_busy(handle))
-        return;
-    bool good = save_context(x, &saved);
-    struct gw_vm *vm = vm_of(x);
-    if (vm->dead)
-        return;
-    if (good) {
-        drop_context(x);
-        if (saved.len)
-            x->script.ctx_ref = luaL_ref(vm->L, LUA_REGISTRYINDEX);
-    }
-    lua_settop(vm->L, 0);
-}
-
-static bool hook_adopt(struct gw_exchange *x, struct gw_generation *to)
-{
-    struct gw_slice saved;
-    struct gw_vm *from = vm_of(x);
-    bool good = save_context(x, &saved);
-    if (!good)
-        log_pinned(x, to, from->dead ? "its VM has died" : lua_tostring(from->L, -1));
-    good = good && take_up(x, to, saved);
-    if (!from->dead)
-        lua_settop(from->L, 0);
-    return good;
-}
-
 const struct gw_hooks gw_lua_hooks = {
     .route = hook_route,
     .access = hook_access,
@@ -530,8 +373,8 @@ const struct gw_hooks gw_lua_hooks = {
     .response = hook_response,
     .event = hook_event,
     .close = hook_close,
-    .settle = hook_settle,
-    .adopt = hook_adopt,
+    .settle = gw_context_settle,
+    .adopt = gw_context_adopt,
     .tied = hook_tied,
     .room = hook_room,
     .serve = hook_serve,

@@ -11,6 +11,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "script/api.h"
+#include "script/context.h"
 #include "script/task.h"
 #include "script/watchdog.h"
 
@@ -88,6 +89,7 @@ struct gw_vm *gw_vm_new(const struct gw_script_env *env)
     gw_list_init(&vm->idle_tasks);
     gw_list_init(&vm->own_tasks);
     gw_timer_init(&vm->quiet, on_quiet);
+    gw_timer_init(&vm->probation, gw_context_end_probation);
     vm->run_ns = LOAD_NS;
     vm->max_memory = LOAD_BYTES;
     gw_heap_init(&vm->heap, 0);
@@ -122,13 +124,20 @@ static void free_closed(struct gw_aside_job *job)
     free(vm);
 }
 
+static void stop_timers(struct gw_vm *vm)
+{
+    if (!vm->env->loop)
+        return;
+    gw_timer_stop(vm->env->loop, &vm->quiet);
+    gw_timer_stop(vm->env->loop, &vm->probation);
+}
+
 void gw_vm_bury(struct gw_vm *vm)
 {
     GW_CHECK(vm->dead);
     if (!vm->L)
         return;
-    if (vm->env->loop)
-        gw_timer_stop(vm->env->loop, &vm->quiet);
+    stop_timers(vm);
     /* Compiled code lies outside of the heap. Its list is in order only if it was running. */
     if (vm->compiled)
         luaJIT_setmode(vm->L, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_FLUSH);
@@ -143,8 +152,7 @@ void gw_vm_free(struct gw_vm *vm)
     GW_DEBUG_CHECK(vm->tasks == 0);
     if (vm->dead)
         gw_vm_bury(vm);
-    if (vm->env->loop)
-        gw_timer_stop(vm->env->loop, &vm->quiet);
+    stop_timers(vm);
     gw_aside_run(vm->env->aside, &vm->closing, close_state, free_closed);
 }
 

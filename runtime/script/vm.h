@@ -76,7 +76,8 @@ struct gw_vm {
     bool serves;                 /* exchanges may come: what was started while it loaded runs */
     struct gw_stats_slot *count; /* where errors of its tasks are counted; NULL before it serves */
     unsigned uses, uses_seen;
-    struct gw_timer quiet; /* looks whether it is used any more */
+    struct gw_timer probation; /* until then streams may fall back to an older version */
+    struct gw_timer quiet;     /* looks whether it is used any more */
     struct gw_aside_job closing;
 };
 

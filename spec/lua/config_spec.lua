@@ -80,7 +80,7 @@ describe("config: defaults", function()
 
   it("of a rule", function()
     assert.same({ id = "/a", path = "/a", host = {}, headers = {}, methods = {}, serviceName = "s",
-      loadBalance = "round_robin", timeout = 0, plugins = {} }, good_rule("path: /a"))
+      loadBalance = "round_robin", timeout = 0, onReload = "adopt", plugins = {} }, good_rule("path: /a"))
   end)
 
   it("of an instance", function()
@@ -683,7 +683,7 @@ describe("config: rules of Lua routes", function()
       host = "H", plugins = { "cors", { event_filter = { drop = { "x" } }, onError = "skip" } } } })
     assert.equal("", errors)
     assert.same({ { id = "/a", path = "/a", serviceName = print, loadBalance = print, match = print,
-      timeout = 60,
+      timeout = 60, onReload = "adopt",
       host = { "h" }, headers = {}, methods = {}, plugins = {
         { name = "cors", conf = {}, onError = "fail" },
         { name = "event_filter", conf = { drop = { "x" } }, onError = "skip" } } } }, checked)

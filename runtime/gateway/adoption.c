@@ -1,0 +1,119 @@
+/* Owns the walk over open streams after a swap, and the pace at which those end that shall not go
+ * on
+ * (`onReload: drain`). Called by gateway.c, and by the relay step of a stream that could not be
+ * moved at once. Invariant: a stream changes its generation between two events only. */
+#include "gateway/adoption.h"
+
+#include <stdlib.h>
+#include <time.h>
+#include "gateway/relay.h"
+
+enum {
+    ADOPT_US = 500, /* of a turn */
+    RETIRE_MS = 100,
+    RETIRE_TICKS = 100 /* so that not all clients come again at once */
+};
+
+static bool may_adopt(const struct gw_exchange *x)
+{
+    const struct gw_generation *current = x->gateway->current;
+    return x->generation != current && x->pinned != (uint32_t)current->number && !x->over &&
+           x->step == GW_STEP_RELAY && x->relay.mode != GW_BODY_PLAIN && !x->response_sent &&
+           gw_relay_between_events(x) && !x->generation->hooks->waiting(x) &&
+           !x->generation->hooks->tied(x);
+}
+
+static void change(struct gw_exchange *x, struct gw_generation *to)
+{
+    struct gw_generation *old = x->generation;
+    x->generation = gw_generation_ref(to);
+    gw_generation_unref(old);
+    gw_relay_remode(x);
+    if (x->relay.wanted != x->relay.mode)
+        gw_exchange_wake(x); /* part of an event may wait that need not wait any more */
+    gw_exchange_arm(x);
+}
+
+static void retire_later(struct gw_exchange *x)
+{
+    struct gw_gateway *gateway = x->gateway;
+    x->retires = true;
+    if (!gw_timer_active(&gateway->retirement)) {
+        gateway->retire_ticks = RETIRE_TICKS;
+        gw_timer_start(gateway->loop, &gateway->retirement, RETIRE_MS);
+    }
+}
+
+void gw_adoption_try(struct gw_exchange *x)
+{
+    struct gw_generation *current = x->gateway->current;
+    if (!may_adopt(x))
+        return;
+    enum gw_adoption adoption = x->generation->hooks->adopt(x, current);
+    if (adoption == GW_ADOPTED) {
+        change(x, current);
+        return;
+    }
+    x->pinned = (uint32_t)current->number;
+    if (adoption == GW_ADOPT_RETIRE)
+        retire_later(x);
+}
+
+/* Some of those that are to end, all in the last tick. */
+static void retire_some(struct gw_timer *timer)
+{
+    struct gw_gateway *gateway = GW_CONTAINER(timer, struct gw_gateway, retirement);
+    struct gw_list *all = &gateway->exchanges;
+    for (struct gw_list *at = all->next; at != all; at = at->next) {
+        struct gw_exchange *x = GW_CONTAINER(at, struct gw_exchange, node);
+        if (x->retires && (unsigned long)random() % gateway->retire_ticks == 0) {
+            x->retires = false;
+            gw_relay_retire(x);
+        }
+    }
+    if (--gateway->retire_ticks)
+        gw_timer_start(gateway->loop, timer, RETIRE_MS);
+}
+
+static int64_t clock_us(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
+/* Some streams per turn, so that a reload is no pause for the others. By time: what one takes is up
+ * to its state, and to plugins that upgrade it. */
+static void adopt_some(struct gw_task_node *task)
+{
+    struct gw_gateway *gateway = GW_CONTAINER(task, struct gw_gateway, adoption);
+    int64_t enough = clock_us() + ADOPT_US;
+    while (gateway->adoption_at != &gateway->exchanges) {
+        struct gw_list *at = gateway->adoption_at;
+        gateway->adoption_at = at->next;
+        gw_adoption_try(GW_CONTAINER(at, struct gw_exchange, node));
+        if (clock_us() >= enough) {
+            gw_loop_wake(gateway->loop, task);
+            return;
+        }
+    }
+    gateway->adoption_at = NULL;
+}
+
+void gw_adoption_begin(struct gw_gateway *gateway)
+{
+    gateway->adoption_at = gateway->exchanges.next;
+    gw_loop_wake(gateway->loop, &gateway->adoption);
+}
+
+void gw_adoption_init(struct gw_gateway *gateway)
+{
+    gw_task_node_init(&gateway->adoption, adopt_some);
+    gw_timer_init(&gateway->retirement, retire_some);
+}
+
+void gw_adoption_fini(struct gw_gateway *gateway)
+{
+    gw_loop_unwake(&gateway->adoption);
+    gw_timer_stop(gateway->loop, &gateway->retirement);
+}
