@@ -5,7 +5,9 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include "base/log.h"
 #include "gateway/reply.h"
@@ -30,6 +32,22 @@ struct gw_exchange *gw_handle_check(lua_State *L, int index)
     if (!handle->x)
         luaL_error(L, "the exchange is over");
     return handle->x;
+}
+
+int gw_api_raise(lua_State *L, const char *format, ...)
+{
+    va_list args;
+    lua_Debug ar;
+    int level = 1;
+    while (lua_getstack(L, level, &ar) && lua_getinfo(L, "Sl", &ar) &&
+           (ar.currentline < 0 || strstr(ar.source, "/lua/gateway/")))
+        level++;
+    luaL_where(L, level);
+    va_start(args, format);
+    lua_pushvfstring(L, format, args);
+    va_end(args);
+    lua_concat(L, 2);
+    return lua_error(L);
 }
 
 static int core_log(lua_State *L)

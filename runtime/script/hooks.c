@@ -267,7 +267,8 @@ static enum gw_event_verdict hook_event(struct gw_exchange *x, struct gw_slice r
         nargs = 2;
     }
     enum run how = run(x, task, nargs);
-    gw_relay_take_inserts(x, out);
+    if (!gw_buf_empty(&x->relay.inserts))
+        gw_relay_take_inserts(x, out); /* before its own event */
     switch (how) {
     case RUN_WAITS:
         return GW_EVENT_PENDING;

@@ -136,10 +136,14 @@ end
 function clock.run(fn, ...)
   if current then return fn(...) end
   local task = clock.start(0, fn, ...)
-  while not task.done do
-    if not turn() and not jump(math.huge) then error("a hook waits for what never comes", 0) end
-  end
   settle()
+  while not task.done do
+    if not jump(math.huge) then
+      clock.drop(task)
+      error("a hook waits for what never comes", 0)
+    end
+    settle()
+  end
   if not task.got[1] then error(task.got[2], 0) end
   return unpack(task.got, 2, task.got.n)
 end
