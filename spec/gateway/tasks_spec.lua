@@ -87,7 +87,10 @@ describe("a task", function()
     it("started while the file is loaded begins when the version serves, in the worker only", function()
       local gw = start [[
         gateway.spawn(function() gateway.log.info("spawned in " .. gateway.worker()) end)
-        gateway.timer(0.01, function() gateway.sleep(0.01) gateway.log.info("timed in " .. gateway.worker()) end)
+        gateway.timer(0.01, function()
+          gateway.sleep(0.01)
+          gateway.log.info("timed in " .. gateway.worker())
+        end)
       ]]
       gw:wait_log "spawned in 1"
       gw:wait_log "timed in 1"
@@ -241,6 +244,54 @@ describe("a task", function()
       gw:wait_metric("generations", 1) -- without any news on the stream
       tied:send "data: x\n\n"
       tied:expect "data: x/v2\n\n"
+    end)
+
+    it("that an upgrade starts is none when that fails, and those of the old version go on", function()
+      local function text(version, fail)
+        return ([[
+          local function begin(ctx)
+            local function tick() ctx:send { data = "tick of %d" } ctx:timer(0.02, tick) end
+            ctx:timer(0, tick)
+          end
+          function plugin.on_response(ctx) begin(ctx) end
+          function plugin.upgrade(state, _, ctx) begin(ctx) %s end
+        ]]):format(version, fail or "")
+      end
+      local gw = start(text(1))
+      local stream = open(gw)
+      stream:expect "data: tick of 1\n\n"
+      gw:write("plugins/p.lua", plugin("p", text(2, "error('no')")))
+      gw:renew()
+      gw:wait_log "stream stays under its old version"
+      stream:available()
+      stream:expect(("data: tick of 1\n\n"):rep(3))
+      gw:write("plugins/p.lua", plugin("p", text(3)))
+      gw:renew()
+      gw:wait_metric("generations", 1)
+      stream:available()
+      stream:expect(("data: tick of 3\n\n"):rep(3))
+    end)
+
+    it("may answer in the backend's place, while nobody else has", function()
+      local gw = start [[
+        function plugin.access(ctx)
+          ctx:timer(0.05, function()
+            local ok, why = pcall(ctx.reply, ctx, 503, "too slow")
+            gateway.log.info(ok and "replied" or why)
+          end)
+        end
+        function plugin.on_response(ctx) ctx.res.headers["X-Seen"] = tostring(ctx.res.status) end
+      ]]
+      local client = http.connect(gw.port)
+      client:send(http.format { path = "/" })
+      local received = server:request()
+      local got = client:response()
+      assert.same({ 503, "503", "too slow" }, { got.status, got:get "X-Seen", (got:body()) })
+      assert.not_equal("timeout", received.conn:wait_end())
+      local stream = open(gw)
+      gw:wait_log "the response has begun already"
+      stream:send "data: x\n\n"
+      stream:expect "data: x\n\n"
     end)
 
     it("moves with its stream where its plugin can start it anew", function()
