@@ -169,6 +169,12 @@ void gw_relay_take_inserts(struct gw_exchange *x, struct gw_buf *out)
     gw_buf_move(out, &r->inserts);
 }
 
+/* Something of ours is to go in between two events of the backend's. */
+static bool has_more(const struct gw_relay *r)
+{
+    return r->keepalive_due || !gw_buf_empty(&r->inserts);
+}
+
 /* The stream stands between two events. */
 static void put_between(struct gw_exchange *x, struct gw_buf *out)
 {
@@ -274,7 +280,7 @@ static enum gw_err relay_bytes(struct gw_exchange *x, struct gw_buf *out)
     struct gw_relay *r = &x->relay;
     if (r->started || begin_stream(x, out)) {
         size_t last = scan_body(x);
-        bool more = r->keepalive_due || !gw_buf_empty(&r->inserts) || r->retiring;
+        bool more = has_more(r) || r->retiring;
         if (more && last && !gw_sse_scan_at_boundary(&r->scan)) {
             gw_buf_move_n(out, &x->body, last);
             if (r->retiring)
@@ -413,7 +419,7 @@ static enum gw_err conclude(struct gw_exchange *x, struct gw_buf *out, enum gw_e
             gw_relay_take_inserts(x, out);
         return send_out(x, out, true);
     }
-    if (err == GW_AGAIN && may_comment(x))
+    if (err == GW_AGAIN && has_more(&x->relay) && may_comment(x))
         put_between(x, out);
     enum gw_err sent = send_out(x, out, false);
     if (sent != GW_OK)

@@ -71,6 +71,9 @@ struct gw_event_ref *gw_event_ref_at(lua_State *L, int index);
 /* No hook may look at the task's event any more. */
 void gw_event_ref_end(struct gw_task *task);
 
+/* Raises an error that names the line of the plugin or route that called into the gateway's Lua. */
+int gw_api_raise(lua_State *L, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
 static inline struct gw_slice gw_lua_slice(lua_State *L, int index)
 {
     size_t len;

@@ -5,8 +5,10 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include "base/log.h"
 #include "gateway/reply.h"
@@ -30,8 +32,24 @@ struct gw_exchange *gw_handle_check(lua_State *L, int index)
 {
     struct gw_handle *handle = luaL_checkudata(L, index, handle_type);
     if (!handle->x)
-        luaL_error(L, "the exchange is over");
+        gw_api_raise(L, "the exchange is over");
     return handle->x;
+}
+
+int gw_api_raise(lua_State *L, const char *format, ...)
+{
+    va_list args;
+    lua_Debug ar;
+    int level = 1;
+    while (lua_getstack(L, level, &ar) && lua_getinfo(L, "Sl", &ar) &&
+           (ar.currentline < 0 || strstr(ar.source, "/lua/gateway/")))
+        level++;
+    luaL_where(L, level);
+    va_start(args, format);
+    lua_pushvfstring(L, format, args);
+    va_end(args);
+    lua_concat(L, 2);
+    return lua_error(L);
 }
 
 static int core_log(lua_State *L)
@@ -180,6 +198,14 @@ static struct gw_exchange *replying(lua_State *L)
     return x;
 }
 
+/* A hook's reply is looked at when the hook is done; a task's has to be told of. */
+static void wake_for_reply(lua_State *L, struct gw_exchange *x)
+{
+    struct gw_task *task = gw_task_current(L);
+    if (!task || task->own || task->x != x)
+        gw_exchange_wake(x);
+}
+
 static int core_reply(lua_State *L)
 {
     struct gw_exchange *x = replying(L);
@@ -190,6 +216,7 @@ static int core_reply(lua_State *L)
     if (!lua_isnoneornil(L, 4))
         gw_api_set_fields(L, 4, &reply->head);
     reply->set = true;
+    wake_for_reply(L, x);
     bool bare = status == 204 || status == 304;
     reply->head.has_body = !bare;
     reply->head.length = bare ? 0 : (int64_t)body.len;

@@ -47,7 +47,7 @@ static int task_spawn_for(lua_State *L)
     uint64_t after_ms = gw_task_check_ms(L, 4, "ctx:timer");
     luaL_checktype(L, 5, LUA_TFUNCTION);
     if (x->over)
-        return luaL_error(L, "the exchange is over");
+        return gw_api_raise(L, "the exchange is over");
     struct gw_company *company = gw_company_of(lua_touserdata(L, 1));
     struct gw_task *task = gw_task_new_own(L, vm, &company->tasks, x);
     task->slot = (int)lua_tointeger(L, 2);
@@ -83,7 +83,7 @@ static int task_send(lua_State *L)
     struct gw_slice text = gw_lua_slice(L, 2);
     const char *why = gw_relay_refuses(x);
     if (why)
-        return luaL_error(L, "ctx:send: %s", why);
+        return gw_api_raise(L, "ctx:send: %s", why);
     if (gw_relay_has_room(x)) {
         gw_relay_insert(x, text);
         lua_pushboolean(L, true);

@@ -81,7 +81,7 @@ static int hold_enter(lua_State *L)
         return 1;
     }
     if (hold->holder == task)
-        return luaL_error(L, "%s: called for a key inside of the call for that key", what);
+        return gw_api_raise(L, "%s: called for a key inside of the call for that key", what);
     gw_list_push(&hold->waiters, &task->queue);
     gw_task_wait(task, leave_queue);
     return lua_yield(L, 0);

@@ -12,6 +12,8 @@
 #include "script/task.h"
 #include "script/watchdog.h"
 
+enum { CLOSE_TURNS = 100 };
+
 static struct gw_vm *vm_of(const struct gw_exchange *x)
 {
     return x->generation->script;
@@ -263,7 +265,8 @@ static enum gw_event_verdict run_event(struct gw_exchange *x, struct gw_slice ra
         nargs = 2;
     }
     enum run how = run(x, task, nargs);
-    gw_relay_take_inserts(x, out);
+    if (!gw_buf_empty(&x->relay.inserts))
+        gw_relay_take_inserts(x, out); /* before its own event */
     switch (how) {
     case RUN_WAITS:
         return GW_EVENT_PENDING;
@@ -307,6 +310,8 @@ static void hook_cancel(struct gw_exchange *x)
     gw_task_discard(task);
 }
 
+/* Nothing is there to come back to: what would wait raises (gw_task_may_wait), and a bare
+ * coroutine.yield goes on here. */
 static void hook_close(struct gw_exchange *x, const char *reason)
 {
     int nargs;
@@ -317,14 +322,15 @@ static void hook_close(struct gw_exchange *x, const char *reason)
         return;
     }
     lua_pushstring(task->co, reason);
-    switch (run(x, task, nargs + 1)) {
+    enum run how = run(x, task, nargs + 1);
+    for (int turns = 0; how == RUN_WAITS && turns < CLOSE_TURNS; turns++)
+        how = run(x, task, 0);
+    switch (how) {
     case RUN_DONE:
         gw_task_give(task);
         break;
     case RUN_WAITS:
-        gw_log(GW_LOG_WARN,
-               "x=%s: an on_close hook waits; it is cancelled (gateway.spawn does what takes time)",
-               x->id);
+        gw_log(GW_LOG_WARN, "x=%s: an on_close hook yields and yields; it is cancelled", x->id);
         break;
     case RUN_FAILED:
         log_failure(x, task);

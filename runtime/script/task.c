@@ -275,32 +275,37 @@ struct gw_task *gw_task_current(lua_State *L)
     return task;
 }
 
+static const char *why_not(lua_State *L, struct gw_task *task)
+{
+    bool closes = task && !task->own && task->x->over;
+    if (closes)
+        return "an on_close hook can't wait; gateway.spawn does what takes time";
+    /* Looked at before anything is armed: the error of a yield that fails may be caught. */
+    if (task && !lua_isyieldable(L))
+        return "a hook can't wait inside of a callback from C (table.sort, string.gsub)";
+    if (task)
+        return NULL;
+    bool is_main = lua_pushthread(L);
+    lua_pop(L, 1);
+    return is_main
+               ? "no hook runs here that could wait"
+               : "a coroutine of the plugin's own can't wait; gateway.spawn starts one that can";
+}
+
 struct gw_task *gw_task_may_wait(lua_State *L, const char *what)
 {
     struct gw_task *task = gw_task_current(L);
-    if (task) {
-        /* Looked at before anything is armed: the error of a yield that fails may be caught. */
-        if (!lua_isyieldable(L))
-            luaL_error(
-                L, "%s: a hook can't wait inside of a callback from C (table.sort, string.gsub)",
-                what);
-        return task;
-    }
-    bool main_thread = lua_pushthread(L);
-    lua_pop(L, 1);
-    if (main_thread)
-        luaL_error(L, "%s: no hook runs here that could wait", what);
-    luaL_error(L,
-               "%s: a coroutine of the plugin's own can't wait; gateway.spawn starts one that can",
-               what);
-    return NULL;
+    const char *why = why_not(L, task);
+    if (why)
+        gw_api_raise(L, "%s: %s", what, why);
+    return task;
 }
 
 uint64_t gw_task_check_ms(lua_State *L, int index, const char *what)
 {
     double seconds = luaL_checknumber(L, index);
     if (!(seconds >= 0 && seconds < 1e9))
-        luaL_error(L, "%s: not a time: %f", what, seconds);
+        gw_api_raise(L, "%s: not a time: %f", what, seconds);
     return (uint64_t)(seconds * 1000);
 }
 

@@ -20,6 +20,9 @@ end
 --- The task that runs, where it may wait; else an error as the gateway's.
 ---@param what string
 function clock.may_wait(what)
+  if clock.closing and running() then
+    error(what .. ": an on_close hook can't wait; gateway.spawn does what takes time", 0)
+  end
   if current and running() == current.co then return current end
   if running() and current then
     error(what .. ": a coroutine of the plugin's own can't wait; gateway.spawn starts one that can", 0)
@@ -136,10 +139,14 @@ end
 function clock.run(fn, ...)
   if current then return fn(...) end
   local task = clock.start(0, fn, ...)
-  while not task.done do
-    if not turn() and not jump(math.huge) then error("a hook waits for what never comes", 0) end
-  end
   settle()
+  while not task.done do
+    if not jump(math.huge) then
+      clock.drop(task)
+      error("a hook waits for what never comes", 0)
+    end
+    settle()
+  end
   if not task.got[1] then error(task.got[2], 0) end
   return unpack(task.got, 2, task.got.n)
 end
