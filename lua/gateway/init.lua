@@ -4,11 +4,16 @@
 local core = require("gateway.core")
 local event = require("gateway.event")
 local json = require("gateway.json")
+local shared = require("gateway.shared")
 
 local gateway = {
   version = core.version or "dev",
   json = json,
   event = event,
+  --- `shared(name, options)`: a dictionary that all workers share and that outlives reloads.
+  shared = shared.dictionary,
+  --- `counter(name, window)`: how much happened in the last `window` seconds, in all workers.
+  counter = shared.counter,
 }
 
 local log = {}

@@ -135,6 +135,7 @@ static void read_process(struct reader *r, struct gw_settings *s)
     s->workers = lua_isnumber(r->L, -1) ? (unsigned)lua_tointeger(r->L, -1) : 0;
     lua_pop(r->L, 1);
     s->drain_ms = duration(r, "drainTimeout");
+    s->shared_max_bytes = (size_t)number(r, "shared.maxBytes");
     text(r, "log.level", word, sizeof word);
     s->log_level = log_level(word);
     text(r, "log.format", word, sizeof word);

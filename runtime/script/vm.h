@@ -20,6 +20,7 @@ struct gw_script_env {
     lua_CFunction yaml;     /* the parser of config/, which this floor may not include */
     unsigned worker;        /* from 1; 0 in the master and in -t */
     struct gw_dict *dict;   /* sessions; NULL: there are none (-t) */
+    struct gw_dict *shared; /* what plugins share; NULL: each VM has one of its own */
     struct gw_loop *loop;   /* NULL in -t, and while it loads */
     struct gw_aside *aside; /* for closing VMs; NULL: they are closed at once */
 };

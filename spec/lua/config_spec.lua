@@ -69,6 +69,7 @@ describe("config: defaults", function()
       router = { rules = {}, lua = {} },
       pluginPath = { "../plugins" }, plugins = {}, workers = "auto", drainTimeout = 25,
       log = { level = "info", format = "text", access = true, file = "" },
+      shared = { maxBytes = 16777216 },
       management = { enabled = true, host = "127.0.0.1", port = 9001 },
     }, tree)
   end)

@@ -3,6 +3,7 @@
 -- gateway.testing.
 
 local message = require("gateway.testing.message")
+local shared = require("gateway.testing.shared")
 
 local core = {
   REPLY = setmetatable({}, { __tostring = function() return "ctx:reply(...)" end }),
@@ -17,11 +18,14 @@ local core = {
 ---@field errors table[]      errors that were survived
 ---@field sessions table
 ---@field randoms integer
+---@field shared table        what gateway.shared and gateway.counter hold, by group
+---@field uses integer        of these, to know which was used last
 local state = {}
 core.state = state
 
 function core.reset()
   state.now, state.logs, state.errors, state.sessions, state.randoms = 1000, {}, {}, {}, 0
+  state.shared, state.uses = {}, 0
 end
 
 core.reset()
@@ -50,6 +54,8 @@ function core.random(bytes)
   state.randoms = state.randoms + 1
   return ("%0" .. bytes * 2 .. "x"):format(state.randoms)
 end
+
+for name, fn in pairs(shared(state)) do core[name] = fn end
 
 local function live(handle)
   if handle.over then error("the exchange is over", 3) end
