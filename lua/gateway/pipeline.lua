@@ -19,7 +19,7 @@ local REPLY = core.REPLY
 local pipeline = {}
 
 --- What `route` returns: which hooks the rule has.
-local HAS_ACCESS, HAS_RESPONSE, HAS_EVENT, HAS_CLOSE = 1, 2, 4, 8
+local HAS_ACCESS, HAS_RESPONSE, HAS_EVENT, HAS_CLOSE, HAS_COMMENTS = 1, 2, 4, 8, 16
 
 ---@class gateway.HookError
 ---@field plugin string
@@ -174,6 +174,26 @@ local function flags_of(rule)
     + ((rule.response[1] or sessions) and HAS_RESPONSE or 0)
     + (rule.events[1] and HAS_EVENT or 0)
     + (rule.close[1] and HAS_CLOSE or 0)
+    + (rule.comments and HAS_COMMENTS or 0)
+end
+
+local function is_comment(ev)
+  return ev.data == nil and ev.id == nil and ev.retry == nil and ev.type == "message"
+end
+
+-- The event hooks for an event that is comments and nothing else: those that did not ask for such let it
+-- pass, but see what another hook made of it. Nil when none has asked.
+local function comment_list(events)
+  local list, asked = { entries = events.entries, hook = events.hook }, false
+  for i = 1, #events do
+    local fn, wants = events[i], events.entries[i].plugin.comments
+    asked = asked or wants
+    list[i] = wants and fn or function(ctx, ev)
+      if is_comment(ev) then return nil end
+      return fn(ctx, ev)
+    end
+  end
+  return asked and list
 end
 
 local function add_hooks(rule)
@@ -182,6 +202,7 @@ local function add_hooks(rule)
   rule.balance = hook_list(entries, "balance")
   rule.response = hook_list(entries, "on_response", true)
   rule.events = hook_list(entries, "on_event", true)
+  rule.comments = comment_list(rule.events)
   rule.close = hook_list(entries, "on_close", true)
   for _, entry in ipairs(entries) do
     if entry.plugin.preflight then rule.preflight = true end
@@ -457,13 +478,8 @@ local function result(ev, out, closing)
   return out, closing
 end
 
---- Runs the event hooks, up. The way without garbage: each hook lets the event pass, changed or
---- not, or drops it.
----@param ctx gateway.Context
----@param ev gateway.Event
----@return nil|false|table out, boolean? close
-function Program.event(_, ctx, ev)
-  local list = ctx._rule.events
+-- The way without garbage: each hook lets the event pass, changed or not, or drops it.
+local function run_events(ctx, list, ev)
   for i = 1, #list do
     local verdict = list[i](ctx, ev)
     if verdict == false then return false end
@@ -472,6 +488,22 @@ function Program.event(_, ctx, ev)
       return result(ev, out, spread(ctx, list, i, ev, verdict, out))
     end
   end
+end
+
+--- Runs the event hooks, up.
+---@param ctx gateway.Context
+---@param ev gateway.Event
+---@return nil|false|table out, boolean? close
+function Program.event(_, ctx, ev)
+  return run_events(ctx, ctx._rule.events, ev)
+end
+
+--- Runs the event hooks on an event that is comments and nothing else.
+---@param ctx gateway.Context
+---@param ev gateway.Event
+---@return nil|false|table out, boolean? close
+function Program.comment(_, ctx, ev)
+  return run_events(ctx, ctx._rule.comments, ev)
 end
 
 -- Where a rule has one event hook the runtime calls this instead, from the second event on: it touches
@@ -638,8 +670,8 @@ function Program:adopt(handle, text, rule_id, service_name, instance_id)
   return ctx, rule.flags, rule.timeout, rule.event_hook
 end
 
-local FUNCTIONS = { "open", "route", "access", "balance", "response", "event", "event_failed", "close",
-  "save", "adopt" }
+local FUNCTIONS = { "open", "route", "access", "balance", "response", "event", "comment", "event_failed",
+  "close", "save", "adopt" }
 
 --- Puts a generation together.
 ---@class gateway.Parts

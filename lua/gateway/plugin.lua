@@ -11,6 +11,7 @@ local plugin = {}
 local KEYS = {
   name = "string", version = "string", description = "string",
   schema = "table", new = "function", upgrade = "function", preflight = "boolean", jit = "boolean",
+  comments = "boolean",
   route = "function", access = "function", balance = "function",
   on_response = "function", on_event = "function", on_close = "function",
 }
@@ -64,6 +65,9 @@ function plugin.verify(value, name)
     errors[#errors + 1] = "name: missing; it must be the file's name, " .. name
   elseif value.name ~= name then
     errors[#errors + 1] = ("name: is %q, but the file is called %s.lua"):format(tostring(value.name), name)
+  end
+  if value.comments and value.on_event == nil then
+    errors[#errors + 1] = "comments: is for plugins with an on_event hook"
   end
   if type(value.schema) == "table" then
     for _, err in ipairs(schema.verify(value.schema)) do errors[#errors + 1] = err end

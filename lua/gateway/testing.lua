@@ -139,7 +139,9 @@ end
 function Chain:event(ctx, ev)
   ev = incoming(ev)
   ctx._x.streaming = true
-  local out, closed = call(self._program.event, self:_enter(ctx), ev)
+  local comment = self._rule.comments and not event.has_fields(ev)
+  local run = comment and self._program.comment or self._program.event
+  local out, closed = call(run, self:_enter(ctx), ev)
   if out == nil then return { ev }, false end
   local events = {}
   for _, item in ipairs(out or {}) do
@@ -148,7 +150,12 @@ function Chain:event(ctx, ev)
   return events, closed or false
 end
 
---- Feeds a whole stream; blocks without a field (comments) pass by.
+-- Blocks that no hook sees pass by: blank lines, and comments unless a plugin has asked for them.
+function Chain:_sees(ev)
+  return event.has_fields(ev) or self._rule.comments and ev.comment ~= nil
+end
+
+--- Feeds a whole stream.
 ---@param ctx gateway.Context
 ---@param text string
 ---@return string text what the client gets
@@ -157,7 +164,7 @@ function Chain:stream(ctx, text)
   local out = {}
   for _, ev in ipairs(event.parse(text)) do
     local events, closed = { ev }, false
-    if event.has_fields(ev) then events, closed = self:event(ctx, ev) end
+    if self:_sees(ev) then events, closed = self:event(ctx, ev) end
     for _, item in ipairs(events) do out[#out + 1] = event.encode(item) end
     if closed then return table.concat(out), true end
   end

@@ -257,6 +257,17 @@ static enum gw_err settle(struct gw_exchange *x, enum gw_event_verdict verdict, 
     return verdict == GW_EVENT_END ? GW_EOF : GW_OK;
 }
 
+/* Whether no hook wants to see this block: blank lines, and comments unless one has asked. */
+static bool passes_by(struct gw_exchange *x, struct gw_slice raw)
+{
+    if (gw_event_has_fields(raw)) {
+        x->relay.events++;
+        gw_stat_add(x->gateway->count, GW_STAT_EVENTS, 1);
+        return false;
+    }
+    return !(x->hook_flags & GW_HAS_COMMENTS) || !memchr(raw.ptr, ':', raw.len);
+}
+
 /* One event: GW_OK = done, go on; GW_AGAIN = its end is not here, or a hook thinks; GW_EOF = the
  * hooks want the stream to end. */
 static enum gw_err relay_event(struct gw_exchange *x, struct gw_buf *out)
@@ -273,10 +284,8 @@ static enum gw_err relay_event(struct gw_exchange *x, struct gw_buf *out)
             return GW_ERR_EVENT_TOO_LARGE;
         if (!ended)
             return GW_AGAIN;
-        if (!gw_event_has_fields(gw_buf_linear(&x->body, r->scanned)))
+        if (passes_by(x, gw_buf_linear(&x->body, r->scanned)))
             return settle(x, GW_EVENT_PASS, r->scanned, out);
-        r->events++;
-        gw_stat_add(x->gateway->count, GW_STAT_EVENTS, 1);
     }
     struct gw_slice raw = gw_buf_linear(&x->body, r->pending_event ? r->pending_event : r->scanned);
     return settle(x, x->generation->hooks->event(x, raw, out), raw.len, out);

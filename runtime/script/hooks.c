@@ -260,7 +260,8 @@ static enum gw_event_verdict hook_event(struct gw_exchange *x, struct gw_slice r
                                         struct gw_buf *out)
 {
     int nargs;
-    struct gw_task *task = prepare(x, GW_ENTRY_EVENT, &nargs);
+    bool comment = x->hook_flags & GW_HAS_COMMENTS && !gw_event_has_fields(raw);
+    struct gw_task *task = prepare(x, comment ? GW_ENTRY_COMMENT : GW_ENTRY_EVENT, &nargs);
     if (!task)
         return GW_EVENT_PENDING;
     if (nargs) {

@@ -10,6 +10,7 @@
 ---@field upgrade? fun(state: any, conf: any): any  what ctx.state of an older version becomes
 ---@field preflight? boolean      `access` answers CORS preflights, so the route takes them
 ---@field jit? boolean            let LuaJIT compile this file; the watchdog is then its only stop
+---@field comments? boolean       on_event sees events that are only comments, too
 ---@field version? string
 ---@field description? string
 ---@field route? gateway.RouteHook      before a rule is chosen
