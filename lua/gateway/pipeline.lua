@@ -19,7 +19,7 @@ local REPLY = core.REPLY
 local pipeline = {}
 
 --- What `route` returns: which hooks the rule has.
-local HAS_ACCESS, HAS_RESPONSE, HAS_EVENT, HAS_CLOSE, HAS_COMMENTS = 1, 2, 4, 8, 16
+local HAS_ACCESS, HAS_RESPONSE, HAS_EVENT, HAS_CLOSE, HAS_COMMENTS, HAS_BATCH = 1, 2, 4, 8, 16, 32
 
 ---@class gateway.HookError
 ---@field plugin string
@@ -83,12 +83,17 @@ local function describe(value)
   return (type(value) == "table" or type(value) == "userdata") and "a " .. type(value) or tostring(value)
 end
 
+-- A hook that takes many events takes one where there are others around it.
+local function one_by_one(on_events)
+  return on_events and function(ctx, conf, ev) return on_events(ctx, conf, { ev }) end
+end
+
 -- A list of hooks: the functions at 1..n, beside them who they belong to.
 local function hook_list(entries, hook, up)
   local list = { entries = {}, hook = hook }
   for i = 1, #entries do
     local entry = entries[up and #entries - i + 1 or i]
-    local fn = entry.plugin[hook]
+    local fn = entry.plugin[hook] or hook == "on_event" and one_by_one(entry.plugin.on_events)
     if fn then
       list[#list + 1] = guard(entry, hook, fn)
       list.entries[#list] = entry
@@ -175,6 +180,7 @@ local function flags_of(rule)
     + (rule.events[1] and HAS_EVENT or 0)
     + (rule.close[1] and HAS_CLOSE or 0)
     + (rule.comments and HAS_COMMENTS or 0)
+    + (rule.batch and HAS_BATCH or 0)
 end
 
 local function is_comment(ev)
@@ -203,6 +209,10 @@ local function add_hooks(rule)
   rule.response = hook_list(entries, "on_response", true)
   rule.events = hook_list(entries, "on_event", true)
   rule.comments = comment_list(rule.events)
+  local last = rule.events.entries[1]
+  if #rule.events == 1 and last.plugin.on_events then
+    rule.batch = guard(last, "on_events", last.plugin.on_events)
+  end
   rule.close = hook_list(entries, "on_close", true)
   for _, entry in ipairs(entries) do
     if entry.plugin.preflight then rule.preflight = true end
@@ -424,6 +434,11 @@ local EXPECTED = "; expected nothing, an event, false, a list of events or ctx:c
 
 local spread
 
+-- Made in Lua, or the runtime's own: where a hook takes many at a time, there are several of these.
+local function is_event(value)
+  return event.is(value) or type(value) == "userdata" and core.is_event(value)
+end
+
 -- Sends an event through the hooks from `i` on; what comes out at the top is added to `out`.
 local function pass_up(ctx, list, i, ev, out)
   for k = i, #list do
@@ -452,7 +467,7 @@ end
 -- Takes the verdict of hook `i` about `ev` apart. Returns true when the stream ends with it.
 function spread(ctx, list, i, ev, verdict, out)
   if verdict == false then return false end
-  if verdict == ev or event.is(verdict) then return pass_up(ctx, list, i + 1, verdict, out) end
+  if verdict == ev or is_event(verdict) then return pass_up(ctx, list, i + 1, verdict, out) end
   if verdict == REPLY or type(verdict) ~= "table" then
     misuse(ctx, list.entries[i], "on_event", "returned " .. describe(verdict) .. EXPECTED, ev)
     return pass_up(ctx, list, i + 1, ev, out)
@@ -496,6 +511,21 @@ end
 ---@return nil|false|table out, boolean? close
 function Program.event(_, ctx, ev)
   return run_events(ctx, ctx._rule.events, ev)
+end
+
+--- Runs the only event hook on many events at once.
+---@param ctx gateway.Context
+---@param events gateway.Event[]
+---@return nil|false|table out, boolean? close
+function Program.events(_, ctx, events)
+  local rule = ctx._rule
+  local verdict = rule.batch(ctx, events)
+  if verdict == nil or verdict == false then return verdict end
+  if type(verdict) ~= "table" and not is_event(verdict) then
+    return misuse(ctx, rule.events.entries[1], "on_events", "returned " .. describe(verdict) .. EXPECTED)
+  end
+  local out = {}
+  return result(nil, out, spread(ctx, rule.events, 1, nil, verdict, out))
 end
 
 --- Runs the event hooks on an event that is comments and nothing else.
@@ -670,8 +700,8 @@ function Program:adopt(handle, text, rule_id, service_name, instance_id)
   return ctx, rule.flags, rule.timeout, rule.event_hook
 end
 
-local FUNCTIONS = { "open", "route", "access", "balance", "response", "event", "comment", "event_failed",
-  "close", "save", "adopt" }
+local FUNCTIONS = { "open", "route", "access", "balance", "response", "event", "events", "comment",
+  "event_failed", "close", "save", "adopt" }
 
 --- Puts a generation together.
 ---@class gateway.Parts
@@ -690,7 +720,7 @@ function pipeline.new(parts)
   local program = { settings = parts.settings, instances = parts.instances, event_hooks = {} }
   for _, rule in ipairs(parts.rules) do
     self._by_id[rule.id] = rule
-    if #rule.events == 1 then
+    if #rule.events == 1 and not rule.batch then
       table.insert(program.event_hooks, lone_event_hook(rule.events))
       rule.event_hook = #program.event_hooks
     end

@@ -13,7 +13,7 @@ local KEYS = {
   schema = "table", new = "function", upgrade = "function", preflight = "boolean", jit = "boolean",
   comments = "boolean",
   route = "function", access = "function", balance = "function",
-  on_response = "function", on_event = "function", on_close = "function",
+  on_response = "function", on_event = "function", on_events = "function", on_close = "function",
 }
 
 --- The hooks, in the order of an exchange.
@@ -66,7 +66,10 @@ function plugin.verify(value, name)
   elseif value.name ~= name then
     errors[#errors + 1] = ("name: is %q, but the file is called %s.lua"):format(tostring(value.name), name)
   end
-  if value.comments and value.on_event == nil then
+  if value.on_event and value.on_events then
+    errors[#errors + 1] = "on_events: stands in the place of on_event; there can't be both"
+  end
+  if value.comments and not (value.on_event or value.on_events) then
     errors[#errors + 1] = "comments: is for plugins with an on_event hook"
   end
   if type(value.schema) == "table" then

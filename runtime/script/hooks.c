@@ -207,12 +207,23 @@ static void emit_list(lua_State *co, struct gw_buf *out)
 }
 
 /* The hooks let the event pass, as they left it. */
-static enum gw_event_verdict pass(struct gw_event_ref *ref, struct gw_buf *out)
+static enum gw_event_verdict pass(struct gw_task *task, struct gw_buf *out)
 {
-    if (!ref->event.changed)
+    if (task->batch && gw_event_batch_count(task))
+        return gw_event_batch_write(task, out) ? GW_EVENT_CHANGED : GW_EVENT_PASS;
+    if (!task->event->event.changed)
         return GW_EVENT_PASS;
-    gw_event_write(&ref->event, out);
+    gw_event_write(&task->event->event, out);
     return GW_EVENT_CHANGED;
+}
+
+/* One of those that are missing is counted by who gets the verdict. */
+static enum gw_event_verdict drop(struct gw_task *task, unsigned left)
+{
+    unsigned count = gw_event_batch_count(task);
+    if (count > left + 1)
+        gw_stat_add(task->x->gateway->count, GW_STAT_EVENTS_DROPPED, count - left - 1);
+    return count && left >= count ? GW_EVENT_CHANGED : GW_EVENT_DROP;
 }
 
 static enum gw_event_verdict read_verdict(struct gw_task *task, struct gw_buf *out)
@@ -221,12 +232,12 @@ static enum gw_event_verdict read_verdict(struct gw_task *task, struct gw_buf *o
     switch (lua_type(co, 1)) {
     case LUA_TNONE:
     case LUA_TNIL:
-        return pass(task->event, out);
+        return pass(task, out);
     case LUA_TTABLE:
         emit_list(co, out);
-        return lua_toboolean(co, 2) ? GW_EVENT_END : GW_EVENT_DROP;
+        return lua_toboolean(co, 2) ? GW_EVENT_END : drop(task, (unsigned)lua_objlen(co, 1));
     default:
-        return GW_EVENT_DROP;
+        return drop(task, 0);
     }
 }
 
@@ -245,7 +256,7 @@ static enum gw_event_verdict event_failed(struct gw_exchange *x, struct gw_task 
     luaL_traceback(L, task->co, NULL, 0);
     lua_rawgeti(L, LUA_REGISTRYINDEX, task->event_ref);
     if (lua_pcall(L, 4, 1, 0) == 0 && lua_isnil(L, 1))
-        verdict = pass(task->event, out);
+        verdict = pass(task, out);
     gw_event_ref_end(task);
     if (verdict == GW_EVENT_FAIL) {
         log_failure(x, task);
@@ -253,6 +264,24 @@ static enum gw_event_verdict event_failed(struct gw_exchange *x, struct gw_task 
     }
     lua_pop(L, 1);
     gw_task_discard(task);
+    return verdict;
+}
+
+/* Runs event hooks on what lies on the task, and reads what they want. */
+static inline enum gw_event_verdict run_events(struct gw_exchange *x, struct gw_task *task,
+                                               int nargs, struct gw_buf *out)
+{
+    switch (run(x, task, nargs)) {
+    case RUN_WAITS:
+        return GW_EVENT_PENDING;
+    case RUN_FAILED:
+        return event_failed(x, task, out);
+    case RUN_DONE:
+        break;
+    }
+    enum gw_event_verdict verdict = read_verdict(task, out);
+    gw_event_ref_end(task);
+    gw_task_give(task);
     return verdict;
 }
 
@@ -268,18 +297,16 @@ static enum gw_event_verdict hook_event(struct gw_exchange *x, struct gw_slice r
         gw_event_ref_begin(task, raw);
         nargs = 2;
     }
-    switch (run(x, task, nargs)) {
-    case RUN_WAITS:
-        return GW_EVENT_PENDING;
-    case RUN_FAILED:
-        return event_failed(x, task, out);
-    case RUN_DONE:
-        break;
-    }
-    enum gw_event_verdict verdict = read_verdict(task, out);
-    gw_event_ref_end(task);
-    gw_task_give(task);
-    return verdict;
+    return run_events(x, task, nargs, out);
+}
+
+static enum gw_event_verdict hook_events(struct gw_exchange *x, const struct gw_slice *raws,
+                                         unsigned n, struct gw_buf *out)
+{
+    int nargs;
+    struct gw_task *task = prepare(x, GW_ENTRY_EVENTS, &nargs);
+    gw_event_batch_begin(task, raws, n);
+    return run_events(x, task, 2, out);
 }
 
 static void hook_cancel(struct gw_exchange *x)
@@ -288,8 +315,7 @@ static void hook_cancel(struct gw_exchange *x)
     x->script.task = NULL;
     if (!task)
         return;
-    if (task->event)
-        gw_event_ref_end(task);
+    gw_event_ref_end(task);
     gw_task_discard(task);
 }
 
@@ -428,6 +454,7 @@ const struct gw_hooks gw_lua_hooks = {
     .balance = hook_balance,
     .response = hook_response,
     .event = hook_event,
+    .events = hook_events,
     .close = hook_close,
     .settle = hook_settle,
     .adopt = hook_adopt,

@@ -92,6 +92,7 @@ void gw_task_discard(struct gw_task *task)
     unbind_thread(task);
     luaL_unref(vm->L, LUA_REGISTRYINDEX, task->ref);
     luaL_unref(vm->L, LUA_REGISTRYINDEX, task->event_ref);
+    gw_event_batch_free(task);
     vm->tasks--;
     free(task);
 }

@@ -8,6 +8,7 @@
 #include "script/vm.h"
 
 struct gw_exchange;
+struct gw_event_batch;
 struct gw_event_ref;
 
 /* What a waiting task waits for. */
@@ -26,6 +27,7 @@ struct gw_task {
     struct gw_timer timer;      /* gateway.sleep */
     struct gw_event_ref *event; /* the event that its hooks see; made on first use */
     int event_ref;
+    struct gw_event_batch *batch; /* the same for a hook that sees many */
 };
 
 /* One with an empty stack, from the pool. */

@@ -33,6 +33,7 @@ enum gw_entry {
     GW_ENTRY_BALANCE,
     GW_ENTRY_RESPONSE,
     GW_ENTRY_EVENT,
+    GW_ENTRY_EVENTS,  /* many events, for a hook that takes many */
     GW_ENTRY_COMMENT, /* an event that is comments and nothing else */
     GW_ENTRY_EVENT_FAILED,
     GW_ENTRY_CLOSE,

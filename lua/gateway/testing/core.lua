@@ -90,6 +90,9 @@ function core.fail(handle, status, text, headers)
   return verdict
 end
 
+-- Those of the runtime; there are none here.
+function core.is_event() return false end
+
 function core.hook_error(_, err)
   table.insert(state.errors, err)
 end
