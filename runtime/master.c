@@ -56,7 +56,8 @@ struct master {
     struct gw_loop loop;
     struct gw_shm shm;
     struct gw_stats *stats;
-    struct gw_dict *dict;
+    struct gw_dict *dict, *shared; /* sessions; what plugins share */
+    size_t shared_bytes;
     struct gw_watch *watch;
     struct gw_script_env env;
     struct version current, next; /* next.number 0: none is being loaded */
@@ -291,8 +292,8 @@ static bool spawn(unsigned number)
     if (pid == 0) {
         close(pair[0]);
         leave_parent(w);
-        struct gw_worker_setup setup = {number,         pair[1],      master.file,
-                                        master.library, master.stats, master.dict};
+        struct gw_worker_setup setup = {number,       pair[1],     master.file,  master.library,
+                                        master.stats, master.dict, master.shared};
         exit(gw_worker_run(&setup));
     }
     close(pair[1]);
@@ -391,6 +392,9 @@ static void adopt_next(void)
     const struct gw_settings *s = &master.current.settings;
     gw_log_setup(s->log_level, s->log_format, s->log_file[0] ? s->log_file : NULL);
     master.wanted = wanted_workers(s);
+    if (s->shared_max_bytes != master.shared_bytes)
+        gw_log(GW_LOG_WARN, "shared.maxBytes: stays %zu until the gateway is started anew",
+               master.shared_bytes);
     set_workers();
     check_swapped();
 }
@@ -684,16 +688,18 @@ static void set_signals(void)
     }
 }
 
-static bool make_shared(void)
+/* What plugins share has memory of its own, so that it can't push out sessions. */
+static bool make_shared(size_t shared_bytes)
 {
-    gw_hash_seed();
-    if (!gw_shm_init(&master.shm, SHARED_BYTES)) {
+    if (!gw_shm_init(&master.shm, SHARED_BYTES + shared_bytes)) {
         gw_log(GW_LOG_ERROR, "no shared memory: %m");
         return false;
     }
     master.stats = gw_stats_new(&master.shm);
     master.dict = gw_dict_new(&master.shm, DICT_BYTES);
-    return master.stats && master.dict;
+    master.shared = gw_dict_new(&master.shm, shared_bytes);
+    master.shared_bytes = shared_bytes;
+    return master.stats && master.dict && master.shared;
 }
 
 /* The first version, from disk; its mistakes go to stderr as plain lines. */
@@ -750,7 +756,10 @@ int gw_master_run(const char *file, const char *lua_dir)
     master.watch = gw_watch_new(&master.loop, on_change, NULL);
     if (!master.watch)
         gw_log(GW_LOG_WARN, "changes of files will not be noticed: %m");
-    master.code = make_shared() ? load_first() : 3;
+    gw_hash_seed();
+    master.code = load_first();
+    if (master.code == 0 && !make_shared(master.current.settings.shared_max_bytes))
+        master.code = 3;
     if (master.code == 0) {
         set_workers();
         gw_loop_run(&master.loop);

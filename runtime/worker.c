@@ -383,6 +383,7 @@ int gw_worker_run(const struct gw_worker_setup *setup)
                                         .yaml = gw_yaml_parse,
                                         .worker = setup->number,
                                         .dict = setup->dict,
+                                        .shared = setup->shared,
                                         .loop = &worker.loop,
                                         .aside = &worker.aside};
     gw_aside_init(&worker.aside, &worker.loop);

@@ -12,7 +12,8 @@ struct gw_worker_setup {
     const char *file; /* the configuration, for messages and relative paths */
     const struct gw_library *library;
     struct gw_stats *stats;
-    struct gw_dict *dict;
+    struct gw_dict *dict;   /* sessions */
+    struct gw_dict *shared; /* what plugins share */
 };
 
 /* Serves until it is told to end; returns the exit code of the process. */

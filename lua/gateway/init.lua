@@ -4,12 +4,17 @@
 local core = require("gateway.core")
 local event = require("gateway.event")
 local json = require("gateway.json")
+local shared = require("gateway.shared")
 local task = require("gateway.task")
 
 local gateway = {
   version = core.version or "dev",
   json = json,
   event = event,
+  --- `shared(name, options)`: a dictionary that all workers share and that outlives reloads.
+  shared = shared.dictionary,
+  --- `counter(name, window)`: how much happened in the last `window` seconds, in all workers.
+  counter = shared.counter,
 }
 
 local log = {}

@@ -20,7 +20,7 @@ local REPLY = core.REPLY
 local pipeline = {}
 
 --- What `route` returns: which hooks the rule has.
-local HAS_ACCESS, HAS_RESPONSE, HAS_EVENT, HAS_CLOSE = 1, 2, 4, 8
+local HAS_ACCESS, HAS_RESPONSE, HAS_EVENT, HAS_CLOSE, HAS_COMMENTS, HAS_BATCH = 1, 2, 4, 8, 16, 32
 
 local hook_error = failure.of
 
@@ -61,12 +61,17 @@ local function describe(value)
   return (type(value) == "table" or type(value) == "userdata") and "a " .. type(value) or tostring(value)
 end
 
+-- A hook that takes many events takes one where there are others around it.
+local function one_by_one(on_events)
+  return on_events and function(ctx, conf, ev) return on_events(ctx, conf, { ev }) end
+end
+
 -- A list of hooks: the functions at 1..n, beside them who they belong to.
 local function hook_list(entries, hook, up)
   local list = { entries = {}, hook = hook }
   for i = 1, #entries do
     local entry = entries[up and #entries - i + 1 or i]
-    local fn = entry.plugin[hook]
+    local fn = entry.plugin[hook] or hook == "on_event" and one_by_one(entry.plugin.on_events)
     if fn then
       list[#list + 1] = guard(entry, hook, fn)
       list.entries[#list] = entry
@@ -152,6 +157,27 @@ local function flags_of(rule)
     + ((rule.response[1] or sessions) and HAS_RESPONSE or 0)
     + (rule.events[1] and HAS_EVENT or 0)
     + (rule.close[1] and HAS_CLOSE or 0)
+    + (rule.comments and HAS_COMMENTS or 0)
+    + (rule.batch and HAS_BATCH or 0)
+end
+
+local function is_comment(ev)
+  return ev.data == nil and ev.id == nil and ev.retry == nil and ev.type == "message"
+end
+
+-- The event hooks for an event that is comments and nothing else: those that did not ask for such let it
+-- pass, but see what another hook made of it. Nil when none has asked.
+local function comment_list(events)
+  local list, asked = { entries = events.entries, hook = events.hook }, false
+  for i = 1, #events do
+    local fn, wants = events[i], events.entries[i].plugin.comments
+    asked = asked or wants
+    list[i] = wants and fn or function(ctx, ev)
+      if is_comment(ev) then return nil end
+      return fn(ctx, ev)
+    end
+  end
+  return asked and list
 end
 
 local function add_hooks(rule)
@@ -160,6 +186,11 @@ local function add_hooks(rule)
   rule.balance = hook_list(entries, "balance")
   rule.response = hook_list(entries, "on_response", true)
   rule.events = hook_list(entries, "on_event", true)
+  rule.comments = comment_list(rule.events)
+  local last = rule.events.entries[1]
+  if #rule.events == 1 and last.plugin.on_events then
+    rule.batch = guard(last, "on_events", last.plugin.on_events)
+  end
   rule.close = hook_list(entries, "on_close", true)
   for _, entry in ipairs(entries) do
     if entry.plugin.preflight then rule.preflight = true end
@@ -381,6 +412,11 @@ local EXPECTED = "; expected nothing, an event, false, a list of events or ctx:c
 
 local spread
 
+-- Made in Lua, or the runtime's own: where a hook takes many at a time, there are several of these.
+local function is_event(value)
+  return event.is(value) or type(value) == "userdata" and core.is_event(value)
+end
+
 -- Sends an event through the hooks from `i` on; what comes out at the top is added to `out`.
 local function pass_up(ctx, list, i, ev, out)
   for k = i, #list do
@@ -409,7 +445,7 @@ end
 -- Takes the verdict of hook `i` about `ev` apart. Returns true when the stream ends with it.
 function spread(ctx, list, i, ev, verdict, out)
   if verdict == false then return false end
-  if verdict == ev or event.is(verdict) then return pass_up(ctx, list, i + 1, verdict, out) end
+  if verdict == ev or is_event(verdict) then return pass_up(ctx, list, i + 1, verdict, out) end
   if verdict == REPLY or type(verdict) ~= "table" then
     misuse(ctx, list.entries[i], "on_event", "returned " .. describe(verdict) .. EXPECTED, ev)
     return pass_up(ctx, list, i + 1, ev, out)
@@ -435,13 +471,8 @@ local function result(ev, out, closing)
   return out, closing
 end
 
---- Runs the event hooks, up. The way without garbage: each hook lets the event pass, changed or
---- not, or drops it.
----@param ctx gateway.Context
----@param ev gateway.Event
----@return nil|false|table out, boolean? close
-function Program.event(_, ctx, ev)
-  local list = ctx._rule.events
+-- The way without garbage: each hook lets the event pass, changed or not, or drops it.
+local function run_events(ctx, list, ev)
   for i = 1, #list do
     local verdict = list[i](ctx, ev)
     if verdict == false then return false end
@@ -450,6 +481,37 @@ function Program.event(_, ctx, ev)
       return result(ev, out, spread(ctx, list, i, ev, verdict, out))
     end
   end
+end
+
+--- Runs the event hooks, up.
+---@param ctx gateway.Context
+---@param ev gateway.Event
+---@return nil|false|table out, boolean? close
+function Program.event(_, ctx, ev)
+  return run_events(ctx, ctx._rule.events, ev)
+end
+
+--- Runs the only event hook on many events at once.
+---@param ctx gateway.Context
+---@param events gateway.Event[]
+---@return nil|false|table out, boolean? close
+function Program.events(_, ctx, events)
+  local rule = ctx._rule
+  local verdict = rule.batch(ctx, events)
+  if verdict == nil or verdict == false then return verdict end
+  if type(verdict) ~= "table" and not is_event(verdict) then
+    return misuse(ctx, rule.events.entries[1], "on_events", "returned " .. describe(verdict) .. EXPECTED)
+  end
+  local out = {}
+  return result(nil, out, spread(ctx, rule.events, 1, nil, verdict, out))
+end
+
+--- Runs the event hooks on an event that is comments and nothing else.
+---@param ctx gateway.Context
+---@param ev gateway.Event
+---@return nil|false|table out, boolean? close
+function Program.comment(_, ctx, ev)
+  return run_events(ctx, ctx._rule.comments, ev)
 end
 
 -- Where a rule has one event hook the runtime calls this instead, from the second event on: it touches
@@ -624,8 +686,8 @@ function Program:adopt(handle, text, rule_id, service_name, instance_id, again)
   return ctx, rule.flags, rule.timeout, rule.event_hook
 end
 
-local FUNCTIONS = { "open", "route", "access", "balance", "response", "event", "event_failed", "close",
-  "save", "adopt" }
+local FUNCTIONS = { "open", "route", "access", "balance", "response", "event", "events", "comment",
+  "event_failed", "close", "save", "adopt" }
 
 --- Puts a generation together.
 ---@class gateway.Parts
@@ -644,7 +706,7 @@ function pipeline.new(parts)
   local program = { settings = parts.settings, instances = parts.instances, event_hooks = {} }
   for _, rule in ipairs(parts.rules) do
     self._by_id[rule.id] = rule
-    if #rule.events == 1 then
+    if #rule.events == 1 and not rule.batch then
       table.insert(program.event_hooks, lone_event_hook(rule.events))
       rule.event_hook = #program.event_hooks
     end

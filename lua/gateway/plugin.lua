@@ -12,8 +12,9 @@ local plugin = {}
 local KEYS = {
   name = "string", version = "string", description = "string",
   schema = "table", new = "function", upgrade = "function", preflight = "boolean", jit = "boolean",
+  comments = "boolean",
   route = "function", access = "function", balance = "function",
-  on_response = "function", on_event = "function", on_close = "function",
+  on_response = "function", on_event = "function", on_events = "function", on_close = "function",
 }
 
 --- The hooks, in the order of an exchange.
@@ -65,6 +66,12 @@ function plugin.verify(value, name)
     errors[#errors + 1] = "name: missing; it must be the file's name, " .. name
   elseif value.name ~= name then
     errors[#errors + 1] = ("name: is %q, but the file is called %s.lua"):format(tostring(value.name), name)
+  end
+  if value.on_event and value.on_events then
+    errors[#errors + 1] = "on_events: stands in the place of on_event; there can't be both"
+  end
+  if value.comments and not (value.on_event or value.on_events) then
+    errors[#errors + 1] = "comments: is for plugins with an on_event hook"
   end
   if type(value.schema) == "table" then
     for _, err in ipairs(schema.verify(value.schema)) do errors[#errors + 1] = err end

@@ -362,6 +362,11 @@ settings.gateway = { type = "map", fields = {
   { "workers", type = "integer", min = 1, max = 256, words = { "auto" }, default = "auto",
     doc = "Processes that carry traffic; `auto` = one per core." },
   duration("drainTimeout", 25, "How long TERM waits for what is open before it breaks it off; 0 = no limit."),
+  { "shared", type = "map", doc = "What plugins share, in `gateway.shared` and `gateway.counter`.", fields = {
+    { "maxBytes", type = "size", min = 65536, max = 2 ^ 36, default = "16MiB",
+      doc = "Memory for it; taken as it fills, and when it is full the least recently used goes. "
+        .. "A change counts from the next start on." },
+  } },
   { "log", type = "map", doc = "The log.", fields = {
     { "level", type = "enum", values = { "debug", "info", "warn", "error" }, default = "info",
       doc = "The least level that is written." },

@@ -155,7 +155,9 @@ end
 function Chain:event(ctx, ev)
   ev = incoming(ev)
   ctx._x.streaming = true
-  local out, closed = call(self._program.event, self:_enter(ctx), ev)
+  local comment = self._rule.comments and not event.has_fields(ev)
+  local run = comment and self._program.comment or self._program.event
+  local out, closed = call(run, self:_enter(ctx), ev)
   local events = take_sent(ctx)
   if out == nil then out = { ev } end
   for _, item in ipairs(out or {}) do
@@ -164,16 +166,51 @@ function Chain:event(ctx, ev)
   return events, closed or false
 end
 
---- Feeds a whole stream; blocks without a field (comments) pass by.
+-- The events as the runtime hands them to a plugin that takes many: those that are there together.
+function Chain:_batch(ctx, list, out)
+  local given, closed = call(self._program.events, self:_enter(ctx), list)
+  for _, item in ipairs(given == nil and list or given or {}) do
+    out[#out + 1] = type(item) == "string" and item or event.encode(item)
+  end
+  return closed or false
+end
+
+function Chain:_stream_batches(ctx, list)
+  local out, batch = {}, {}
+  ctx._x.streaming = true
+  for i, ev in ipairs(list) do
+    local many = event.has_fields(ev)
+    if many then batch[#batch + 1] = ev end
+    if batch[1] and (not many or #batch == 64 or i == #list) then
+      if self:_batch(ctx, batch, out) then return table.concat(out), true end
+      batch = {}
+    end
+    if not many then
+      local events, closed = { ev }, false
+      if self:_sees(ev) then events, closed = self:event(ctx, ev) end
+      for _, item in ipairs(events) do out[#out + 1] = event.encode(item) end
+      if closed then return table.concat(out), true end
+    end
+  end
+  return table.concat(out), false
+end
+
+-- Blocks that no hook sees pass by: blank lines, and comments unless a plugin has asked for them.
+function Chain:_sees(ev)
+  return event.has_fields(ev) or self._rule.comments and ev.comment ~= nil
+end
+
+--- Feeds a whole stream.
 ---@param ctx gateway.Context
 ---@param text string
 ---@return string text what the client gets
 ---@return boolean closed
 function Chain:stream(ctx, text)
   local out = {}
+  if self._rule.batch then return self:_stream_batches(ctx, event.parse(text)) end
   for _, ev in ipairs(event.parse(text)) do
     local events, closed = { ev }, false
-    if event.has_fields(ev) then events, closed = self:event(ctx, ev) end
+    if self:_sees(ev) then events, closed = self:event(ctx, ev) end
     for _, item in ipairs(events) do out[#out + 1] = event.encode(item) end
     if closed then return table.concat(out), true end
   end

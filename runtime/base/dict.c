@@ -1,7 +1,7 @@
-/* Owns the shared dictionary: sessions, counters, gateway.shared; all workers use it, the master
- * makes it. A group lives in one shard, so that its bound and its order of use are exact; memory
- * comes in equal cells from one pool, so that any shard can have most of it. When the pool is empty
- * the shard with the most cells gives up its least recently used entry.
+/* Owns the shared dictionaries: sessions, and what gateway.shared keeps; all workers use them, the
+ * master makes them. A group lives in one shard, so that its bound and its order of use are exact;
+ * memory comes in equal cells from one pool, so that any shard can have most of it. When the pool
+ * is empty the shard with the most cells gives up its least recently used entry.
  *
  * Invariant: a record (entry or group) is complete before its kind is published, and unpublished
  * before anything of it is taken apart. So whatever a process that dies leaves behind, the shard
@@ -17,8 +17,8 @@
 enum {
     SHARDS = 8,
     CELL = 128,
-    NIL = 0, /* cell 0 is never used */
-    CELLS_MIN = 64,
+    NIL = 0,             /* cell 0 is never used */
+    CELLS_MIN = 152,     /* the largest entry and its group */
     EVICTIONS_MAX = 256, /* tries to make room for one record, when others take it away */
     EXPIRED_MAX = 2      /* entries that have run out, dropped on the way in each set */
 };
@@ -664,11 +664,86 @@ int gw_dict_add(struct gw_dict *dict, struct gw_slice group, struct gw_slice key
     return len;
 }
 
-bool gw_dict_delete(struct gw_dict *dict, struct gw_slice group, struct gw_slice key)
+/* Eight bytes of a value in one store, where they lie together: a process that is killed has
+ * written all of them or none. False when the values differ in more. */
+static bool patch(struct gw_dict *dict, uint32_t index, const char *old, struct gw_slice fresh)
+{
+    size_t from = 0, last = fresh.len, n;
+    while (from < fresh.len && old[from] == fresh.ptr[from])
+        from++;
+    while (last > from && old[last - 1] == fresh.ptr[last - 1])
+        last--;
+    if (from == fresh.len)
+        return true;
+    if (fresh.len < sizeof(uint64_t))
+        return false;
+    if (from > fresh.len - sizeof(uint64_t))
+        from = fresh.len - sizeof(uint64_t);
+    if (last - from > sizeof(uint64_t))
+        return false;
+    struct cursor cursor = cursor_at(dict, index);
+    read_bytes(&cursor, NULL, at(dict, index)->key_len + from);
+    char *piece = cursor_take(&cursor, sizeof(uint64_t), &n);
+    if (n < sizeof(uint64_t))
+        return false;
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    memcpy(piece, fresh.ptr + from, sizeof(uint64_t));
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    return true;
+}
+
+static uint64_t left_ms(const struct cell *cell, uint64_t now_ms)
+{
+    return cell->expires == never ? 0 : cell->expires - now_ms;
+}
+
+static bool change_locked(struct place *place, struct gw_dict_change *change, uint64_t now_ms)
+{
+    char old[GW_DICT_OLD_MAX];
+    struct gw_dict *dict = place->dict;
+    uint32_t index = find_live(place, now_ms);
+    int old_len = index ? read_live(place, index, old, sizeof old, now_ms, change->slide_ms) : -1;
+    struct gw_slice fresh = change->run(change, old, old_len);
+    if (!fresh.ptr)
+        return true;
+    if (fresh.len > GW_DICT_VALUE_MAX)
+        return false;
+    if (index && (size_t)old_len == fresh.len && fresh.len <= sizeof old &&
+        patch(dict, index, old, fresh))
+        return true;
+    uint64_t ttl_ms = index ? left_ms(at(dict, index), now_ms) : change->ttl_ms;
+    return set_locked(place, fresh, now_ms, ttl_ms, change->max_entries);
+}
+
+bool gw_dict_change(struct gw_dict *dict, struct gw_slice group, struct gw_slice key,
+                    struct gw_dict_change *change, uint64_t now_ms)
+{
+    if (group.len > GW_DICT_GROUP_MAX || key.len > GW_DICT_KEY_MAX)
+        return false;
+    struct place place = place_of(dict, group, key);
+    shard_lock(dict, place.shard);
+    bool done = change_locked(&place, change, now_ms);
+    gw_shm_lock_give(&place.shard->lock);
+    return done;
+}
+
+int64_t gw_dict_ttl(struct gw_dict *dict, struct gw_slice group, struct gw_slice key,
+                    uint64_t now_ms)
 {
     struct place place = place_of(dict, group, key);
     shard_lock(dict, place.shard);
-    uint32_t index = find_live(&place, 0);
+    uint32_t index = find_live(&place, now_ms);
+    int64_t left = index ? (int64_t)left_ms(at(dict, index), now_ms) : -1;
+    gw_shm_lock_give(&place.shard->lock);
+    return left;
+}
+
+bool gw_dict_delete(struct gw_dict *dict, struct gw_slice group, struct gw_slice key,
+                    uint64_t now_ms)
+{
+    struct place place = place_of(dict, group, key);
+    shard_lock(dict, place.shard);
+    uint32_t index = find_live(&place, now_ms);
     if (index)
         entry_drop(dict, place.shard, index);
     gw_shm_lock_give(&place.shard->lock);

@@ -12,8 +12,9 @@
 struct gw_dict;
 
 enum {
-    GW_DICT_KEY_MAX = 512, /* longer keys are hashed by the caller or refused */
-    GW_DICT_VALUE_MAX = 4096,
+    GW_DICT_KEY_MAX = 512,              /* longer keys are hashed by the caller or refused */
+    GW_DICT_VALUE_MAX = (16 << 10) + 8, /* 16 KiB, and a mark of what it is */
+    GW_DICT_OLD_MAX = 32,               /* what a change sees of the old value */
     GW_DICT_GROUP_MAX = 128
 };
 
@@ -38,8 +39,27 @@ bool gw_dict_set(struct gw_dict *dict, struct gw_slice group, struct gw_slice ke
 int gw_dict_add(struct gw_dict *dict, struct gw_slice group, struct gw_slice key,
                 struct gw_slice value, char *out, size_t cap, uint64_t now_ms, uint64_t ttl_ms,
                 uint64_t max_entries);
-/* True when there was one. */
-bool gw_dict_delete(struct gw_dict *dict, struct gw_slice group, struct gw_slice key);
+
+/* How gw_dict_change makes a value from the old one. Nobody is in between; so it calls nothing. */
+struct gw_dict_change {
+    /* old_len: the whole length, -1 where there is none; old: its first GW_DICT_OLD_MAX bytes.
+     * Gives the new value, which stays the caller's; ptr NULL leaves everything as it is. */
+    struct gw_slice (*run)(struct gw_dict_change *change, const char *old, int old_len);
+    uint64_t ttl_ms;      /* of a new entry; one that is changed keeps its own */
+    uint64_t slide_ms;    /* renews it nevertheless, when > 0 */
+    uint64_t max_entries; /* as for gw_dict_set */
+};
+/* False when group or key is too long or the new value can't be stored; the old one may be lost
+ * then. A change within eight bytes of a short value is whole or not at all, even if the process
+ * is killed meanwhile. */
+bool gw_dict_change(struct gw_dict *dict, struct gw_slice group, struct gw_slice key,
+                    struct gw_dict_change *change, uint64_t now_ms);
+/* Milliseconds that the entry has left, 0 when it has no end, -1 when there is none. */
+int64_t gw_dict_ttl(struct gw_dict *dict, struct gw_slice group, struct gw_slice key,
+                    uint64_t now_ms);
+/* True when there was one that had not run out. */
+bool gw_dict_delete(struct gw_dict *dict, struct gw_slice group, struct gw_slice key,
+                    uint64_t now_ms);
 /* Entries in the whole dictionary, or of one group when group.len > 0. Those that have run out and
  * were not looked at since are counted as well. */
 uint64_t gw_dict_count(struct gw_dict *dict, struct gw_slice group);

@@ -137,6 +137,7 @@ static void read_process(struct reader *r, struct gw_settings *s)
     s->drain_ms = duration(r, "drainTimeout");
     s->lua_run_ms = duration(r, "lua.maxRunTime");
     s->lua_max_memory = (size_t)number(r, "lua.maxMemory");
+    s->shared_max_bytes = (size_t)number(r, "shared.maxBytes");
     text(r, "log.level", word, sizeof word);
     s->log_level = log_level(word);
     text(r, "log.format", word, sizeof word);

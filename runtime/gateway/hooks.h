@@ -40,7 +40,14 @@ enum gw_adoption {
 };
 
 /* Which hooks a rule has: a step without hooks does not call at all. */
-enum gw_hook_flag { GW_HAS_ACCESS = 1, GW_HAS_RESPONSE = 2, GW_HAS_EVENT = 4, GW_HAS_CLOSE = 8 };
+enum gw_hook_flag {
+    GW_HAS_ACCESS = 1,
+    GW_HAS_RESPONSE = 2,
+    GW_HAS_EVENT = 4,
+    GW_HAS_CLOSE = 8,
+    GW_HAS_COMMENTS = 16, /* events are asked for that are comments and nothing else */
+    GW_HAS_BATCH = 32     /* the only event hook takes many events at a time */
+};
 
 struct gw_hooks {
     /* Chooses a rule: sets x->hook_flags and x->timeout_ms. */
@@ -49,8 +56,13 @@ struct gw_hooks {
     /* Chooses an instance: tells it by gw_exchange_use. */
     enum gw_hook_result (*balance)(struct gw_exchange *x);
     enum gw_hook_result (*response)(struct gw_exchange *x);
-    /* One whole event, as it came; what hooks make of it is appended to out. */
+    /* One whole event, or with GW_HAS_COMMENTS one that is only comments, as it came; what hooks
+     * make of it is appended to out. */
     enum gw_event_verdict (*event)(struct gw_exchange *x, struct gw_slice raw, struct gw_buf *out);
+    /* With GW_HAS_BATCH: the n > 0 events whose bytes these are, which lie together. Where it
+     * waits, event is called for the outcome. */
+    enum gw_event_verdict (*events)(struct gw_exchange *x, const struct gw_slice *raws, unsigned n,
+                                    struct gw_buf *out);
     /* Once, at the end; does not wait for the outcome. */
     void (*close)(struct gw_exchange *x, const char *reason);
     /* An event stream is open now, maybe for hours: what only its beginning needed may go. */

@@ -313,6 +313,24 @@ static enum gw_err settle(struct gw_exchange *x, enum gw_event_verdict verdict, 
     return verdict == GW_EVENT_END ? GW_EOF : GW_OK;
 }
 
+/* Whether a hook wants to see this block, which has no fields: blank lines, or comments. */
+static bool is_asked_for(const struct gw_exchange *x, struct gw_slice raw)
+{
+    return x->hook_flags & GW_HAS_COMMENTS && memchr(raw.ptr, ':', raw.len);
+}
+
+/* Whoever thought about what is pending is gone, and it may have been several events: the length of
+ * the first of them. */
+static uint32_t first_pending(struct gw_exchange *x)
+{
+    struct gw_slice raw = gw_buf_linear(&x->body, x->relay.pending_event);
+    struct gw_sse_scan scan;
+    bool ended;
+    gw_sse_scan_init(&scan);
+    size_t len = gw_sse_scan_next(&scan, raw.ptr, raw.len, &ended);
+    return (uint32_t)len;
+}
+
 /* One event: GW_OK = done, go on; GW_AGAIN = its end is not here, or a hook thinks; GW_EOF = the
  * hooks want the stream to end. */
 static enum gw_err relay_event(struct gw_exchange *x, struct gw_buf *out)
@@ -329,13 +347,60 @@ static enum gw_err relay_event(struct gw_exchange *x, struct gw_buf *out)
             return GW_ERR_EVENT_TOO_LARGE;
         if (!ended)
             return GW_AGAIN;
-        if (!gw_event_has_fields(gw_buf_linear(&x->body, r->scanned)))
+        struct gw_slice block = gw_buf_linear(&x->body, r->scanned);
+        if (gw_event_has_fields(block)) {
+            r->events++;
+            gw_stat_add(x->gateway->count, GW_STAT_EVENTS, 1);
+        } else if (!is_asked_for(x, block)) {
             return settle(x, GW_EVENT_PASS, r->scanned, out);
-        r->events++;
-        gw_stat_add(x->gateway->count, GW_STAT_EVENTS, 1);
+        }
     }
+    if (r->pending_event && !x->generation->hooks->waiting(x))
+        r->pending_event = first_pending(x);
     struct gw_slice raw = gw_buf_linear(&x->body, r->pending_event ? r->pending_event : r->scanned);
     return settle(x, x->generation->hooks->event(x, raw, out), raw.len, out);
+}
+
+/* The whole events at the front of the first chunk, as many as a turn has left; the first one that
+ * is not for a batch (a comment, one too large, one without an end) ends it. */
+static unsigned cut_batch(struct gw_exchange *x, struct gw_slice raws[GW_TURN_EVENTS], unsigned max)
+{
+    struct gw_relay *r = &x->relay;
+    struct gw_slice rest = gw_buf_peek(&x->body);
+    size_t max_bytes = x->generation->settings.max_event_bytes;
+    unsigned n = 0;
+    while (n < max && rest.len) {
+        struct gw_sse_scan before = r->scan;
+        bool ended;
+        size_t len = gw_sse_scan_next(&r->scan, rest.ptr, rest.len, &ended);
+        struct gw_slice raw = gw_slice_of(rest.ptr, len);
+        if (!ended || (max_bytes && len > max_bytes) || !gw_event_has_fields(raw)) {
+            r->scan = before;
+            break;
+        }
+        raws[n++] = raw;
+        rest = gw_slice_of(rest.ptr + len, rest.len - len);
+    }
+    return n;
+}
+
+/* As relay_event, for the events that are there: *n becomes how many of a turn's there were. False:
+ * what is at the front is not for a batch. (An LF may belong to the event before.) */
+static bool relay_batch(struct gw_exchange *x, struct gw_buf *out, unsigned *n, enum gw_err *err)
+{
+    struct gw_relay *r = &x->relay;
+    struct gw_slice raws[GW_TURN_EVENTS];
+    if (r->pending_event || r->scanned || *gw_buf_peek(&x->body).ptr == '\n')
+        return false;
+    unsigned count = cut_batch(x, raws, GW_TURN_EVENTS - *n);
+    if (count == 0)
+        return false;
+    *n += count - 1;
+    r->events += count;
+    gw_stat_add(x->gateway->count, GW_STAT_EVENTS, count);
+    size_t len = (size_t)(raws[count - 1].ptr + raws[count - 1].len - raws[0].ptr);
+    *err = settle(x, x->generation->hooks->events(x, raws, count, out), len, out);
+    return true;
 }
 
 /* A new version came while a hook was busy with an event: the next one is the new version's. */
@@ -359,7 +424,9 @@ static enum gw_err relay_events(struct gw_exchange *x, struct gw_buf *out)
             gw_exchange_wake(x);
             return GW_AGAIN;
         }
-        enum gw_err err = relay_event(x, out);
+        enum gw_err err;
+        if (!(x->hook_flags & GW_HAS_BATCH) || !relay_batch(x, out, &n, &err))
+            err = relay_event(x, out);
         if (err != GW_OK)
             return err;
     }

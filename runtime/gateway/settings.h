@@ -39,6 +39,7 @@ struct gw_settings {
 
     unsigned workers; /* 0 = one per core */
     uint64_t drain_ms;
+    size_t shared_max_bytes; /* what plugins share; of the first version, for good */
     enum gw_log_level log_level;
     enum gw_log_format log_format;
     bool log_access;

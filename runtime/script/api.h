@@ -68,7 +68,16 @@ void gw_api_offer_body(struct gw_task *task);
 void gw_event_ref_begin(struct gw_task *task, struct gw_slice raw);
 /* The object at index, if it is an event object of C that a hook may look at. */
 struct gw_event_ref *gw_event_ref_at(lua_State *L, int index);
-/* No hook may look at the task's event any more. */
+/* Pushes a list of event objects on the task's thread, to stand for n events, at most
+ * GW_TURN_EVENTS. */
+void gw_event_batch_begin(struct gw_task *task, const struct gw_slice *raws, unsigned n);
+/* How many events the task's hook sees as a list; 0: one, or none. */
+unsigned gw_event_batch_count(const struct gw_task *task);
+/* Appends these events as the hook left them to out; false, and nothing is written, where it has
+ * not changed any. */
+bool gw_event_batch_write(const struct gw_task *task, struct gw_buf *out);
+void gw_event_batch_free(struct gw_task *task);
+/* No hook may look at the task's event, or events, any more. */
 void gw_event_ref_end(struct gw_task *task);
 
 /* Raises an error that names the line of the plugin or route that called into the gateway's Lua. */

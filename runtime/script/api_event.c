@@ -54,9 +54,9 @@ static struct gw_event_ref *check_event(lua_State *L)
     return ref;
 }
 
-static struct gw_event_ref *ref_new(struct gw_task *task)
+/* Pushes a new object. */
+static struct gw_event_ref *ref_push(lua_State *L)
 {
-    lua_State *L = task->vm->L;
     struct gw_event_ref *ref = lua_newuserdata(L, sizeof *ref);
     ref->live = false;
     ref->json = LUA_NOREF;
@@ -65,32 +65,118 @@ static struct gw_event_ref *ref_new(struct gw_task *task)
     lua_setmetatable(L, -2);
     lua_newtable(L);
     lua_setfenv(L, -2);
-    task->event_ref = luaL_ref(L, LUA_REGISTRYINDEX);
     return ref;
 }
 
 void gw_event_ref_begin(struct gw_task *task, struct gw_slice raw)
 {
-    if (!task->event)
-        task->event = ref_new(task);
+    if (!task->event) {
+        task->event = ref_push(task->vm->L);
+        task->event_ref = luaL_ref(task->vm->L, LUA_REGISTRYINDEX);
+    }
     gw_event_init(&task->event->event, raw);
     task->event->live = true;
     lua_rawgeti(task->co, LUA_REGISTRYINDEX, task->event_ref);
 }
 
+/* L NULL: the VM is dead, and its registry with it. */
 static void forget_json(lua_State *L, struct gw_event_ref *ref)
 {
     if (ref->json == LUA_NOREF)
         return;
-    luaL_unref(L, LUA_REGISTRYINDEX, ref->json);
+    if (L)
+        luaL_unref(L, LUA_REGISTRYINDEX, ref->json);
     ref->json = LUA_NOREF;
+}
+
+static void ref_end(lua_State *L, struct gw_event_ref *ref)
+{
+    ref->live = false;
+    forget_json(L, ref);
+    gw_buf_clear(&ref->text);
+}
+
+/* Objects for many events, made as they are needed and used again. */
+struct gw_event_batch {
+    unsigned count, made;
+    int objects; /* in the registry: the list that keeps them */
+    int list;    /* and the one for the hook, which may do to it what it likes */
+    struct gw_event_ref *refs[GW_TURN_EVENTS];
+};
+
+static struct gw_event_batch *batch_new(lua_State *L)
+{
+    struct gw_event_batch *batch = calloc(1, sizeof *batch);
+    GW_CHECK(batch != NULL);
+    lua_newtable(L);
+    batch->objects = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_newtable(L);
+    batch->list = luaL_ref(L, LUA_REGISTRYINDEX);
+    return batch;
+}
+
+void gw_event_batch_begin(struct gw_task *task, const struct gw_slice *raws, unsigned n)
+{
+    lua_State *L = task->co;
+    if (!task->batch)
+        task->batch = batch_new(task->vm->L);
+    struct gw_event_batch *batch = task->batch;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, batch->list);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, batch->objects);
+    for (; batch->made < n; batch->made++) {
+        batch->refs[batch->made] = ref_push(L);
+        lua_rawseti(L, -2, (int)batch->made + 1);
+    }
+    for (unsigned i = 0; i < n; i++) {
+        gw_event_init(&batch->refs[i]->event, raws[i]);
+        batch->refs[i]->live = true;
+        lua_rawgeti(L, -1, (int)i + 1);
+        lua_rawseti(L, -3, (int)i + 1);
+    }
+    lua_pop(L, 1);
+    for (unsigned i = (unsigned)lua_objlen(L, -1); i > n; i--) {
+        lua_pushnil(L);
+        lua_rawseti(L, -2, (int)i);
+    }
+    batch->count = n;
+}
+
+unsigned gw_event_batch_count(const struct gw_task *task)
+{
+    return task->batch ? task->batch->count : 0;
+}
+
+bool gw_event_batch_write(const struct gw_task *task, struct gw_buf *out)
+{
+    const struct gw_event_batch *batch = task->batch;
+    unsigned changed = 0;
+    for (unsigned i = 0; i < batch->count; i++)
+        changed |= batch->refs[i]->event.changed;
+    for (unsigned i = 0; changed && i < batch->count; i++)
+        gw_event_write(&batch->refs[i]->event, out);
+    return changed;
+}
+
+void gw_event_batch_free(struct gw_task *task)
+{
+    if (!task->batch)
+        return;
+    if (!task->vm->dead) {
+        luaL_unref(task->vm->L, LUA_REGISTRYINDEX, task->batch->objects);
+        luaL_unref(task->vm->L, LUA_REGISTRYINDEX, task->batch->list);
+    }
+    free(task->batch);
+    task->batch = NULL;
 }
 
 void gw_event_ref_end(struct gw_task *task)
 {
-    task->event->live = false;
-    forget_json(task->vm->L, task->event);
-    gw_buf_clear(&task->event->text);
+    lua_State *L = task->vm->dead ? NULL : task->vm->L;
+    struct gw_event_batch *batch = task->batch;
+    if (task->event)
+        ref_end(L, task->event);
+    for (; batch && batch->count; batch->count--)
+        ref_end(L, batch->refs[batch->count - 1]);
 }
 
 typedef size_t length_fn(struct gw_event *event);
@@ -443,6 +529,13 @@ static int event_json_set(lua_State *L)
     return results;
 }
 
+/* core.is_event(value): whether it is an event object that a hook may look at. */
+static int is_event(lua_State *L)
+{
+    lua_pushboolean(L, gw_event_ref_at(L, 1) != NULL);
+    return 1;
+}
+
 static void push_method(struct gw_vm *vm, lua_CFunction function)
 {
     lua_pushlightuserdata(vm->L, vm);
@@ -453,6 +546,8 @@ static void push_method(struct gw_vm *vm, lua_CFunction function)
 void gw_api_event(struct gw_vm *vm)
 {
     lua_State *L = vm->L;
+    lua_pushcfunction(L, is_event);
+    lua_setfield(L, -2, "is_event");
     luaL_Reg meta[] = {{"__index", event_index}, {"__newindex", event_newindex}, {NULL, NULL}};
     luaL_newmetatable(L, event_type);
     lua_pushlightuserdata(L, vm);

@@ -199,12 +199,23 @@ static void emit_list(lua_State *co, struct gw_buf *out)
 }
 
 /* The hooks let the event pass, as they left it. */
-static enum gw_event_verdict pass(struct gw_event_ref *ref, struct gw_buf *out)
+static enum gw_event_verdict pass(struct gw_task *task, struct gw_buf *out)
 {
-    if (!ref->event.changed)
+    if (task->batch && gw_event_batch_count(task))
+        return gw_event_batch_write(task, out) ? GW_EVENT_CHANGED : GW_EVENT_PASS;
+    if (!task->event->event.changed)
         return GW_EVENT_PASS;
-    gw_event_write(&ref->event, out);
+    gw_event_write(&task->event->event, out);
     return GW_EVENT_CHANGED;
+}
+
+/* One of those that are missing is counted by who gets the verdict. */
+static enum gw_event_verdict drop(struct gw_task *task, unsigned left)
+{
+    unsigned count = gw_event_batch_count(task);
+    if (count > left + 1)
+        gw_stat_add(task->x->gateway->count, GW_STAT_EVENTS_DROPPED, count - left - 1);
+    return count && left >= count ? GW_EVENT_CHANGED : GW_EVENT_DROP;
 }
 
 static enum gw_event_verdict read_verdict(struct gw_task *task, struct gw_buf *out)
@@ -213,12 +224,12 @@ static enum gw_event_verdict read_verdict(struct gw_task *task, struct gw_buf *o
     switch (lua_type(co, 1)) {
     case LUA_TNONE:
     case LUA_TNIL:
-        return pass(task->event, out);
+        return pass(task, out);
     case LUA_TTABLE:
         emit_list(co, out);
-        return lua_toboolean(co, 2) ? GW_EVENT_END : GW_EVENT_DROP;
+        return lua_toboolean(co, 2) ? GW_EVENT_END : drop(task, (unsigned)lua_objlen(co, 1));
     default:
-        return GW_EVENT_DROP;
+        return drop(task, 0);
     }
 }
 
@@ -242,7 +253,7 @@ static enum gw_event_verdict event_failed(struct gw_exchange *x, struct gw_task 
         return GW_EVENT_FAIL;
     x->script.task = NULL;
     if (status == 0 && lua_isnil(L, 1))
-        verdict = pass(task->event, out);
+        verdict = pass(task, out);
     gw_event_ref_end(task);
     if (verdict == GW_EVENT_FAIL) {
         log_failure(x, task);
@@ -253,17 +264,10 @@ static enum gw_event_verdict event_failed(struct gw_exchange *x, struct gw_task 
     return verdict;
 }
 
-static enum gw_event_verdict run_event(struct gw_exchange *x, struct gw_slice raw,
-                                       struct gw_buf *out)
+/* Runs event hooks on what lies on the task, and reads what they want. */
+static inline enum gw_event_verdict run_events(struct gw_exchange *x, struct gw_task *task,
+                                               int nargs, struct gw_buf *out)
 {
-    int nargs;
-    struct gw_task *task = prepare(x, GW_ENTRY_EVENT, &nargs);
-    if (!task)
-        return waits(x) ? GW_EVENT_PENDING : GW_EVENT_FAIL;
-    if (nargs) {
-        gw_event_ref_begin(task, raw);
-        nargs = 2;
-    }
     enum run how = run(x, task, nargs);
     if (!gw_buf_empty(&x->relay.inserts))
         gw_relay_take_inserts(x, out); /* before its own event */
@@ -284,18 +288,45 @@ static enum gw_event_verdict run_event(struct gw_exchange *x, struct gw_slice ra
 }
 
 /* The first event under another version decides whether the stream stays with it. */
-static enum gw_event_verdict hook_event(struct gw_exchange *x, struct gw_slice raw,
-                                        struct gw_buf *out)
+static enum gw_event_verdict judge(struct gw_exchange *x, enum gw_event_verdict verdict)
 {
-    bool unproven = x->script.unproven;
-    enum gw_event_verdict verdict = run_event(x, raw, out);
-    if (!unproven || verdict == GW_EVENT_PENDING)
+    if (verdict == GW_EVENT_PENDING)
         return verdict;
     if (verdict != GW_EVENT_FAIL)
         gw_context_prove(x);
     else if (!x->script.unproven || gw_context_roll_back(x))
         return GW_EVENT_PENDING; /* the old version is asked about it */
     return verdict;
+}
+
+static enum gw_event_verdict hook_event(struct gw_exchange *x, struct gw_slice raw,
+                                        struct gw_buf *out)
+{
+    int nargs;
+    bool unproven = x->script.unproven;
+    bool comment = x->hook_flags & GW_HAS_COMMENTS && !gw_event_has_fields(raw);
+    struct gw_task *task = prepare(x, comment ? GW_ENTRY_COMMENT : GW_ENTRY_EVENT, &nargs);
+    if (!task)
+        return waits(x) ? GW_EVENT_PENDING : GW_EVENT_FAIL;
+    if (nargs && !x->script.task) {
+        gw_event_ref_begin(task, raw);
+        nargs = 2;
+    }
+    enum gw_event_verdict verdict = run_events(x, task, nargs, out);
+    return unproven ? judge(x, verdict) : verdict;
+}
+
+static enum gw_event_verdict hook_events(struct gw_exchange *x, const struct gw_slice *raws,
+                                         unsigned n, struct gw_buf *out)
+{
+    int nargs;
+    bool unproven = x->script.unproven;
+    struct gw_task *task = prepare(x, GW_ENTRY_EVENTS, &nargs);
+    if (!task)
+        return waits(x) ? GW_EVENT_PENDING : GW_EVENT_FAIL;
+    gw_event_batch_begin(task, raws, n);
+    enum gw_event_verdict verdict = run_events(x, task, 2, out);
+    return unproven ? judge(x, verdict) : verdict;
 }
 
 static void hook_cancel(struct gw_exchange *x)
@@ -305,8 +336,7 @@ static void hook_cancel(struct gw_exchange *x)
     x->script.stranded = false;
     if (!task)
         return;
-    if (task->event)
-        gw_event_ref_end(task);
+    gw_event_ref_end(task);
     gw_task_discard(task);
 }
 
@@ -378,6 +408,7 @@ const struct gw_hooks gw_lua_hooks = {
     .balance = hook_balance,
     .response = hook_response,
     .event = hook_event,
+    .events = hook_events,
     .close = hook_close,
     .settle = gw_context_settle,
     .adopt = gw_context_adopt,

@@ -156,6 +156,7 @@ void gw_task_discard(struct gw_task *task)
         luaL_unref(vm->L, LUA_REGISTRYINDEX, task->ref);
         luaL_unref(vm->L, LUA_REGISTRYINDEX, task->event_ref);
     }
+    gw_event_batch_free(task);
     gw_watch_digest(vm);
     vm->tasks--;
     free(task);

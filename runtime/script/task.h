@@ -12,6 +12,7 @@
 #include "net/loop.h"
 #include "script/vm.h"
 
+struct gw_event_batch;
 struct gw_event_ref;
 struct gw_exchange;
 struct gw_hold;
@@ -45,6 +46,7 @@ struct gw_task {
     struct gw_task_handle *handle; /* of one of its own, if Lua still has it */
     struct gw_event_ref *event;    /* the event that its hooks see; made on first use */
     int event_ref;
+    struct gw_event_batch *batch; /* the same for a hook that sees many */
 };
 
 /* One with an empty stack, from the pool. */

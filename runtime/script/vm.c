@@ -24,6 +24,7 @@ static const char *const entry_names[GW_ENTRY_LIMIT] = {
     [GW_ENTRY_OPEN] = "open",         [GW_ENTRY_ROUTE] = "route",
     [GW_ENTRY_ACCESS] = "access",     [GW_ENTRY_BALANCE] = "balance",
     [GW_ENTRY_RESPONSE] = "response", [GW_ENTRY_EVENT] = "event",
+    [GW_ENTRY_EVENTS] = "events",     [GW_ENTRY_COMMENT] = "comment",
     [GW_ENTRY_CLOSE] = "close",       [GW_ENTRY_SAVE] = "save",
     [GW_ENTRY_ADOPT] = "adopt",       [GW_ENTRY_EVENT_FAILED] = "event_failed",
 };

@@ -23,6 +23,7 @@ struct gw_script_env {
     lua_CFunction yaml;     /* the parser of config/, which this floor may not include */
     unsigned worker;        /* from 1; 0 in the master and in -t */
     struct gw_dict *dict;   /* sessions; NULL: there are none (-t) */
+    struct gw_dict *shared; /* what plugins share; NULL: each VM has one of its own */
     struct gw_loop *loop;   /* NULL in -t, and while it loads */
     struct gw_aside *aside; /* for closing VMs; NULL: they are closed at once */
 };
@@ -35,6 +36,8 @@ enum gw_entry {
     GW_ENTRY_BALANCE,
     GW_ENTRY_RESPONSE,
     GW_ENTRY_EVENT,
+    GW_ENTRY_EVENTS,  /* many events, for a hook that takes many */
+    GW_ENTRY_COMMENT, /* an event that is comments and nothing else */
     GW_ENTRY_EVENT_FAILED,
     GW_ENTRY_CLOSE,
     GW_ENTRY_SAVE,

@@ -36,6 +36,7 @@ return {
     event_json = { c = { 12100, 0.05 }, lua = { 6900, 0.15 } },
     burst_bytes = { c = { 34290, 0.04 }, lua = { 0 } }, -- 40 events that are there at once
     burst_look = { c = { 99000, 0.05 }, lua = { 31200, 0.15 } },
+    burst_many = { c = { 72500, 0.05 }, lua = { 21100, 0.15 } }, -- a hook that takes many at a time
     stream = { c = { 42520, 0.04 }, lua = { 20000 } },
     request = { c = { 24870, 0.05 }, lua = { 20000 } },
   },
@@ -44,7 +45,7 @@ return {
   allocations = {
     event_bytes = {}, event_look = {}, event_drop = {}, event_field = {},
     event_json = {},
-    burst_bytes = {}, burst_look = {},
+    burst_bytes = {}, burst_look = {}, burst_many = {},
     stream = { ["step_head -> malloc"] = 1 }, -- what is kept of its heads
     request = {},
   },

@@ -17,7 +17,17 @@ local RULES = {
   drop = { { event_filter = { drop = { "debug" } } } },
   field = { { event_rewrite = { json = { set = { via = "bench1" } } } } },
   json = { "json_edit" },
+  many = { "many" },
 }
+
+-- As bench/plugins/look.lua, for many events at a time.
+local MANY = [[
+return { name = "many", on_events = function(_, _, events)
+  for i = 1, #events do
+    if events[i].type == "never" then return false end
+  end
+end }
+]]
 
 -- Counts the garbage from one event to the next, and says it in an event of the type `garbage`. Where Lua
 -- collects between two events there is less than before, and the two don't count.
@@ -59,6 +69,7 @@ local function start(server, rules, under)
       ["plugins/look.lua"] = text_of "bench/plugins/look.lua",
       ["plugins/json_edit.lua"] = text_of "bench/plugins/json_edit.lua",
       ["plugins/garbage.lua"] = GARBAGE,
+      ["plugins/many.lua"] = MANY,
     },
     config = {
       log = { access = false }, pluginPath = gateway.plugin_path(),
@@ -134,7 +145,7 @@ describe("the work #once", function()
     end)
   end)
 
-  for _, name in ipairs { "bytes", "look" } do
+  for _, name in ipairs { "bytes", "look", "many" } do
     it(("for a burst of events is that little (%s)"):format(name), function()
       local stream = streams.open(gw, server, { path = ("/%s/x"):format(name) })
       check("burst_" .. name, 50, function(n) worker:relay_burst(stream, n, BURST, EVENT) end)

@@ -70,6 +70,7 @@ describe("config: defaults", function()
       pluginPath = { "../plugins" }, plugins = {}, workers = "auto", drainTimeout = 25,
       lua = { maxRunTime = 0.05, maxMemory = 268435456 },
       log = { level = "info", format = "text", access = true, file = "" },
+      shared = { maxBytes = 16777216 },
       management = { enabled = true, host = "127.0.0.1", port = 9001 },
     }, tree)
   end)

@@ -38,6 +38,10 @@ describe("a plugin file", function()
       .. 'plugins/p.lua: schema.drop: unknown type "aray" (did you mean "array"?)\n'
       .. 'plugins/p.lua: unknown key "on_evnt" (did you mean "on_event"?)',
       "return { name = 'q', on_evnt = 1, on_close = 5, schema = { drop = { type = 'aray' } } }")
+    refused("plugins/p.lua: comments: is for plugins with an on_event hook",
+      "return { name = 'p', comments = true }")
+    refused("plugins/p.lua: on_events: stands in the place of on_event; there can't be both",
+      "return { name = 'p', on_event = print, on_events = print }")
     refused("plugins/p.lua: name: missing; it must be the file's name, p", "return {}")
   end)
 

@@ -79,6 +79,26 @@ describe("a plugin of gateway.testing", function()
     assert.is_true(closed)
   end)
 
+  it("gets many events at a time when it takes them, and comments for themselves", function()
+    local sizes = {}
+    local p = t.plugin({ name = "p", comments = true, on_events = function(ctx, _, events)
+      sizes[#sizes + 1] = #events
+      if events[1].comment then return false end
+      if events[#events].data == "end" then return { events[1], ctx:close() } end
+      events[1].id = "x"
+    end })
+    local text, closed = p:stream(t.context(),
+      "data:1\n\ndata:2\n\n:c\n\ndata:3\n\n:c\n\ndata:4\n\ndata:end\n\n:d\n\n")
+    assert.equal("id: x\ndata: 1\n\ndata:2\n\nid: x\ndata: 3\n\ndata:4\n\n", text)
+    assert.is_true(closed)
+    assert.same({ 2, 1, 1, 1, 2 }, sizes)
+    local many = ("data\n\n"):rep(130)
+    p = t.plugin({ name = "p", on_events = function(_, _, events) sizes[#sizes + 1] = #events end })
+    assert.equal(many, (p:stream(t.context(), many)))
+    assert.same({ 64, 64, 2 }, { unpack(sizes, 6) })
+    assert.equal("x", p:event(t.context(), { data = "x" })[1].data)
+  end)
+
   it("routes", function()
     local p = t.plugin({ name = "p", route = function(ctx)
       if ctx.req.path == "/no" then return ctx:reply(403, "no") end

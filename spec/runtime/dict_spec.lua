@@ -6,7 +6,7 @@ local C = rt.load("base/dict.h", "base/shm.h")
 
 local SIGKILL = 9
 
-local out_size = 4096
+local out_size = C.GW_DICT_VALUE_MAX
 local out = ffi.new("char[?]", out_size)
 
 describe("gw_dict", function()
@@ -42,7 +42,7 @@ describe("gw_dict", function()
   end
 
   local function delete(group, key)
-    return C.gw_dict_delete(dict, rt.slice(group), rt.slice(key))
+    return C.gw_dict_delete(dict, rt.slice(group), rt.slice(key), now)
   end
 
   local function count(group) return tonumber(C.gw_dict_count(dict, rt.slice(group or ""))) end
@@ -401,7 +401,7 @@ describe("gw_dict", function()
         elseif c[6] == 9 then
           C.gw_dict_get(dict, c[1], c[2], out, out_size, now, 20)
         else
-          C.gw_dict_delete(dict, c[1], c[2])
+          C.gw_dict_delete(dict, c[1], c[2], now)
         end
         progress[0] = progress[0] + 1
       end

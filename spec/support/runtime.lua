@@ -30,6 +30,9 @@ local SYSTEM = [[
     uint32_t sin6_scope_id;
   };
   typedef union { char size[40]; long align; } pthread_mutex_t;
+  typedef unsigned long pthread_t;
+  typedef struct lua_State lua_State;
+  typedef int (*lua_CFunction)(lua_State *L);
   struct ev_loop;
   struct ev_io {
     int active, pending, priority;
@@ -58,6 +61,12 @@ local SYSTEM = [[
     int active, pending, priority;
     void *data;
     void (*cb)(struct ev_loop *, struct ev_idle *, int);
+  };
+  struct ev_async {
+    int active, pending, priority;
+    void *data;
+    void (*cb)(struct ev_loop *, struct ev_async *, int);
+    int sent;
   };
   int __asan_init(void);
 ]]

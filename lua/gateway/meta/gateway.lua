@@ -10,6 +10,7 @@
 ---@field upgrade? fun(state: any, conf: any, ctx: gateway.Context): any  what older ctx.state becomes
 ---@field preflight? boolean      `access` answers CORS preflights, so the route takes them
 ---@field jit? boolean            let LuaJIT compile this file; it is then stopped by force only, see Bounds
+---@field comments? boolean       on_event sees events that are only comments, too
 ---@field version? string
 ---@field description? string
 ---@field route? gateway.RouteHook      before a rule is chosen
@@ -17,6 +18,7 @@
 ---@field balance? gateway.BalanceHook  an instance is needed
 ---@field on_response? gateway.ReplyHook  the response head is here
 ---@field on_event? gateway.EventHook   each whole event
+---@field on_events? gateway.EventsHook  in the place of on_event: the whole events that are there, up to 64
 ---@field on_close? fun(ctx: gateway.Context, conf: any, reason: string)  the end, once
 
 ---@alias gateway.RouteHook fun(ctx: gateway.Context, conf: any): string|table|gateway.Reply|nil
@@ -24,6 +26,8 @@
 ---@alias gateway.Choice gateway.Instance|gateway.Reply|nil
 ---@alias gateway.BalanceHook fun(ctx: gateway.Context, conf: any, list: gateway.Instance[]): gateway.Choice
 ---@alias gateway.EventHook fun(ctx: gateway.Context, conf: any, event: gateway.Event): gateway.Verdict
+
+---@alias gateway.EventsHook fun(ctx: gateway.Context, conf: any, events: gateway.Event[]): gateway.Verdict
 
 ---nil: pass on; false: drop; an event or a list: send these instead; ctx:close(event): send and end.
 ---@alias gateway.Verdict nil|false|gateway.Close|gateway.AnyEvent|gateway.AnyEvent[]

@@ -4,6 +4,7 @@
 
 local clock = require("gateway.testing.clock")
 local message = require("gateway.testing.message")
+local shared = require("gateway.testing.shared")
 
 local core = {
   REPLY = setmetatable({}, { __tostring = function() return "ctx:reply(...)" end }),
@@ -18,6 +19,8 @@ local core = {
 ---@field errors table[]      errors that were survived
 ---@field sessions table
 ---@field randoms integer
+---@field shared table        what gateway.shared and gateway.counter hold, by group
+---@field uses integer        of these, to know which was used last
 local state = setmetatable({}, {
   __index = function(_, key) return key == "now" and clock.now or nil end,
   __newindex = function(self, key, value)
@@ -30,6 +33,7 @@ function core.reset()
   clock.drop_all(function() return true end)
   clock.closing = false
   state.now, state.logs, state.errors, state.sessions, state.randoms = 1000, {}, {}, {}, 0
+  state.shared, state.uses = {}, 0
 end
 
 core.reset()
@@ -64,6 +68,8 @@ function core.random(bytes)
   return ("%0" .. bytes * 2 .. "x"):format(state.randoms)
 end
 
+for name, fn in pairs(shared(state)) do core[name] = fn end
+
 local function live(handle)
   if handle.over then error("the exchange is over", 3) end
   return handle
@@ -96,6 +102,9 @@ function core.fail(handle, status, text, headers)
   rawset(handle.reply, "error", text)
   return verdict
 end
+
+-- Those of the runtime; there are none here.
+function core.is_event() return false end
 
 function core.hook_error(_, err)
   table.insert(state.errors, err)
