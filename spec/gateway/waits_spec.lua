@@ -26,6 +26,13 @@ function plugin.on_event(ctx, _, event)
     gateway.log.info("waits at the door " .. event.data)
     while not door.open do gateway.sleep(0.005) end
   end
+  if event.type == "once" then
+    event.id = event.data
+    event.data = gateway.once("key", function()
+      gateway.sleep(0.02)
+      return "told"
+    end)
+  end
   if event.type == "yield" then for _ = 1, 5 do coroutine.yield("ignored") end end
   event.data = event.data .. " " .. ctx.state.seen
 end
@@ -103,6 +110,16 @@ describe("while a hook waits for an event", function()
     end
     stream:send(table.concat(sent))
     stream:expect(table.concat(want))
+  end)
+
+  it("what it has changed before stays changed, whatever the wait gives", function()
+    local gw = start()
+    local list = {}
+    for i = 1, 4 do
+      list[i] = open(gw)
+      list[i]:send(event("once", tostring(i)))
+    end
+    for i = 1, 4 do list[i]:expect(("event: once\nid: %d\ndata: told 1\n\n"):format(i)) end
   end)
 
   it("all other streams and requests run on, of the same plugin, too", function()

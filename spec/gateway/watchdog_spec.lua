@@ -163,10 +163,24 @@ describe("a plugin that does not come back", function()
       }
     ]]
 
+    local MANY = [[
+      return {
+        name = "many",
+        on_events = function(_, _, events)
+          if #events > 2 then gateway.sleep(1e6) end
+          for i, event in ipairs(events) do event.id = i .. "/" .. #events end
+        end,
+      }
+    ]]
+
     setup(function()
       gw = site.start {
-        services = { api = server.port }, files = { ["plugins/stuck.lua"] = PLUGIN },
-        rules = { { id = "stuck", path = "/stuck", serviceName = "api", plugins = { "stuck" } } },
+        services = { api = server.port },
+        files = { ["plugins/stuck.lua"] = PLUGIN, ["plugins/many.lua"] = MANY },
+        rules = {
+          { id = "stuck", path = "/stuck", serviceName = "api", plugins = { "stuck" } },
+          { id = "many", path = "/many", serviceName = "api", plugins = { "many" } },
+        },
         config = { lua = { maxRunTime = "30ms" } },
       }
     end)
@@ -190,6 +204,15 @@ describe("a plugin that does not come back", function()
       one:finish()
       assert.equal("ok", one:logged_end(gw))
       gw:wait_log("closed by ok")
+    end)
+
+    it("loses none of many events that a hook thought about", function()
+      local one = streams.open(gw, server, { path = "/many" })
+      local events = gw:metrics().events_total
+      one:send("data: a\n\ndata: b\r\n\r\ndata: c\n\n")
+      gw:wait_metric("events_total", events + 3)
+      stick()
+      one:expect("id: 1/1\ndata: a\n\nid: 1/2\ndata: b\n\nid: 2/2\ndata: c\n\n")
     end)
 
     it("drops a wait whose client leaves meanwhile", function()
