@@ -44,6 +44,8 @@ struct gw_exchange *gw_handle_check(lua_State *L, int index);
  * traceback, event; or a plain error of the gateway's own Lua. It stays there. failed: the thread
  * that raised it. */
 void gw_api_log_error(lua_State *L, lua_State *failed, struct gw_exchange *x);
+/* The same for a task of its own, which may have no exchange. */
+void gw_api_log_task_error(lua_State *L, struct gw_task *task);
 
 /* Sets fields of head from the Lua table at index: name = text or list of texts. Lua error on names
  * or values that may not stand in a head. */
@@ -54,8 +56,8 @@ void gw_api_set_field(lua_State *L, int name, int value, struct gw_head *head);
 /* The final status at index; else a Lua error with that text. */
 unsigned gw_api_check_status(lua_State *L, int index, const char *text);
 
-/* Pushes the whole request body for a hook, or nil when it is too large or has gone. */
-int gw_api_push_body(lua_State *L, struct gw_exchange *x);
+/* Wakes a hook that waits for the request body, when that has come or never will. */
+void gw_api_offer_body(struct gw_task *task);
 
 /* Pushes the task's event object on its thread, to stand for the event of these bytes. */
 void gw_event_ref_begin(struct gw_task *task, struct gw_slice raw);

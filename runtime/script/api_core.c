@@ -53,14 +53,18 @@ static void error_field(struct gw_log_line *line, lua_State *co, const char *key
     lua_pop(co, 1);
 }
 
-void gw_api_log_error(lua_State *L, lua_State *failed, struct gw_exchange *x)
+static void log_error(lua_State *L, lua_State *failed, struct gw_exchange *x,
+                      struct gw_stats_slot *count, const char *text)
 {
     struct gw_log_line line;
-    gw_stat_add(x->gateway->count, GW_STAT_HOOK_ERRORS, 1);
-    gw_log_begin(&line, GW_LOG_ERROR, "hook failed");
-    gw_log_cstr(&line, "x", x->id);
-    gw_log_cstr(&line, "step", gw_step_name(x->step));
-    if (x->rule[0])
+    if (count)
+        gw_stat_add(count, GW_STAT_HOOK_ERRORS, 1);
+    gw_log_begin(&line, GW_LOG_ERROR, text);
+    if (x) {
+        gw_log_cstr(&line, "x", x->id);
+        gw_log_cstr(&line, "step", gw_step_name(x->step));
+    }
+    if (x && x->rule[0])
         gw_log_cstr(&line, "rule", x->rule);
     if (lua_istable(L, -1)) {
         error_field(&line, L, "plugin");
@@ -75,6 +79,16 @@ void gw_api_log_error(lua_State *L, lua_State *failed, struct gw_exchange *x)
         lua_pop(L, 1);
     }
     gw_log_end(&line);
+}
+
+void gw_api_log_error(lua_State *L, lua_State *failed, struct gw_exchange *x)
+{
+    log_error(L, failed, x, x->gateway->count, "hook failed");
+}
+
+void gw_api_log_task_error(lua_State *L, struct gw_task *task)
+{
+    log_error(L, task->co, task->x, task->vm->count, "task failed");
 }
 
 /* An error that was survived: `onError: skip`, or one of several on_close hooks. */

@@ -324,7 +324,7 @@ static int push_query(lua_State *L, const struct gw_head *head)
     return 1;
 }
 
-int gw_api_push_body(lua_State *L, struct gw_exchange *x)
+static int push_body(lua_State *L, struct gw_exchange *x)
 {
     if (gw_relay_hold_upload(x) == GW_OK)
         gw_lua_push(L, gw_buf_linear(&x->upload, gw_buf_len(&x->upload)));
@@ -335,14 +335,29 @@ int gw_api_push_body(lua_State *L, struct gw_exchange *x)
     return 1;
 }
 
+/* Whoever brings the body wakes the exchange, and knows nothing of those who wait for it. */
+static void cancel_body(struct gw_task *task)
+{
+    (void)task;
+}
+
+void gw_api_offer_body(struct gw_task *task)
+{
+    if (task->cancel != cancel_body || gw_relay_hold_upload(task->x) == GW_AGAIN)
+        return;
+    push_body(task->co, task->x);
+    gw_task_wake(task);
+}
+
 /* The body whole; the hook waits until it has come. */
 static int read_body(lua_State *L, struct gw_exchange *x)
 {
     if (gw_relay_hold_upload(x) != GW_AGAIN)
-        return gw_api_push_body(L, x);
+        return push_body(L, x);
     struct gw_task *task = gw_task_may_wait(L, "ctx.req.body");
-    task->state = GW_TASK_WAITING;
-    task->wait = GW_WAIT_BODY;
+    if (task->own || task->x != x)
+        return luaL_error(L, "ctx.req.body: only a hook can wait for it; read it there first");
+    gw_task_wait(task, cancel_body);
     return lua_yield(L, 0);
 }
 

@@ -67,6 +67,7 @@ struct gw_generation *gw_generation_new(struct gw_vm *vm, struct gw_gateway *gat
     GW_CHECK(generation != NULL);
     generation->count = gateway->count;
     gw_stat_add(generation->count, GW_STAT_GENERATIONS, 1);
+    vm->count = gateway->count;
     generation->refs = 1;
     generation->number = number;
     generation->hooks = &gw_lua_hooks;

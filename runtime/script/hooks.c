@@ -59,13 +59,12 @@ static struct gw_task *prepare(struct gw_exchange *x, enum gw_entry entry, int *
     struct gw_vm *vm = vm_of(x);
     struct gw_task *task = x->script.task;
     if (task) {
-        *nargs = 0;
-        if (task->state == GW_TASK_WAITING && task->wait == GW_WAIT_BODY &&
-            gw_relay_hold_upload(x) != GW_AGAIN) {
-            *nargs = gw_api_push_body(task->co, x);
-            return task;
-        }
-        return task->state == GW_TASK_WAITING ? NULL : task;
+        if (task->state == GW_TASK_WAITING)
+            gw_api_offer_body(task);
+        if (task->state == GW_TASK_WAITING)
+            return NULL;
+        *nargs = lua_gettop(task->co);
+        return task;
     }
     task = gw_task_take(vm, x);
     lua_rawgeti(task->co, LUA_REGISTRYINDEX, entry_of(x, entry));
@@ -87,7 +86,6 @@ static enum run run(struct gw_exchange *x, struct gw_task *task, int nargs)
     }
     if (status == LUA_YIELD) {
         x->script.task = task;
-        lua_settop(task->co, 0);
         if (task->state == GW_TASK_RUNNABLE)
             gw_exchange_wake(x);
         return RUN_WAITS;

@@ -1,5 +1,6 @@
-/* Owns the pooled Lua threads of a VM. Called by hooks.c. Invariant: a task that waits has exactly
- * one thing that will wake it, and gw_task_discard cancels it. */
+/* Owns the pooled Lua threads of a VM, and the tasks that run beside hooks. Called by hooks.c, and
+ * by all of the API that waits. Invariant: a task that waits has exactly one thing that will wake
+ * it, and gw_task_discard cancels it; nothing is resumed but from a step or the ready list. */
 #include "script/task.h"
 
 #include <stdlib.h>
@@ -9,17 +10,44 @@
 
 enum { IDLE_MAX = 256 }; /* threads kept for the next hooks; a storm may need many more */
 
-static void wake(struct gw_timer *timer)
+static void schedule(struct gw_task *task)
 {
-    struct gw_task *task = GW_CONTAINER(timer, struct gw_task, timer);
+    if (!task->own)
+        gw_exchange_wake(task->x);
+    else if (task->vm->env->loop)
+        gw_loop_wake(task->vm->env->loop, &task->ready);
+}
+
+void gw_task_wait(struct gw_task *task, gw_task_cancel *cancel)
+{
+    GW_DEBUG_CHECK(task->state == GW_TASK_RUNNING);
+    task->state = GW_TASK_WAITING;
+    task->cancel = cancel;
+}
+
+void gw_task_wake(struct gw_task *task)
+{
+    GW_DEBUG_CHECK(task->state == GW_TASK_WAITING);
     task->state = GW_TASK_RUNNABLE;
-    gw_exchange_wake(task->x);
+    task->cancel = NULL;
+    task->waits_for = NULL;
+    schedule(task);
+}
+
+static void on_timer(struct gw_timer *timer)
+{
+    gw_task_wake(GW_CONTAINER(timer, struct gw_task, timer));
+}
+
+static void cancel_timer(struct gw_task *task)
+{
+    if (task->vm->env->loop)
+        gw_timer_stop(task->vm->env->loop, &task->timer);
 }
 
 /* The thread's own global key finds its task from inside C functions called by Lua. */
-static void bind_thread(struct gw_task *task)
+static void bind_thread(lua_State *L, struct gw_task *task)
 {
-    lua_State *L = task->vm->L;
     lua_rawgeti(L, LUA_REGISTRYINDEX, task->ref);
     lua_pushlightuserdata(L, task);
     lua_settable(L, LUA_REGISTRYINDEX);
@@ -33,40 +61,64 @@ static void unbind_thread(struct gw_task *task)
     lua_settable(L, LUA_REGISTRYINDEX);
 }
 
-static struct gw_task *task_new(struct gw_vm *vm)
+static void run_own(struct gw_task_node *node);
+
+static struct gw_task *task_new(lua_State *L, struct gw_vm *vm)
 {
     struct gw_task *task = calloc(1, sizeof *task);
     GW_CHECK(task != NULL);
     gw_list_init(&task->node);
-    gw_timer_init(&task->timer, wake);
+    gw_list_init(&task->queue);
+    gw_timer_init(&task->timer, on_timer);
+    gw_task_node_init(&task->ready, run_own);
     task->vm = vm;
-    task->co = lua_newthread(vm->L);
-    task->ref = luaL_ref(vm->L, LUA_REGISTRYINDEX);
+    task->co = lua_newthread(L);
+    task->ref = luaL_ref(L, LUA_REGISTRYINDEX);
     task->event_ref = LUA_NOREF;
-    bind_thread(task);
+    bind_thread(L, task);
     vm->tasks++;
     return task;
 }
 
-struct gw_task *gw_task_take(struct gw_vm *vm, struct gw_exchange *x)
+static struct gw_task *take(lua_State *L, struct gw_vm *vm, struct gw_exchange *x)
 {
-    GW_DEBUG_CHECK(lua_gettop(vm->L) == 0); /* what is left there would never go */
     gw_vm_touch(vm);
     struct gw_list *node = gw_list_take(&vm->idle_tasks);
-    struct gw_task *task = node ? GW_CONTAINER(node, struct gw_task, node) : task_new(vm);
+    struct gw_task *task = node ? GW_CONTAINER(node, struct gw_task, node) : task_new(L, vm);
     vm->idle_count -= node != NULL;
     task->state = GW_TASK_RUNNING;
     task->x = x;
     return task;
 }
 
+struct gw_task *gw_task_take(struct gw_vm *vm, struct gw_exchange *x)
+{
+    GW_DEBUG_CHECK(lua_gettop(vm->L) == 0); /* what is left there would never go */
+    return take(vm->L, vm, x);
+}
+
 int gw_task_resume(struct gw_task *task, int nargs)
 {
     task->state = GW_TASK_RUNNING;
     int status = lua_resume(task->co, nargs);
-    if (status == LUA_YIELD && task->state == GW_TASK_RUNNING)
+    if (status != LUA_YIELD)
+        return status;
+    lua_settop(task->co, 0);
+    if (task->state == GW_TASK_RUNNING)
         task->state = GW_TASK_RUNNABLE; /* a bare coroutine.yield: go on in the next turn */
     return status;
+}
+
+/* Before it is an idle one again, or freed. */
+static void clear(struct gw_task *task)
+{
+    if (task->handle)
+        task->handle->task = NULL;
+    task->handle = NULL;
+    gw_list_remove(&task->node);
+    gw_loop_unwake(&task->ready);
+    task->x = NULL;
+    task->own = task->movable = false;
 }
 
 void gw_task_give(struct gw_task *task)
@@ -74,6 +126,8 @@ void gw_task_give(struct gw_task *task)
     struct gw_vm *vm = task->vm;
     lua_settop(task->co, 0);
     task->state = GW_TASK_IDLE;
+    if (task->own)
+        clear(task);
     task->x = NULL;
     if (vm->idle_count == IDLE_MAX) {
         gw_task_discard(task);
@@ -86,9 +140,11 @@ void gw_task_give(struct gw_task *task)
 void gw_task_discard(struct gw_task *task)
 {
     struct gw_vm *vm = task->vm;
-    if (vm->env->loop)
-        gw_timer_stop(vm->env->loop, &task->timer);
-    gw_list_remove(&task->node);
+    gw_task_cancel *cancel = task->cancel;
+    task->cancel = NULL;
+    if (cancel)
+        cancel(task);
+    clear(task);
     unbind_thread(task);
     luaL_unref(vm->L, LUA_REGISTRYINDEX, task->ref);
     luaL_unref(vm->L, LUA_REGISTRYINDEX, task->event_ref);
@@ -98,9 +154,103 @@ void gw_task_discard(struct gw_task *task)
 
 void gw_task_drop_idle(struct gw_vm *vm)
 {
-    while (!gw_list_empty(&vm->idle_tasks))
-        gw_task_discard(GW_CONTAINER(vm->idle_tasks.next, struct gw_task, node));
+    gw_task_drop_list(&vm->idle_tasks);
     vm->idle_count = 0;
+}
+
+void gw_task_drop_list(struct gw_list *tasks)
+{
+    while (!gw_list_empty(tasks))
+        gw_task_discard(GW_CONTAINER(tasks->next, struct gw_task, node));
+}
+
+/* A version that this exchange could not move to while the task ran may be waiting. */
+static void leave(struct gw_exchange *x)
+{
+    if (x && x->generation != x->gateway->current)
+        gw_exchange_wake(x);
+}
+
+static void fail(struct gw_task *task)
+{
+    lua_State *L = task->vm->L;
+    lua_xmove(task->co, L, 1); /* its own stack may be what is full */
+    gw_api_log_task_error(L, task);
+    lua_pop(L, 1);
+    gw_task_discard(task);
+}
+
+/* ctx tells by `_slot` which plugin its exchange works for. A hook may be waiting, or count on the
+ * slot from one event to the next: so whoever runs beside it puts back what he found. */
+static int swap_slot(struct gw_task *task, int slot)
+{
+    lua_State *L = task->vm->L;
+    if (!task->x)
+        return 0;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, task->x->script.ctx_ref);
+    lua_getfield(L, -1, "_slot");
+    int before = (int)lua_tointeger(L, -1);
+    lua_pushinteger(L, slot);
+    lua_setfield(L, -3, "_slot");
+    lua_pop(L, 2);
+    return before;
+}
+
+static void run_own(struct gw_task_node *node)
+{
+    struct gw_task *task = GW_CONTAINER(node, struct gw_task, ready);
+    struct gw_exchange *x = task->x;
+    int begins = lua_status(task->co) != LUA_YIELD;
+    gw_vm_touch(task->vm);
+    int slot = swap_slot(task, task->slot);
+    int status = gw_task_resume(task, lua_gettop(task->co) - begins);
+    task->slot = swap_slot(task, slot);
+    if (status == LUA_YIELD) {
+        if (task->state == GW_TASK_RUNNABLE)
+            schedule(task);
+        return;
+    }
+    if (status == 0)
+        gw_task_give(task);
+    else
+        fail(task);
+    leave(x);
+}
+
+struct gw_task *gw_task_new_own(lua_State *L, struct gw_vm *vm, struct gw_list *owner,
+                                struct gw_exchange *x)
+{
+    struct gw_task *task = take(L, vm, x);
+    task->own = true;
+    gw_list_push(owner, &task->node);
+    return task;
+}
+
+static void arm(struct gw_task *task, uint64_t after_ms)
+{
+    if (after_ms) {
+        gw_timer_start(task->vm->env->loop, &task->timer, after_ms);
+        return;
+    }
+    gw_task_wake(task);
+}
+
+void gw_task_start(struct gw_task *task, uint64_t after_ms)
+{
+    gw_task_wait(task, cancel_timer);
+    if (task->vm->serves)
+        arm(task, after_ms);
+    else
+        task->timer.due_ms = after_ms; /* there is no loop yet, or no time to count from */
+}
+
+void gw_task_serve(struct gw_vm *vm)
+{
+    vm->serves = true;
+    for (struct gw_list *at = vm->own_tasks.next; at != &vm->own_tasks; at = at->next) {
+        struct gw_task *task = GW_CONTAINER(at, struct gw_task, node);
+        arm(task, task->timer.due_ms);
+    }
 }
 
 struct gw_task *gw_task_current(lua_State *L)
@@ -115,23 +265,37 @@ struct gw_task *gw_task_current(lua_State *L)
 struct gw_task *gw_task_may_wait(lua_State *L, const char *what)
 {
     struct gw_task *task = gw_task_current(L);
-    if (!task)
+    if (task) {
+        /* Looked at before anything is armed: the error of a yield that fails may be caught. */
+        if (!lua_isyieldable(L))
+            luaL_error(
+                L, "%s: a hook can't wait inside of a callback from C (table.sort, string.gsub)",
+                what);
+        return task;
+    }
+    bool main_thread = lua_pushthread(L);
+    lua_pop(L, 1);
+    if (main_thread)
         luaL_error(L, "%s: no hook runs here that could wait", what);
-    /* Looked at before anything is armed: the error of a yield that fails may be caught. */
-    if (!lua_isyieldable(L))
-        luaL_error(L, "%s: a hook can't wait inside of a callback from C (table.sort, string.gsub)",
-                   what);
-    return task;
+    luaL_error(L,
+               "%s: a coroutine of the plugin's own can't wait; gateway.spawn starts one that can",
+               what);
+    return NULL;
+}
+
+uint64_t gw_task_check_ms(lua_State *L, int index, const char *what)
+{
+    double seconds = luaL_checknumber(L, index);
+    if (!(seconds >= 0 && seconds < 1e9))
+        luaL_error(L, "%s: not a time: %f", what, seconds);
+    return (uint64_t)(seconds * 1000);
 }
 
 int gw_task_sleep(lua_State *L)
 {
     struct gw_task *task = gw_task_may_wait(L, "sleep");
-    double seconds = luaL_checknumber(L, 1);
-    if (!(seconds >= 0 && seconds < 1e9))
-        return luaL_error(L, "sleep: not a time: %f", seconds);
-    task->state = GW_TASK_WAITING;
-    task->wait = GW_WAIT_TIMER;
-    gw_timer_start(task->vm->env->loop, &task->timer, (uint64_t)(seconds * 1000));
+    uint64_t after_ms = gw_task_check_ms(L, 1, "sleep");
+    gw_task_wait(task, cancel_timer);
+    gw_timer_start(task->vm->env->loop, &task->timer, after_ms);
     return lua_yield(L, 0);
 }

@@ -12,6 +12,7 @@
 #include "net/aside.h"
 #include "script/library.h"
 
+struct gw_stats_slot;
 struct gw_vm;
 
 /* What a VM is given by the process it lives in. Outlives the VM. */
@@ -50,7 +51,10 @@ struct gw_vm {
     int json_array;
     struct gw_list idle_tasks;
     unsigned idle_count;
-    unsigned tasks; /* live ones, idle or not */
+    unsigned tasks;              /* live ones, idle or not */
+    struct gw_list own_tasks;    /* of the VM: gateway.spawn, gateway.timer */
+    bool serves;                 /* exchanges may come: what was started while it loaded runs */
+    struct gw_stats_slot *count; /* where errors of its tasks are counted; NULL before it serves */
     unsigned uses, uses_seen;
     struct gw_timer quiet; /* looks whether it is used any more */
     struct gw_aside_job closing;
@@ -59,7 +63,7 @@ struct gw_vm {
 /* A VM with the library loaded and no program yet; NULL, with the reason logged, when the library
  * can't be loaded. */
 struct gw_vm *gw_vm_new(const struct gw_script_env *env);
-/* Frees it, aside of the loop where there is one; no task may be suspended. */
+/* Frees it, aside of the loop where there is one, with its tasks; no hook may be suspended. */
 void gw_vm_free(struct gw_vm *vm);
 
 /* A hook is about to run. After the last one of a storm, garbage is collected that nobody else
