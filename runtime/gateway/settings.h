@@ -34,6 +34,11 @@ struct gw_settings {
     uint64_t response_head_ms;
     uint64_t sse_silence_ms;
 
+    /* What plugins ask for by gateway.http. */
+    unsigned calls_per_host; /* at the same time, for each address */
+    uint64_t call_ms;
+    size_t max_call_bytes;
+
     unsigned workers; /* 0 = one per core */
     uint64_t drain_ms;
     enum gw_log_level log_level;

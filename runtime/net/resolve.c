@@ -264,6 +264,24 @@ static void ask_family(struct name *name, int index)
     ares_getaddrinfo(name->resolver->channel, name->text, NULL, &hints, on_answer, query);
 }
 
+/* RFC 6761, section 6.3: it is this host, whatever a server or a file says. */
+static bool is_localhost(struct gw_slice name)
+{
+    static const char suffix[] = ".localhost";
+    size_t len = sizeof suffix - 1;
+    return gw_slice_eq(name, GW_SLICE("localhost")) ||
+           (name.len > len && memcmp(name.ptr + name.len - len, suffix, len) == 0);
+}
+
+static void answer_localhost(struct name *name)
+{
+    name->count = 2;
+    name->ttl_s = GW_NAME_TTL_MAX_S;
+    gw_addr_literal(&name->addrs[0], "127.0.0.1", 0);
+    gw_addr_literal(&name->addrs[1], "::1", 0);
+    conclude(name);
+}
+
 static enum gw_err ask_servers(struct name *name)
 {
     struct gw_resolver *r = name->resolver;
@@ -356,6 +374,8 @@ enum gw_err gw_resolver_ask(struct gw_resolver *r, struct gw_slice host, struct 
     gw_list_push(&r->ages, &name->node);
     if (!is_asked(name) && name->until_ms > r->loop->now_ms) {
         announce(name);
+    } else if (is_localhost(key)) {
+        answer_localhost(name);
     } else if (!is_asked(name)) {
         enum gw_err err = ask_servers(name);
         if (err != GW_OK)

@@ -11,8 +11,10 @@ local sys = require("spec.support.sys")
 local C = sys.C
 if not pcall(function() return C.spec_recvfrom end) then
   ffi.cdef([[
-    long spec_recvfrom(int, void *, size_t, int, struct spec_sockaddr_in *, unsigned *) __asm__("recvfrom");
-    long spec_sendto(int, const void *, size_t, int, const struct spec_sockaddr_in *, unsigned) __asm__("sendto");
+    long spec_recvfrom(int, void *, size_t, int, struct spec_sockaddr_in *, unsigned *)
+      __asm__("recvfrom");
+    long spec_sendto(int, const void *, size_t, int, const struct spec_sockaddr_in *, unsigned)
+      __asm__("sendto");
   ]])
 end
 
@@ -122,7 +124,7 @@ function Dns:answer(question, answer)
   answer = answer or {}
   local ttl, records, owner = answer.ttl or 60, {}, "\192\12"
   if answer.cname then
-    records[1] = record(owner, "CNAME", answer.cname_ttl or ttl, answer.cname)
+    records[1] = record(owner, "CNAME", ttl, answer.cname)
     owner = encode_name(answer.cname)
   end
   for _, address in ipairs(answer) do records[#records + 1] = record(owner, question.type, ttl, address) end
@@ -139,7 +141,7 @@ function Dns:serve(zone)
     if entry == false then
       self:answer(question, { rcode = 3 })
     elseif entry then
-      local answer = { ttl = entry.ttl, rcode = entry.rcode, cname = entry.cname, cname_ttl = entry.cname_ttl }
+      local answer = { ttl = entry.ttl, rcode = entry.rcode, cname = entry.cname }
       for _, address in ipairs(entry) do
         if (address:find(":", 1, true) ~= nil) == (question.type == "AAAA") then
           answer[#answer + 1] = address
