@@ -3,12 +3,14 @@
 
 local core = require("gateway.core")
 local event = require("gateway.event")
+local http = require("gateway.http")
 local json = require("gateway.json")
 
 local gateway = {
   version = core.version or "dev",
   json = json,
   event = event,
+  http = http,
 }
 
 local log = {}

@@ -19,6 +19,7 @@ struct gw_handle *gw_handle_push(lua_State *L, struct gw_exchange *x)
 {
     struct gw_handle *handle = lua_newuserdata(L, sizeof *handle);
     handle->x = x;
+    gw_list_init(&handle->calls);
     luaL_getmetatable(L, handle_type);
     lua_setmetatable(L, -2);
     return handle;
@@ -278,6 +279,7 @@ void gw_api_open(struct gw_vm *vm)
     gw_api_event(vm);
     gw_api_json(vm);
     gw_api_shared(vm);
+    gw_api_http(vm);
     lua_getglobal(L, "package");
     lua_getfield(L, -1, "loaded");
     lua_pushvalue(L, -3);

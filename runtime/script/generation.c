@@ -68,6 +68,7 @@ struct gw_generation *gw_generation_new(struct gw_vm *vm, struct gw_gateway *gat
     generation->count = gateway->count;
     gw_stat_add(generation->count, GW_STAT_GENERATIONS, 1);
     vm->count = gateway->count;
+    vm->gateway = gateway;
     generation->refs = 1;
     generation->number = number;
     generation->hooks = &gw_lua_hooks;

@@ -312,8 +312,10 @@ static void hook_close(struct gw_exchange *x, const char *reason)
 static void drop_context(struct gw_exchange *x)
 {
     struct gw_handle *handle = x->script.handle;
-    if (handle)
+    if (handle) {
+        gw_calls_close(&handle->calls);
         handle->x = NULL;
+    }
     if (x->script.ctx_ref)
         luaL_unref(vm_of(x)->L, LUA_REGISTRYINDEX, x->script.ctx_ref);
     x->script.handle = NULL;
