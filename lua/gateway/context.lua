@@ -4,7 +4,10 @@
 -- runs.
 
 local core = require("gateway.core")
+local event = require("gateway.event")
+local failure = require("gateway.failure")
 local json = require("gateway.json")
+local task = require("gateway.task")
 
 ---@class gateway.Context its fields are described in meta/gateway.lua
 local Context = {}
@@ -103,10 +106,43 @@ function Context:reply(status, body, headers)
 end
 
 --- From `on_event`: send this event and end the stream well. Without an event, only end it.
----@param event? gateway.Event|table
+---@param ev? gateway.Event|table
 ---@return gateway.Close
-function Context.close(_, event)
-  return setmetatable({ event = event }, Close)
+function Context.close(_, ev)
+  return setmetatable({ event = ev }, Close)
+end
+
+local function bytes_of(value)
+  if event.is(value) or type(value) == "userdata" then return event.encode(value) end
+  if type(value) ~= "table" then
+    error(("ctx:send: expected an event, got %s"):format(type(value)), 3)
+  end
+  local ok, made = pcall(event.new, value)
+  if not ok then error("ctx:send: " .. failure.message(made):gsub("^[^:]*:%d+: ", ""), 3) end
+  return event.encode(made)
+end
+
+--- Sends an event to the client, at once or behind the one that is on its way. It passes no hook. Waits
+--- while the client is far behind.
+---@param ev gateway.Event|table
+function Context:send(ev)
+  local text = bytes_of(ev)
+  while not core.send(self._x, text) do end
+end
+
+--- Runs fn(...) as a task of this exchange, which is cancelled when that ends.
+---@param fn function
+---@return gateway.Task
+function Context:spawn(fn, ...)
+  return task.start_for("ctx:spawn", self, 0, fn, ...)
+end
+
+--- The same after that many seconds, once.
+---@param seconds number
+---@param fn function
+---@return gateway.Task
+function Context:timer(seconds, fn, ...)
+  return task.start_for("ctx:timer", self, seconds, fn, ...)
 end
 
 --- Writes a log line that carries the request's id.

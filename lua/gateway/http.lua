@@ -149,9 +149,8 @@ local function request(options, level)
   check(options, level + 1)
   local body, headers = encode(options, level + 1)
   local method = options.method or (body and "POST" or "GET")
-  local ok, call = pcall(core.fetch, method, options.url, headers, body, options.timeout, options.max_bytes,
+  local call = core.fetch(method, options.url, headers, body, options.timeout, options.max_bytes,
     options.stream)
-  if not ok then error(call, level + 1) end
   call:wait(options.stream and "head" or "answer")
   local status, fields, whole = call:answer()
   if not status then return nil, fields end

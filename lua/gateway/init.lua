@@ -5,6 +5,7 @@ local core = require("gateway.core")
 local event = require("gateway.event")
 local http = require("gateway.http")
 local json = require("gateway.json")
+local task = require("gateway.task")
 
 local gateway = {
   version = core.version or "dev",
@@ -40,11 +41,47 @@ function gateway.time()
   return core.time()
 end
 
---- Waits, from inside a hook; everything else goes on meanwhile. Raises where a hook can't wait: inside of
---- table.sort, string.gsub and other functions of C that call back, and while a file is loaded.
+--- Waits, from inside a hook or a task; everything else goes on meanwhile. Raises where nothing can wait:
+--- inside of table.sort, string.gsub and other functions of C that call back, in a coroutine of the plugin's
+--- own, and while a file is loaded.
 ---@param seconds number
 function gateway.sleep(seconds)
   core.sleep(seconds)
+end
+
+--- Runs fn(...) as a task beside any exchange. It begins when whoever starts it waits or is done; what is
+--- started while a file is loaded begins when the version serves. Ends with its version.
+---@param fn function
+---@return gateway.Task
+function gateway.spawn(fn, ...)
+  return task.start("gateway.spawn", 0, fn, ...)
+end
+
+--- The same after that many seconds, once.
+---@param seconds number
+---@param fn function
+---@return gateway.Task
+function gateway.timer(seconds, fn, ...)
+  return task.start("gateway.timer", seconds, fn, ...)
+end
+
+--- Of all that call this with one key at the same time, in one worker, one runs its fn, and the others wait
+--- for what it returns or raises. When the one is cancelled, because its client left say, the next takes over
+--- with its own fn.
+---@param key any
+---@param fn function
+---@return any ...
+function gateway.once(key, fn, ...)
+  return task.once(key, fn, ...)
+end
+
+--- Runs fn(...) while nobody else in this worker does for this key; others wait for their turn. The lock is
+--- given back however fn ends.
+---@param key any
+---@param fn function
+---@return any ... what fn returns
+function gateway.lock(key, fn, ...)
+  return task.lock(key, fn, ...)
 end
 
 --- The number of the worker this runs in, from 1; 0 while a configuration is only checked.

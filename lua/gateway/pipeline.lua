@@ -8,6 +8,7 @@ local buffer = require("string.buffer")
 local context = require("gateway.context")
 local core = require("gateway.core")
 local event = require("gateway.event")
+local failure = require("gateway.failure")
 local json = require("gateway.json")
 local round_robin = require("gateway.balancer.round_robin")
 local router = require("gateway.router")
@@ -21,30 +22,7 @@ local pipeline = {}
 --- What `route` returns: which hooks the rule has.
 local HAS_ACCESS, HAS_RESPONSE, HAS_EVENT, HAS_CLOSE = 1, 2, 4, 8
 
----@class gateway.HookError
----@field plugin string
----@field hook string
----@field message string     file:line: text
----@field traceback string
----@field event string?      the id of the event it was about
----@field skipped boolean?   the exchange went on without the plugin
-local HookError = {}
-HookError.__index = HookError
-
-function HookError:__tostring()
-  return ("plugin %s, %s: %s"):format(self.plugin, self.hook, self.message)
-end
-
-local function message_of(err)
-  local told = type(err) == "table" and not getmetatable(err) and err.message
-  return tostring(told or err)
-end
-
-local function hook_error(name, hook, err, traceback)
-  if getmetatable(err) == HookError then return err end
-  return setmetatable({ plugin = name, hook = hook, message = message_of(err),
-    traceback = traceback or debug.traceback("", 2):gsub("^\n", "") }, HookError)
-end
+local hook_error = failure.of
 
 local function skip(ctx, err)
   err.skipped = true
@@ -417,7 +395,7 @@ end
 local function made_event(ctx, entry, fields, ev)
   local ok, made = pcall(event.new, fields)
   if ok then return made end
-  local text = message_of(made):gsub("^[^:]*:%d+: ", "")
+  local text = failure.message(made):gsub("^[^:]*:%d+: ", "")
   return misuse(ctx, entry, "on_event", text, ev)
 end
 
@@ -497,11 +475,11 @@ end
 ---@return any err to be logged, nil when the exchange goes on without the plugin
 function Program.event_failed(_, ctx, err, traceback, ev)
   local entries = ctx._rule.events.entries
-  if entries[2] or getmetatable(err) == HookError then return err end
-  local failure = hook_error(entries[1].name, "on_event", err, traceback)
-  failure.event = ev.id
-  if not entries[1].skip then return failure end
-  skip(ctx, failure)
+  if entries[2] or failure.is(err) then return err end
+  local failed = hook_error(entries[1].name, "on_event", err, traceback)
+  failed.event = ev.id
+  if not entries[1].skip then return failed end
+  skip(ctx, failed)
   return nil
 end
 
@@ -525,11 +503,12 @@ function Program:open(handle)
   return context.open(handle, self._outer)
 end
 
-local function states_of(ctx)
-  if not ctx._states then return nil end
-  local states = {}
-  for slot, entry in ipairs(ctx._rule.entries) do states[entry.key] = ctx._states[slot] end
-  return states
+-- What is kept by slot, by the keys that find a plugin again.
+local function by_key(ctx, slots)
+  if not slots then return nil end
+  local out = {}
+  for slot, entry in ipairs(ctx._rule.entries) do out[entry.key] = slots[slot] end
+  return out
 end
 
 -- Marked arrays stay so; every other metatable stays behind.
@@ -580,7 +559,8 @@ end
 ---@param ctx gateway.Context
 ---@return string? saved, string? why
 function Program.save(_, ctx)
-  local saved = { states = states_of(ctx), shared = rawget(ctx, "shared"), params = rawget(ctx, "params") }
+  local saved = { states = by_key(ctx, ctx._states), shared = rawget(ctx, "shared"),
+    params = rawget(ctx, "params"), tasked = by_key(ctx, rawget(ctx, "_tasked")) }
   if next(saved) == nil then return "" end
   local ok, text = pcall(encode, saved)
   if not ok then return nil, why_not(saved) end
@@ -589,24 +569,27 @@ function Program.save(_, ctx)
   return saved.objects and encode(saved) or text
 end
 
-local function upgraded(entry, state)
+local function upgraded(ctx, entry, state)
   if not entry.plugin.upgrade then return state end
+  ctx._slot = entry.slot
   local function fail(err) return hook_error(entry.name, "upgrade", err) end
-  local ok, new = xpcall(entry.plugin.upgrade, fail, state, entry.conf)
+  local ok, new = xpcall(entry.plugin.upgrade, fail, state, entry.conf, ctx)
   if not ok then return nil, tostring(new) end
   if new == nil then return state end
   return new
 end
 
 -- An object without its methods is none, unless upgrade makes it one again.
-local function restore_states(ctx, rule, states, objects)
+-- A plugin that has started tasks is asked to start them anew, also where it has no state.
+local function restore_states(ctx, rule, saved)
+  local states, objects, tasked = saved.states or {}, saved.objects or {}, saved.tasked or {}
   for slot, entry in ipairs(rule.entries) do
     local state = states[entry.key]
     if state ~= nil and objects[entry.key] and not entry.plugin.upgrade then
       return cant_move(entry.key, "it holds a table with a metatable, and the plugin has no upgrade")
     end
-    if state ~= nil then
-      local new, err = upgraded(entry, state)
+    if state ~= nil or tasked[entry.key] then
+      local new, err = upgraded(ctx, entry, state)
       if err then return err end
       ctx._states = ctx._states or {}
       ctx._states[slot] = new
@@ -632,7 +615,7 @@ function Program:adopt(handle, text, rule_id, service_name, instance_id)
   rawset(ctx, "params", saved.params)
   local service = self._services[service_name]
   ctx._instance = service and service.by_id[instance_id]
-  local err = restore_states(ctx, rule, saved.states or {}, saved.objects or {})
+  local err = restore_states(ctx, rule, saved)
   if err then return nil, err end
   core.set_rule(handle, rule.id)
   return ctx, rule.flags, rule.timeout, rule.event_hook

@@ -10,6 +10,7 @@ if not package.loaded["gateway.core"] then
   package.loaded["gateway.core"] = require("gateway.testing.core")
 end
 
+local clock = require("gateway.testing.clock")
 local context = require("gateway.context")
 local core = require("gateway.core")
 local event = require("gateway.event")
@@ -25,10 +26,10 @@ local testing = {
   reset = core.reset,
 }
 
---- Moves the clock.
+--- Lets time pass: timers and tasks run as theirs comes. (A hook that waits is waited for anyway.)
 ---@param seconds number
 function testing.advance(seconds)
-  core.state.now = core.state.now + seconds
+  clock.advance(seconds)
 end
 
 --- Reads an event stream as a list of events.
@@ -62,8 +63,22 @@ end
 function testing.context(options)
   options = options or {}
   local ctx = context.open(new_handle(options), nil)
+  ctx._x.ctx = ctx
   if options.params then rawset(ctx, "params", options.params) end
   return ctx
+end
+
+local function take_sent(ctx)
+  local text = ctx._x.sent or ""
+  ctx._x.sent = nil
+  return event.parse(text)
+end
+
+--- What ctx:send has sent since it was last asked for. `event` and `stream` give it among theirs.
+---@param ctx gateway.Context
+---@return gateway.Event[]
+function testing.sent(ctx)
+  return take_sent(ctx)
 end
 
 ---@class gateway.testing.Chain one or more plugins as one route would run them
@@ -75,7 +90,7 @@ Chain.__index = Chain
 
 -- A plugin's own errors, as text with the file and line in it.
 local function call(fn, ...)
-  local results = { pcall(fn, ...) }
+  local results = { pcall(clock.run, fn, ...) }
   if not results[1] then error(tostring(results[2]), 0) end
   return unpack(results, 2, 3)
 end
@@ -124,6 +139,7 @@ end
 ---@return table? reply {status, headers, body} when a hook replied
 function Chain:response(ctx)
   if call(self._program.response, self:_enter(ctx)) == core.REPLY then return reply_of(ctx) end
+  ctx._x.answered = true
 end
 
 -- An event as the runtime would hand it over.
@@ -140,8 +156,8 @@ function Chain:event(ctx, ev)
   ev = incoming(ev)
   ctx._x.streaming = true
   local out, closed = call(self._program.event, self:_enter(ctx), ev)
-  if out == nil then return { ev }, false end
-  local events = {}
+  local events = take_sent(ctx)
+  if out == nil then out = { ev } end
   for _, item in ipairs(out or {}) do
     events[#events + 1] = item == ev and ev or event.parse(item)[1]
   end
@@ -169,6 +185,7 @@ end
 ---@param reason? string "ok"
 function Chain:close(ctx, reason)
   call(self._program.close, self:_enter(ctx), reason or "ok")
+  clock.drop_all(function(task) return task.handle == ctx._x end)
 end
 
 --- Takes over an exchange from another chain, as a reload does; runs `upgrade`.
@@ -177,7 +194,12 @@ end
 function Chain:adopt(ctx)
   local saved, err = self._program.save(ctx)
   if not saved then error(err, 2) end
+  clock.drop_all(function(task)
+    if task.handle ~= ctx._x then return false end
+    return task.movable or error("a task keeps the stream under its old version", 0)
+  end)
   local adopted, why = self._program.adopt(ctx._x, saved, ctx._rule.id)
+  ctx._x.ctx = adopted
   return adopted or error(why, 2)
 end
 

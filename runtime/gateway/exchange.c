@@ -390,6 +390,7 @@ static enum gw_step step_close(struct gw_exchange *x)
     gw_loop_unwake(&x->task);
     gw_buf_clear(&x->upload);
     gw_buf_clear(&x->body);
+    gw_buf_clear(&x->relay.inserts);
     gw_reply_free(x->reply);
     gw_arena_clear(&x->arena);
     free(x->kept);

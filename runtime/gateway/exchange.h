@@ -65,12 +65,14 @@ struct gw_relay {
     bool started : 1;   /* a byte of the body was seen */
     bool commented : 1; /* a keepalive went out before the first byte */
     bool keepalive_due : 1;
+    bool room_awaited : 1;  /* a script waits until it may insert more */
     uint32_t scanned;       /* event mode: bytes of `body` that belong to the unfinished event */
     uint32_t pending_event; /* event mode: length of the event a hook is thinking about, or 0 */
     uint64_t keepalive_ms;  /* loop time of the last keepalive (or of the head) */
     uint64_t upstream_ms;   /* loop time of the last bytes from the backend */
     uint64_t client_ms;     /* loop time of the last bytes to the client */
     uint64_t events;
+    struct gw_buf inserts; /* whole events of a script's, for between two of the backend's */
 };
 
 /* What is kept of the way to an open stream, in one block. */

@@ -111,7 +111,8 @@ static bool may_adopt(const struct gw_exchange *x)
     const struct gw_generation *current = x->gateway->current;
     return x->generation != current && x->pinned != (uint32_t)current->number && !x->over &&
            x->step == GW_STEP_RELAY && x->relay.mode != GW_BODY_PLAIN && !x->response_sent &&
-           gw_relay_between_events(x) && !x->generation->hooks->waiting(x);
+           gw_relay_between_events(x) && !x->generation->hooks->waiting(x) &&
+           !x->generation->hooks->tied(x);
 }
 
 void gw_gateway_adopt(struct gw_exchange *x)
@@ -162,6 +163,7 @@ void gw_gateway_swap(struct gw_gateway *gateway, struct gw_generation *generatio
     gateway->current = gw_generation_ref(generation);
     gateway->limits = generation->settings.client;
     gw_pool_settings(&gateway->pool, &generation->settings);
+    generation->hooks->serve(generation);
     if (!old)
         return;
     gateway->adoption_at = gateway->exchanges.next;

@@ -51,6 +51,12 @@ struct gw_hooks {
     /* Carries an open stream over to another generation, between two events. False: it stays where
      * it is. On success x->generation, x->hook_flags and x->timeout_ms are the new ones. */
     bool (*adopt)(struct gw_exchange *x, struct gw_generation *to);
+    /* Tasks beside its hooks keep the exchange with the generation it has. */
+    bool (*tied)(const struct gw_exchange *x);
+    /* There is room again for what is inserted into its stream. */
+    void (*room)(struct gw_exchange *x);
+    /* The generation is the current one from now on. */
+    void (*serve)(struct gw_generation *generation);
     /* A hook of this exchange is suspended. */
     bool (*waiting)(const struct gw_exchange *x);
     /* Drops a suspended hook, without its outcome; the exchange goes on in another way. */

@@ -1,6 +1,6 @@
 /* Owns nothing: works on the buffers of an exchange. Called by the steps SEND, HEAD and RELAY, and
  * by adoption. Invariant: bytes leave `body` in the order they came, and a comment of the gateway's
- * own goes in only where the scanner stands between two events. */
+ * own, or an event of a script's, goes in only where the scanner stands between two events. */
 #include "gateway/relay.h"
 
 #include "gateway/forward.h"
@@ -138,6 +138,59 @@ static void put_keepalive(struct gw_exchange *x, struct gw_buf *out)
     gw_stat_add(x->gateway->count, GW_STAT_KEEPALIVES, 1);
 }
 
+const char *gw_relay_refuses(const struct gw_exchange *x)
+{
+    if (x->over || x->failed || x->response_sent || !x->client)
+        return "the stream has ended";
+    if (!x->head_sent)
+        return "the response has not begun";
+    if (x->relay.mode == GW_BODY_PLAIN)
+        return "the response is no event stream, or has a Content-Encoding";
+    return NULL;
+}
+
+bool gw_relay_has_room(const struct gw_exchange *x)
+{
+    return gw_stream_pending(x->client) + gw_buf_len(&x->relay.inserts) < GW_SEND_MARK;
+}
+
+void gw_relay_insert(struct gw_exchange *x, struct gw_slice events)
+{
+    gw_buf_add(&x->relay.inserts, events);
+    gw_exchange_wake(x);
+}
+
+void gw_relay_take_inserts(struct gw_exchange *x, struct gw_buf *out)
+{
+    struct gw_relay *r = &x->relay;
+    if (gw_buf_empty(&r->inserts))
+        return;
+    r->commented |= !r->started;
+    gw_buf_move(out, &r->inserts);
+}
+
+/* Something of ours is to go in between two events of the backend's. */
+static bool has_more(const struct gw_relay *r)
+{
+    return r->keepalive_due || !gw_buf_empty(&r->inserts);
+}
+
+/* The stream stands between two events. */
+static void put_between(struct gw_exchange *x, struct gw_buf *out)
+{
+    gw_relay_take_inserts(x, out);
+    if (x->relay.keepalive_due)
+        put_keepalive(x, out);
+}
+
+static void offer_room(struct gw_exchange *x)
+{
+    if (!x->relay.room_awaited || !gw_relay_has_room(x))
+        return;
+    x->relay.room_awaited = false;
+    x->generation->hooks->room(x);
+}
+
 /* A BOM counts only as the very first bytes of a stream: behind a comment of ours it would become
  * part of a field name, so it is left out there. False: too few bytes to tell. */
 static bool begin_stream(struct gw_exchange *x, struct gw_buf *out)
@@ -214,9 +267,9 @@ static enum gw_err relay_bytes(struct gw_exchange *x, struct gw_buf *out)
     struct gw_relay *r = &x->relay;
     if (r->started || begin_stream(x, out)) {
         size_t last = scan_body(x);
-        if (r->keepalive_due && last && !gw_sse_scan_at_boundary(&r->scan)) {
+        if (last && has_more(r) && !gw_sse_scan_at_boundary(&r->scan)) {
             gw_buf_move_n(out, &x->body, last);
-            put_keepalive(x, out);
+            put_between(x, out);
         }
         gw_buf_move(out, &x->body);
     }
@@ -273,7 +326,8 @@ static enum gw_err relay_event(struct gw_exchange *x, struct gw_buf *out)
 static bool is_outdated(const struct gw_exchange *x)
 {
     const struct gw_generation *current = x->gateway->current;
-    return x->generation != current && x->pinned != (uint32_t)current->number;
+    return x->generation != current && x->pinned != (uint32_t)current->number &&
+           !x->generation->hooks->tied(x);
 }
 
 static enum gw_err relay_events(struct gw_exchange *x, struct gw_buf *out)
@@ -337,10 +391,13 @@ static bool exhausted(struct gw_exchange *x)
 /* What is left when some bytes have been moved: the end, a break, or to wait. */
 static enum gw_err conclude(struct gw_exchange *x, struct gw_buf *out, enum gw_err err)
 {
-    if (err == GW_EOF || (err == GW_AGAIN && exhausted(x)))
+    if (err == GW_EOF || (err == GW_AGAIN && exhausted(x))) {
+        if (may_comment(x))
+            gw_relay_take_inserts(x, out);
         return send_out(x, out, true);
-    if (x->relay.keepalive_due && err == GW_AGAIN && may_comment(x))
-        put_keepalive(x, out);
+    }
+    if (err == GW_AGAIN && has_more(&x->relay) && may_comment(x))
+        put_between(x, out);
     enum gw_err sent = send_out(x, out, false);
     if (sent != GW_OK)
         return sent;
@@ -348,6 +405,7 @@ static enum gw_err conclude(struct gw_exchange *x, struct gw_buf *out, enum gw_e
         x->why_upstream = err == GW_ERR_EVENT_TOO_LARGE;
         return err;
     }
+    offer_room(x);
     bool stuck = x->relay.pending_event ||
                  (x->relay.mode == GW_BODY_SSE_EVENTS && gw_buf_len(&x->body) > x->relay.scanned);
     if (x->origin_closed && !x->body_end && !stuck && gw_stream_pending(x->client) == 0) {

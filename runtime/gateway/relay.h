@@ -22,6 +22,14 @@ void gw_relay_remode(struct gw_exchange *x);
 bool gw_relay_is_stream(struct gw_exchange *x);
 /* Is the stream between two events, with no hook thinking: may it change generations? */
 bool gw_relay_between_events(const struct gw_exchange *x);
+/* Why nothing may be put in between the events of the response; NULL: it may. */
+const char *gw_relay_refuses(const struct gw_exchange *x);
+/* The client is not behind by more than what a stream is paused for. */
+bool gw_relay_has_room(const struct gw_exchange *x);
+/* Puts whole events in: at once where the stream is between two, else behind the present one. */
+void gw_relay_insert(struct gw_exchange *x, struct gw_slice events);
+/* What was inserted goes to out now; for a hook whose own event comes behind it. */
+void gw_relay_take_inserts(struct gw_exchange *x, struct gw_buf *out);
 /* Time of the next `:keepalive`; 0 when none is to come. */
 uint64_t gw_relay_keepalive_due(const struct gw_exchange *x);
 

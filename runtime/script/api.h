@@ -6,12 +6,13 @@
 #include "script/vm.h"
 #include "sse/event.h"
 
+struct gw_company;
 struct gw_task;
 
 /* What Lua holds of an exchange: a full userdata. x is NULL when the exchange is over. */
 struct gw_handle {
     struct gw_exchange *x;
-    struct gw_list calls; /* that its hooks have made, and that hold something yet */
+    struct gw_company *company; /* NULL until there is any */
 };
 
 /* The event object of a task. */
@@ -30,6 +31,7 @@ void gw_api_message(struct gw_vm *vm);
 void gw_api_event(struct gw_vm *vm);
 void gw_api_shared(struct gw_vm *vm);
 void gw_api_http(struct gw_vm *vm);
+void gw_api_task(struct gw_vm *vm);
 
 /* The VM that a C function of the API belongs to (its first upvalue). */
 static inline struct gw_vm *gw_api_vm(lua_State *L)
@@ -70,6 +72,9 @@ void gw_event_ref_begin(struct gw_task *task, struct gw_slice raw);
 struct gw_event_ref *gw_event_ref_at(lua_State *L, int index);
 /* No hook may look at the task's event any more. */
 void gw_event_ref_end(struct gw_task *task);
+
+/* Raises an error that names the line of the plugin or route that called into the gateway's Lua. */
+int gw_api_raise(lua_State *L, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 static inline struct gw_slice gw_lua_slice(lua_State *L, int index)
 {

@@ -5,7 +5,9 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include "base/log.h"
 #include "gateway/reply.h"
@@ -18,8 +20,7 @@ static int reply_mark; /* its address is core.REPLY */
 struct gw_handle *gw_handle_push(lua_State *L, struct gw_exchange *x)
 {
     struct gw_handle *handle = lua_newuserdata(L, sizeof *handle);
-    handle->x = x;
-    gw_list_init(&handle->calls);
+    *handle = (struct gw_handle){.x = x};
     luaL_getmetatable(L, handle_type);
     lua_setmetatable(L, -2);
     return handle;
@@ -31,6 +32,22 @@ struct gw_exchange *gw_handle_check(lua_State *L, int index)
     if (!handle->x)
         luaL_error(L, "the exchange is over");
     return handle->x;
+}
+
+int gw_api_raise(lua_State *L, const char *format, ...)
+{
+    va_list args;
+    lua_Debug ar;
+    int level = 1;
+    while (lua_getstack(L, level, &ar) && lua_getinfo(L, "Sl", &ar) &&
+           (ar.currentline < 0 || strstr(ar.source, "/lua/gateway/")))
+        level++;
+    luaL_where(L, level);
+    va_start(args, format);
+    lua_pushvfstring(L, format, args);
+    va_end(args);
+    lua_concat(L, 2);
+    return lua_error(L);
 }
 
 static int core_log(lua_State *L)
@@ -280,6 +297,7 @@ void gw_api_open(struct gw_vm *vm)
     gw_api_json(vm);
     gw_api_shared(vm);
     gw_api_http(vm);
+    gw_api_task(vm);
     lua_getglobal(L, "package");
     lua_getfield(L, -1, "loaded");
     lua_pushvalue(L, -3);

@@ -6,6 +6,7 @@
 
 #include "gateway/fetch.h"
 #include "http/target.h"
+#include "script/company.h"
 #include "script/task.h"
 
 static const char call_type[] = "gateway.call";
@@ -342,7 +343,7 @@ void gw_calls_close(struct gw_list *calls)
 static struct gw_list *owner_of(const struct gw_task *task)
 {
     struct gw_handle *handle = task->x ? task->x->script.handle : NULL;
-    return handle ? &handle->calls : &task->vm->calls;
+    return handle ? &gw_company_of(handle)->calls : &task->vm->calls;
 }
 
 static struct call *push_call(lua_State *L, struct gw_task *task)
@@ -371,6 +372,24 @@ static void set_host(lua_State *L, struct gw_head *head)
     gw_fields_remove(head, GW_SLICE("host"));
 }
 
+static int set_fields(lua_State *L)
+{
+    struct gw_head *head = lua_touserdata(L, 2);
+    gw_api_set_fields(L, 1, head);
+    set_host(L, head);
+    return 0;
+}
+
+/* What is wrong with them is told where the plugin asks, not in the library. */
+static void take_fields(lua_State *L, int index, struct gw_head *head)
+{
+    lua_pushcfunction(L, set_fields);
+    lua_pushvalue(L, index);
+    lua_pushlightuserdata(L, head);
+    if (lua_pcall(L, 2, 0, 0) != 0)
+        gw_api_raise(L, "gateway.http: %s", lua_tostring(L, -1));
+}
+
 static uint64_t check_timeout(lua_State *L, int index, uint64_t otherwise)
 {
     return lua_isnoneornil(L, index) ? otherwise : gw_task_check_ms(L, index, "timeout");
@@ -382,7 +401,7 @@ static size_t check_size(lua_State *L, int index, size_t otherwise)
         return otherwise;
     lua_Number size = luaL_checknumber(L, index);
     if (!(size >= 0 && size < 1e15))
-        luaL_error(L, "max_bytes: not a size: %f", size);
+        gw_api_raise(L, "gateway.http: max_bytes: not a size: %f", size);
     return (size_t)size;
 }
 
@@ -392,7 +411,7 @@ static int core_fetch(lua_State *L)
 {
     struct gw_task *task = gw_task_may_wait(L, "gateway.http");
     if (!task->vm->gateway || !task->vm->gateway->pool.settings)
-        return luaL_error(L, "gateway.http: nothing is served yet");
+        return gw_api_raise(L, "gateway.http: nothing is served yet");
     struct gw_slice method = gw_lua_slice(L, 1), url = gw_lua_slice(L, 2);
     const struct gw_settings *s = task->vm->gateway->pool.settings;
     struct gw_fetch_wish wish = {
@@ -405,10 +424,9 @@ static int core_fetch(lua_State *L)
     struct call *call = push_call(L, task);
     const char *wrong = gw_fetch_target(call->fetch, method, url);
     if (wrong)
-        return luaL_error(L, "%s %s: %s", method.ptr, url.ptr, wrong);
+        return gw_api_raise(L, "gateway.http: %s %s: %s", method.ptr, url.ptr, wrong);
     if (!lua_isnoneornil(L, 3))
-        gw_api_set_fields(L, 3, &call->fetch->request);
-    set_host(L, &call->fetch->request);
+        take_fields(L, 3, &call->fetch->request);
     call->max_event_bytes = s->max_event_bytes;
     gw_fetch_start(call->fetch, &wish);
     return 1;

@@ -356,7 +356,7 @@ static int read_body(lua_State *L, struct gw_exchange *x)
         return push_body(L, x);
     struct gw_task *task = gw_task_may_wait(L, "ctx.req.body");
     if (task->own || task->x != x)
-        return luaL_error(L, "ctx.req.body: only a hook can wait for it; read it there first");
+        return gw_api_raise(L, "ctx.req.body: only a hook can wait for it; read it there first");
     gw_task_wait(task, cancel_body);
     return lua_yield(L, 0);
 }

@@ -7,6 +7,7 @@
 #include "gateway/relay.h"
 #include "gateway/reply.h"
 #include "script/api.h"
+#include "script/company.h"
 #include "script/task.h"
 
 static struct gw_vm *vm_of(const struct gw_exchange *x)
@@ -265,7 +266,10 @@ static enum gw_event_verdict hook_event(struct gw_exchange *x, struct gw_slice r
         gw_event_ref_begin(task, raw);
         nargs = 2;
     }
-    switch (run(x, task, nargs)) {
+    enum run how = run(x, task, nargs);
+    if (!gw_buf_empty(&x->relay.inserts))
+        gw_relay_take_inserts(x, out); /* before its own event */
+    switch (how) {
     case RUN_WAITS:
         return GW_EVENT_PENDING;
     case RUN_FAILED:
@@ -301,7 +305,9 @@ static void hook_close(struct gw_exchange *x, const char *reason)
         gw_task_give(task);
         break;
     case RUN_WAITS:
-        gw_log(GW_LOG_WARN, "x=%s: an on_close hook waits; it is not waited for", x->id);
+        gw_log(GW_LOG_WARN,
+               "x=%s: an on_close hook waits; it is cancelled (gateway.spawn does what takes time)",
+               x->id);
         break;
     case RUN_FAILED:
         log_failure(x, task);
@@ -313,7 +319,7 @@ static void drop_context(struct gw_exchange *x)
 {
     struct gw_handle *handle = x->script.handle;
     if (handle) {
-        gw_calls_close(&handle->calls);
+        gw_company_end(handle);
         handle->x = NULL;
     }
     if (x->script.ctx_ref)
@@ -332,6 +338,22 @@ static void hook_release(struct gw_exchange *x)
 static bool hook_waiting(const struct gw_exchange *x)
 {
     return x->script.task != NULL;
+}
+
+static bool hook_tied(const struct gw_exchange *x)
+{
+    return x->script.handle && gw_company_tied(x->script.handle);
+}
+
+static void hook_room(struct gw_exchange *x)
+{
+    if (x->script.handle)
+        gw_company_room(x->script.handle);
+}
+
+static void hook_serve(struct gw_generation *generation)
+{
+    gw_task_serve(generation->script);
 }
 
 static void log_pinned(const struct gw_exchange *x, const struct gw_generation *to, const char *why)
@@ -368,7 +390,8 @@ static bool save_context(struct gw_exchange *x)
 static void hook_settle(struct gw_exchange *x)
 {
     lua_State *L = vm_of(x)->L;
-    if (x->hook_flags & (GW_HAS_EVENT | GW_HAS_CLOSE) || !x->script.handle)
+    struct gw_handle *handle = x->script.handle;
+    if (x->hook_flags & (GW_HAS_EVENT | GW_HAS_CLOSE) || !handle || gw_company_busy(handle))
         return;
     if (save_context(x)) {
         drop_context(x);
@@ -392,6 +415,7 @@ static bool adopt_context(struct gw_exchange *x, struct gw_generation *to, struc
     lua_pushstring(L, x->instance ? x->instance->id : NULL);
     if (lua_pcall(L, 5, 4, 0) == 0 && lua_istable(L, 2))
         return true;
+    gw_company_end(*handle);
     (*handle)->x = NULL;
     log_pinned(x, to, lua_tostring(L, lua_gettop(L) > 2 ? 3 : 2));
     lua_settop(L, 0);
@@ -430,6 +454,9 @@ const struct gw_hooks gw_lua_hooks = {
     .close = hook_close,
     .settle = hook_settle,
     .adopt = hook_adopt,
+    .tied = hook_tied,
+    .room = hook_room,
+    .serve = hook_serve,
     .waiting = hook_waiting,
     .cancel = hook_cancel,
     .release = hook_release,

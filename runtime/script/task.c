@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "gateway/exchange.h"
 #include "script/api.h"
+#include "script/hold.h"
 
 enum { IDLE_MAX = 256 }; /* threads kept for the next hooks; a storm may need many more */
 
@@ -126,6 +127,8 @@ void gw_task_give(struct gw_task *task)
     struct gw_vm *vm = task->vm;
     lua_settop(task->co, 0);
     task->state = GW_TASK_IDLE;
+    if (task->holds)
+        gw_hold_release(task);
     if (task->own)
         clear(task);
     task->x = NULL;
@@ -144,6 +147,7 @@ void gw_task_discard(struct gw_task *task)
     task->cancel = NULL;
     if (cancel)
         cancel(task);
+    gw_hold_release(task);
     clear(task);
     unbind_thread(task);
     luaL_unref(vm->L, LUA_REGISTRYINDEX, task->ref);
@@ -262,24 +266,21 @@ struct gw_task *gw_task_current(lua_State *L)
     return task;
 }
 
+static const char *const why_not[] = {
+    "a hook can't wait inside of a callback from C (table.sort, string.gsub)",
+    "no hook runs here that could wait",
+    "a coroutine of the plugin's own can't wait; gateway.spawn starts one that can",
+};
+
 struct gw_task *gw_task_may_wait(lua_State *L, const char *what)
 {
     struct gw_task *task = gw_task_current(L);
-    if (task) {
-        /* Looked at before anything is armed: the error of a yield that fails may be caught. */
-        if (!lua_isyieldable(L))
-            luaL_error(
-                L, "%s: a hook can't wait inside of a callback from C (table.sort, string.gsub)",
-                what);
+    /* Looked at before anything is armed: the error of a yield that fails may be caught. */
+    if (task && lua_isyieldable(L))
         return task;
-    }
-    bool main_thread = lua_pushthread(L);
+    int is_main = lua_pushthread(L);
     lua_pop(L, 1);
-    if (main_thread)
-        luaL_error(L, "%s: no hook runs here that could wait", what);
-    luaL_error(L,
-               "%s: a coroutine of the plugin's own can't wait; gateway.spawn starts one that can",
-               what);
+    gw_api_raise(L, "%s: %s", what, why_not[task ? 0 : is_main ? 1 : 2]);
     return NULL;
 }
 
@@ -287,7 +288,7 @@ uint64_t gw_task_check_ms(lua_State *L, int index, const char *what)
 {
     double seconds = luaL_checknumber(L, index);
     if (!(seconds >= 0 && seconds < 1e9))
-        luaL_error(L, "%s: not a time: %f", what, seconds);
+        gw_api_raise(L, "%s: not a time: %f", what, seconds);
     return (uint64_t)(seconds * 1000);
 }
 

@@ -14,6 +14,7 @@
 
 struct gw_event_ref;
 struct gw_exchange;
+struct gw_hold;
 struct gw_task;
 
 typedef void gw_task_cancel(struct gw_task *task);
@@ -39,6 +40,7 @@ struct gw_task {
     void *waits_for;               /* the waiter's own, while it waits */
     struct gw_list queue;          /* the waiter's own: a place in a list of those that wait */
     struct gw_timer timer;         /* gateway.sleep, and the delay of a task of its own */
+    struct gw_hold *holds;         /* what others wait for it to leave, see hold.h */
     struct gw_task_node ready;     /* a task of its own runs from here */
     struct gw_task_handle *handle; /* of one of its own, if Lua still has it */
     struct gw_event_ref *event;    /* the event that its hooks see; made on first use */

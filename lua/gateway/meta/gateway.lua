@@ -7,7 +7,7 @@
 ---@field name string             the file's name without .lua
 ---@field schema? table<string, gateway.Spec>  settings; see docs/plugins.md
 ---@field new? fun(conf: table, route: table?): any  once per route; what it returns is the hooks' conf
----@field upgrade? fun(state: any, conf: any): any  what ctx.state of an older version becomes
+---@field upgrade? fun(state: any, conf: any, ctx: gateway.Context): any  what older ctx.state becomes
 ---@field preflight? boolean      `access` answers CORS preflights, so the route takes them
 ---@field jit? boolean            let LuaJIT compile this file; the watchdog is then its only stop
 ---@field version? string
@@ -63,6 +63,24 @@ function Context:reply(status, body, headers) end
 ---@param event? gateway.Event|gateway.EventFields
 ---@return gateway.Close
 function Context:close(event) end
+
+---Sends an event to the client, at once or right behind the one that is on its way; never into one, and
+---past all hooks. Waits while the client is far behind. Raises before the response head and after the end,
+---and where the response is no event stream or has a Content-Encoding.
+---@param event gateway.Event|gateway.EventFields
+function Context:send(event) end
+
+---Runs fn(...) as a task of this exchange. It begins when the hook waits or is done, may wait, and is
+---cancelled when the exchange ends.
+---@param fn function
+---@return gateway.Task
+function Context:spawn(fn, ...) end
+
+---The same after that many seconds, once.
+---@param seconds number
+---@param fn function
+---@return gateway.Task
+function Context:timer(seconds, fn, ...) end
 
 ---A log line with the request's id.
 ---@param level "debug"|"info"|"warn"|"error"

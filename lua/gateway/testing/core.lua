@@ -2,6 +2,7 @@
 -- What it holds is in the open: logs, errors, sessions, the clock. Only specs load it, through
 -- gateway.testing.
 
+local clock = require("gateway.testing.clock")
 local message = require("gateway.testing.message")
 
 local core = {
@@ -12,15 +13,21 @@ local core = {
 
 --- What was done, for specs to look at; `core.reset()` empties it.
 ---@class gateway.testing.State
----@field now number          the clock, in seconds; set it, or use testing.advance
+---@field now number          the clock, in seconds; testing.advance moves it
 ---@field logs {level: string, text: string}[]
 ---@field errors table[]      errors that were survived
 ---@field sessions table
 ---@field randoms integer
-local state = {}
+local state = setmetatable({}, {
+  __index = function(_, key) return key == "now" and clock.now or nil end,
+  __newindex = function(self, key, value)
+    if key == "now" then clock.now = value else rawset(self, key, value) end
+  end,
+})
 core.state = state
 
 function core.reset()
+  clock.drop_all(function() return true end)
   state.now, state.logs, state.errors, state.sessions, state.randoms = 1000, {}, {}, {}, 0
 end
 
@@ -31,7 +38,10 @@ function core.log(level, text)
 end
 
 function core.now() return state.now end
-function core.sleep(seconds) state.now = state.now + seconds end
+core.sleep = clock.sleep
+core.enter = clock.enter
+core.leave = clock.leave
+function core.hold() return { waiters = {} } end
 function core.time() return 1700000000 + state.now end
 
 function core.list(dir)
@@ -86,6 +96,36 @@ end
 
 function core.hook_error(_, err)
   table.insert(state.errors, err)
+end
+
+local function start(handle, seconds, fn, ...)
+  if type(seconds) ~= "number" or seconds < 0 then error("not a time: " .. tostring(seconds), 3) end
+  local task = clock.start(seconds, fn, ...)
+  task.handle = handle
+  task.failed = function(err) table.insert(state.errors, err) end
+  return task, { cancel = function() clock.drop(task) end }
+end
+
+function core.spawn(seconds, fn, ...)
+  return select(2, start(nil, seconds, fn, ...))
+end
+
+function core.spawn_for(handle, slot, movable, seconds, fn, ...)
+  live(handle)
+  local task, started = start(handle, seconds, fn, ...)
+  task.slot, task.movable, task.ctx = slot, movable, function() return handle.ctx end
+  return started
+end
+
+function core.send(handle, text)
+  if not (live(handle).streaming or handle.answered) then
+    error("ctx:send: the response has not begun", 3)
+  end
+  if not handle.response.stream then
+    error("ctx:send: the response is no event stream, or has a Content-Encoding", 3)
+  end
+  handle.sent = (handle.sent or "") .. text
+  return true
 end
 
 local function group_of(name)
