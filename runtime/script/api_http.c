@@ -139,7 +139,7 @@ static void skip_block(struct call *call)
 static bool find_event(struct call *call)
 {
     while (!call->whole) {
-        if (gw_buf_len(&call->in) == call->scanned)
+        if (!call->begun || gw_buf_len(&call->in) == call->scanned)
             take_body(call);
         if (!call->begun || !scan_block(call))
             break;
