@@ -352,6 +352,15 @@ void gw_fetch_free(struct gw_fetch *f)
     gw_loop_bury(f->gateway->loop, &f->grave, free_fetch);
 }
 
+unsigned gw_fetch_connected(const struct gw_gateway *gateway)
+{
+    unsigned n = 0;
+    const struct gw_list *end = &gateway->fetches;
+    for (const struct gw_list *at = end->next; at != end; at = at->next)
+        n += GW_CONTAINER(at, struct gw_fetch, node)->stream != NULL;
+    return n;
+}
+
 void gw_fetch_abort_all(struct gw_gateway *gateway, enum gw_err why)
 {
     while (!gw_list_empty(&gateway->fetches))

@@ -67,6 +67,8 @@ void gw_fetch_start(struct gw_fetch *fetch, const struct gw_fetch_wish *wish);
 void gw_fetch_take(struct gw_fetch *fetch, struct gw_buf *out);
 /* Cancels it where it is under way; changed is not called any more. */
 void gw_fetch_free(struct gw_fetch *fetch);
+/* How many have a connection. */
+unsigned gw_fetch_connected(const struct gw_gateway *gateway);
 /* Ends all that are under way, for a reason. */
 void gw_fetch_abort_all(struct gw_gateway *gateway, enum gw_err why);
 

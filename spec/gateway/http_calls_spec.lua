@@ -400,6 +400,61 @@ describe("gateway.http", function()
     end)
   end)
 
+  describe("at a reload", function()
+    it("is answered under the version that asked", function()
+      start { access = ECHO }
+      local conn = client "/x"
+      local call = other:request()
+      gw:write("plugins/caller.lua", plugin { access = "return ctx:reply(200, 'new')" })
+      assert.is_number((gw:reload()))
+      assert.equal("new", select(2, answer_of(client "/x")))
+      call:ok "old"
+      assert.equal("old", select(2, answer_of(conn)))
+      gw:write("plugins/caller.lua", plugin { access = "return ctx:reply(200, 'newer')" })
+      assert.is_number((gw:reload()))
+      wait_metric("generations", 1)
+    end)
+
+    it("ends with a version that nobody uses any more", function()
+      start { load = [[
+        gateway.spawn(function()
+          local answer = gateway.http.get(other .. "/", { stream = true, timeout = 0 })
+          answer:read()
+        end)
+      ]] }
+      local call = other:request()
+      call:reply(CHUNKED)
+      wait_metric("calls", 1)
+      gw:write("plugins/caller.lua", plugin {})
+      assert.is_number((gw:reload()))
+      assert.not_equal("timeout", call.conn:wait_end())
+      wait_metric("calls", 0)
+    end)
+
+    it("is closed when the stream that opened it moves on", function()
+      start { load = "local kept = {}", on_event = [[
+        kept[1] = assert(gateway.http.get(other .. "/", { stream = true, timeout = 0 }))
+      ]] }
+      local stream = streams.open(gw, server, {})
+      stream:send "data: 1\n\n"
+      local call = other:request()
+      call:reply(CHUNKED)
+      stream:expect "data: 1\n\n"
+      gw:write("plugins/caller.lua", plugin { on_event = "event.data = 'new'" })
+      assert.is_number((gw:reload()))
+      assert.not_equal("timeout", call.conn:wait_end())
+      stream:send "data: 2\n\n"
+      stream:expect "data: new\n\n"
+    end)
+  end)
+
+  it("does not keep the gateway from stopping", function()
+    start { load = "gateway.spawn(function() gateway.http.get(other .. '/', { timeout = 0 }) end)" }
+    local call = other:request()
+    gw:stop()
+    assert.not_equal("timeout", call.conn:wait_end())
+  end)
+
   it("knows names", function()
     local names = dns.listen()
     start({ access = ECHO }, { host = "other.test", dns = names.servers })

@@ -3,6 +3,7 @@
 -- gateway.testing.
 
 local clock = require("gateway.testing.clock")
+local http = require("gateway.testing.http")
 local message = require("gateway.testing.message")
 
 local core = {
@@ -28,6 +29,7 @@ core.state = state
 
 function core.reset()
   clock.drop_all(function() return true end)
+  http.reset()
   state.now, state.logs, state.errors, state.sessions, state.randoms = 1000, {}, {}, {}, 0
 end
 
@@ -39,6 +41,7 @@ end
 
 function core.now() return state.now end
 core.sleep = clock.sleep
+core.fetch = http.fetch
 core.enter = clock.enter
 core.leave = clock.leave
 function core.hold() return { waiters = {} } end
