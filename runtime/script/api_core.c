@@ -186,6 +186,14 @@ static struct gw_exchange *replying(lua_State *L)
     return x;
 }
 
+/* A hook's reply is looked at when the hook is done; a task's has to be told of. */
+static void wake_for_reply(lua_State *L, struct gw_exchange *x)
+{
+    struct gw_task *task = gw_task_current(L);
+    if (!task || task->own || task->x != x)
+        gw_exchange_wake(x);
+}
+
 static int core_reply(lua_State *L)
 {
     struct gw_exchange *x = replying(L);
@@ -196,6 +204,7 @@ static int core_reply(lua_State *L)
     if (!lua_isnoneornil(L, 4))
         gw_api_set_fields(L, 4, &reply->head);
     reply->set = true;
+    wake_for_reply(L, x);
     bool bare = status == 204 || status == 304;
     reply->head.has_body = !bare;
     reply->head.length = bare ? 0 : (int64_t)body.len;

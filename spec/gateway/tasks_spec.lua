@@ -73,7 +73,7 @@ describe("a task", function()
           local function fire(name) fired[#fired + 1] = name end
           local own
           local never = gateway.timer(0.02, fire, "never")
-          gateway.timer(0.1, function() if gateway.now() - begin >= 0.1 then fire "late" end end)
+          gateway.timer(0.1, function() if gateway.now() - begin > 0.0999 then fire "late" end end)
           gateway.timer(0.05, fire, "soon")
           own = gateway.timer(0.01, function() own:cancel() fire "own" end)
           gateway.timer(0.01, function() never:cancel() never:cancel() end)
@@ -87,7 +87,10 @@ describe("a task", function()
     it("started while the file is loaded begins when the version serves, in the worker only", function()
       local gw = start [[
         gateway.spawn(function() gateway.log.info("spawned in " .. gateway.worker()) end)
-        gateway.timer(0.01, function() gateway.sleep(0.01) gateway.log.info("timed in " .. gateway.worker()) end)
+        gateway.timer(0.01, function()
+          gateway.sleep(0.01)
+          gateway.log.info("timed in " .. gateway.worker())
+        end)
       ]]
       gw:wait_log "spawned in 1"
       gw:wait_log "timed in 1"
@@ -241,6 +244,54 @@ describe("a task", function()
       gw:wait_metric("generations", 1) -- without any news on the stream
       tied:send "data: x\n\n"
       tied:expect "data: x/v2\n\n"
+    end)
+
+    it("that an upgrade starts is none when that fails, and those of the old version go on", function()
+      local function text(version, fail)
+        return ([[
+          local function begin(ctx)
+            local function tick() ctx:send { data = "tick of %d" } ctx:timer(0.02, tick) end
+            ctx:timer(0, tick)
+          end
+          function plugin.on_response(ctx) begin(ctx) end
+          function plugin.upgrade(state, _, ctx) begin(ctx) %s end
+        ]]):format(version, fail or "")
+      end
+      local gw = start(text(1))
+      local stream = open(gw)
+      stream:expect "data: tick of 1\n\n"
+      gw:write("plugins/p.lua", plugin("p", text(2, "error('no')")))
+      gw:renew()
+      gw:wait_log "stream stays under its old version"
+      stream:available()
+      stream:expect(("data: tick of 1\n\n"):rep(3))
+      gw:write("plugins/p.lua", plugin("p", text(3)))
+      gw:renew()
+      gw:wait_metric("generations", 1)
+      stream:available()
+      stream:expect(("data: tick of 3\n\n"):rep(3))
+    end)
+
+    it("may answer in the backend's place, while nobody else has", function()
+      local gw = start [[
+        function plugin.access(ctx)
+          ctx:timer(0.05, function()
+            local ok, why = pcall(ctx.reply, ctx, 503, "too slow")
+            gateway.log.info(ok and "replied" or why)
+          end)
+        end
+        function plugin.on_response(ctx) ctx.res.headers["X-Seen"] = tostring(ctx.res.status) end
+      ]]
+      local client = http.connect(gw.port)
+      client:send(http.format { path = "/" })
+      local received = server:request()
+      local got = client:response()
+      assert.same({ 503, "503", "too slow" }, { got.status, got:get "X-Seen", (got:body()) })
+      assert.not_equal("timeout", received.conn:wait_end())
+      local stream = open(gw)
+      gw:wait_log "the response has begun already"
+      stream:send "data: x\n\n"
+      stream:expect "data: x\n\n"
     end)
 
     it("moves with its stream where its plugin can start it anew", function()
@@ -470,6 +521,59 @@ describe("a task", function()
       local stream = open(gw)
       stream:expect(("event: beat\ndata: \n\n"):rep(10))
     end)
+  end)
+
+  it("of any kind ends with clients that leave at any moment, while versions change", function()
+    local text = [=[
+      local ways = {}
+      function ways.sleep(ctx) gateway.sleep(math.random() / 50) ctx.state.n = 1 end
+      function ways.once(ctx) gateway.once(math.random(3), ways.sleep, ctx) end
+      function ways.lock(ctx) gateway.lock(math.random(3), ways.sleep, ctx) end
+      function ways.nested(ctx) gateway.lock("a", gateway.once, "b", ways.sleep, ctx) end
+      function ways.send(ctx) for i = 1, 3 do ctx:send { data = ("x"):rep(30000) } gateway.sleep(0) end end
+      function ways.timer(ctx) ctx:timer(math.random() / 50, ways.send, ctx) end
+      function ways.fails() gateway.sleep(0.001) error("fails") end
+      function ways.beside(ctx)
+        local task = ctx:spawn(ways.lock, ctx)
+        gateway.timer(math.random() / 50, task.cancel, task)
+      end
+      local names = { "sleep", "once", "lock", "nested", "send", "timer", "fails", "beside" }
+      local function any(ctx)
+        for _ = 1, 3 do
+          local way = ways[names[math.random(#names)]]
+          if math.random(2) == 1 then ctx:spawn(way, ctx) else gateway.spawn(pcall, way, ctx) end
+        end
+      end
+      function plugin.access(ctx) any(ctx) gateway.sleep(math.random() / 50) end
+      function plugin.on_response(ctx) any(ctx) ways[names[math.random(4)]](ctx) end
+      function plugin.on_event(ctx) any(ctx) ways[names[math.random(5)]](ctx) end
+      function plugin.on_close(ctx) if math.random(5) == 1 then gateway.once(1, gateway.sleep, 1) end end
+    ]=]
+    local HEAD = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+    local gw = start(text)
+    math.randomseed(4)
+    for round = 1, 6 do
+      local clients = {}
+      for i = 1, 30 do
+        clients[i] = http.connect(gw.port)
+        clients[i]:send(http.format { path = "/events" })
+      end
+      for i = 1, 30 do
+        if math.random(3) == 1 then clients[i]:close() end
+        local conn = server:try_accept(0.05)
+        if conn then
+          pcall(conn.send, conn, HEAD .. "data: a\n\ndata: b\n\n")
+          if math.random(3) == 1 then conn:close() end
+        end
+      end
+      gw:write("plugins/p.lua", plugin("p", text .. "-- " .. round))
+      gw:renew()
+      for i = 1, 30 do clients[i]:close() end
+    end
+    gw:wait_metric("exchanges", 0)
+    gw:wait_metric("generations", 1)
+    assert.is_true(#gw:find_log "fails" > 0)
+    gw:stop()
   end)
 
   describe("that many want once:", function()
