@@ -1,7 +1,7 @@
-/* Owns the requests that plugins make. Called by script/. Invariant: callbacks of streams, timers
- * and lookups store what came; what leads to the next step (a connection) runs from the ready list.
- * Whatever a fetch holds (stream, slot, timer, lookup) is given back in `release`, and nowhere else
- * all of it. */
+/* Owns the requests that plugins make. Called by script/. Invariant: callbacks of streams and
+ * timers store what came; another try runs from the ready list; `changed` is never called from
+ * inside of a call of the owner's. Whatever a fetch holds (stream, slot, timer, lookup) is given
+ * back in `release`, and nowhere else all of it. */
 #include "gateway/fetch.h"
 
 #include <stdlib.h>
@@ -196,6 +196,13 @@ static const struct gw_stream_events stream_events = {
     .on_close = on_close,
 };
 
+/* It can't go on: its owner may be in the middle of starting it, and hears that later. */
+static void stick(struct gw_fetch *f, enum gw_err why)
+{
+    f->stuck = why;
+    gw_loop_wake(f->gateway->loop, &f->task);
+}
+
 static void ask(struct gw_fetch *f)
 {
     const struct gw_settings *s = f->gateway->pool.settings;
@@ -208,7 +215,7 @@ static void ask(struct gw_fetch *f)
         return;
     f->stream = gw_pool_borrow(&f->gateway->pool, f->host, &wish, &stream_events, f, &err);
     if (!f->stream)
-        finish(f, GW_ERR_OVERLOADED);
+        stick(f, GW_ERR_OVERLOADED);
     else if (f->stream->opened)
         send_request(f);
 }
@@ -233,15 +240,15 @@ static void resolve(struct gw_fetch *f)
 {
     enum gw_err err = gw_resolver_ask(f->gateway->resolver, gw_slice_str(f->name), &f->lookup);
     if (err != GW_OK)
-        finish(f, err);
+        stick(f, err);
 }
 
 static void run(struct gw_task_node *task)
 {
     struct gw_fetch *f = GW_CONTAINER(task, struct gw_fetch, task);
     GW_CHECK_MAGIC(f, FETCH_MAGIC);
-    if (!f->addr_count)
-        resolve(f);
+    if (f->stuck)
+        finish(f, f->stuck);
     else
         ask(f);
 }
@@ -310,12 +317,14 @@ void gw_fetch_start(struct gw_fetch *f, const struct gw_fetch_wish *wish)
     f->request.has_body = wish->has_payload;
     f->request.length = (int64_t)wish->payload.len;
     gw_fields_default(&f->request, GW_SLICE("user-agent"), GW_SLICE("gatewayd/" GW_VERSION));
-    if (gw_addr_literal(&f->addrs[0], f->name, f->port))
-        f->addr_count = 1;
     gw_list_push(&f->gateway->fetches, &f->node);
     gw_stat_add(f->gateway->count, GW_STAT_CALLS, 1);
     arm(f);
-    gw_loop_wake(f->gateway->loop, &f->task);
+    f->addr_count = gw_addr_literal(&f->addrs[0], f->name, f->port);
+    if (f->addr_count)
+        ask(f);
+    else
+        resolve(f);
 }
 
 void gw_fetch_take(struct gw_fetch *f, struct gw_buf *out)

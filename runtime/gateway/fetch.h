@@ -29,6 +29,7 @@ struct gw_fetch {
     bool ended : 1;    /* the body is complete */
     bool over : 1;     /* nothing more comes; why tells how it ended */
     enum gw_err why;
+    enum gw_err stuck; /* why it can't go on, before that is told from the ready list */
     struct gw_gateway *gateway;
     struct gw_list node;  /* in the gateway's list */
     struct gw_list queue; /* in the host's list, while it waits for a slot */

@@ -7,6 +7,7 @@
 #include <netdb.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include "base/check.h"
 #include "base/log.h"
 #include "base/map.h"
@@ -55,6 +56,8 @@ struct gw_resolver {
     struct gw_loop *loop;
     ares_channel channel; /* NULL before first use */
     char *servers;
+    const char *file;
+    struct timespec file_time; /* its last change, when it was read */
     uint64_t deadline_ms;
     struct gw_map names;
     struct gw_list ages;     /* of names */
@@ -63,6 +66,7 @@ struct gw_resolver {
     struct gw_task_node task; /* hands answers out */
     struct gw_timer timer;    /* c-ares' own */
     unsigned queries;         /* with c-ares, the forgotten ones included */
+    unsigned wanted;          /* of them, those whose answer somebody wants */
 };
 
 static void arm(struct gw_resolver *r)
@@ -135,22 +139,45 @@ static void on_socket(void *data, ares_socket_t fd, int readable, int writable)
     ev_io_start(r->loop->ev, &w->io);
 }
 
+/* Whoever runs for weeks sees the host move to another network. Notes the time of the file. */
+static bool file_has_changed(struct gw_resolver *r)
+{
+    struct stat now;
+    if (stat(r->file, &now) != 0)
+        return false;
+    bool same =
+        now.st_mtim.tv_sec == r->file_time.tv_sec && now.st_mtim.tv_nsec == r->file_time.tv_nsec;
+    r->file_time = now.st_mtim;
+    return !same;
+}
+
+static void close_channel(struct gw_resolver *r)
+{
+    if (r->channel)
+        ares_destroy(r->channel); /* answers what it still has, to nobody */
+    r->channel = NULL;
+}
+
 static bool open_channel(struct gw_resolver *r)
 {
-    struct ares_options options = {
-        .timeout = TRY_MS, .tries = TRIES, .sock_state_cb = on_socket, .sock_state_cb_data = r};
+    struct ares_options options = {.timeout = TRY_MS,
+                                   .tries = TRIES,
+                                   .sock_state_cb = on_socket,
+                                   .sock_state_cb_data = r,
+                                   .resolvconf_path = (char *)(uintptr_t)r->file};
+    if (!r->wanted && file_has_changed(r))
+        close_channel(r);
     if (r->channel)
         return true;
     int status = ares_init_options(&r->channel, &options,
-                                   ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB);
+                                   ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB |
+                                       ARES_OPT_RESOLVCONF);
     if (status == ARES_SUCCESS && r->servers)
         status = ares_set_servers_ports_csv(r->channel, r->servers);
     if (status == ARES_SUCCESS)
         return true;
     gw_log(GW_LOG_ERROR, "resolver: %s", ares_strerror(status));
-    if (r->channel)
-        ares_destroy(r->channel);
-    r->channel = NULL;
+    close_channel(r);
     return false;
 }
 
@@ -171,9 +198,11 @@ static bool is_asked(const struct name *name)
 static void forget_queries(struct name *name)
 {
     for (int i = 0; i < FAMILIES; i++) {
-        if (name->query[i])
-            name->query[i]->name = NULL;
+        if (!name->query[i])
+            continue;
+        name->query[i]->name = NULL;
         name->query[i] = NULL;
+        name->resolver->wanted--;
     }
 }
 
@@ -240,6 +269,7 @@ static void on_answer(void *arg, int status, int timeouts, struct ares_addrinfo 
     (void)timeouts;
     query->resolver->queries--;
     if (name) {
+        query->resolver->wanted--;
         name->query[query->family] = NULL;
         add_answer(name, status, info);
         if (!is_asked(name))
@@ -261,6 +291,7 @@ static void ask_family(struct name *name, int index)
     *query = (struct query){.resolver = name->resolver, .name = name, .family = index};
     name->query[index] = query;
     name->resolver->queries++;
+    name->resolver->wanted++;
     ares_getaddrinfo(name->resolver->channel, name->text, NULL, &hints, on_answer, query);
 }
 
@@ -437,6 +468,7 @@ struct gw_resolver *gw_resolver_new(struct gw_loop *loop, const struct gw_resolv
         r->servers = strdup(options->servers);
         GW_CHECK(r->servers != NULL);
     }
+    r->file = options && options->file ? options->file : "/etc/resolv.conf";
     gw_map_init(&r->names);
     gw_list_init(&r->ages);
     gw_list_init(&r->answered);
@@ -454,8 +486,7 @@ void gw_resolver_free(struct gw_resolver *r)
             ;
         drop_name(name);
     }
-    if (r->channel)
-        ares_destroy(r->channel); /* answers what it still has, to nobody */
+    close_channel(r);
     gw_timer_stop(r->loop, &r->timer);
     gw_loop_unwake(&r->task);
     gw_map_fini(&r->names);

@@ -20,7 +20,8 @@ enum {
 };
 
 struct gw_resolver_options {
-    const char *servers;  /* "10.0.0.1:53,[::1]:5353"; NULL or "": those of /etc/resolv.conf */
+    const char *servers;  /* "10.0.0.1:53,[::1]:5353"; NULL or "": those of the file */
+    const char *file;     /* NULL: /etc/resolv.conf; lives as long as the resolver */
     uint64_t deadline_ms; /* for one name, whatever the servers do; 0: 5 s */
 };
 
@@ -34,7 +35,8 @@ struct gw_lookup {
                  unsigned count);
 };
 
-/* options may be NULL; they are read in this call. Files and servers are looked at on first use. */
+/* options may be NULL; they are read in this call. The file is read on first use, and again when it has
+ * changed. */
 struct gw_resolver *gw_resolver_new(struct gw_loop *loop,
                                     const struct gw_resolver_options *options);
 /* Who still waits hears nothing more. */

@@ -26,9 +26,14 @@ local function start(hooks, options)
   options = options or {}
   gw = gateway.start {
     services = { api = server.port },
-    rules = { { id = "api", path = "/*", serviceName = "api", plugins = { "caller" } } },
+    rules = { { id = "api", path = "/*", serviceName = "api",
+      plugins = not options.everywhere and { "caller" } or nil } },
     files = { ["plugins/caller.lua"] = plugin(hooks) },
-    config = { backend = options.backend, management = { enabled = true, host = "127.0.0.1", port = 0 } },
+    config = {
+      plugins = options.everywhere and { "caller" } or nil,
+      backend = options.backend,
+      management = { enabled = true, host = "127.0.0.1", port = 0 },
+    },
     env = { OTHER = "http://" .. (options.host or "127.0.0.1") .. ":" .. other.port,
       GATEWAYD_DNS = options.dns or "127.0.0.1:1" },
   }
@@ -146,6 +151,96 @@ describe("gateway.http", function()
     assert.equal("", slow:available())
     about:ok "known"
     slow:expect "event: ask\ndata: a known\n\nevent: plain\ndata: behind\n\n"
+  end)
+
+  it("may be used in every hook", function()
+    local ask = "assert(gateway.http.get(other .. '/%s'))"
+    start({ route = ask:format "route", access = ask:format "access", balance = ask:format "balance",
+      on_response = ask:format "on_response", on_event = ask:format "on_event" .. " event.data = 'seen'",
+      on_close = "gateway.spawn(function() " .. ask:format "on_close" .. " end)" }, { everywhere = true })
+    local conn = client("/", { Accept = "text/event-stream" })
+    local call = other:request()
+    assert.equal("/route", call.target)
+    for _, hook in ipairs { "access", "balance" } do
+      call:ok()
+      call = backend.read_request(call.conn)
+      assert.equal("/" .. hook, call.target)
+    end
+    call:ok()
+    local request = server:request()
+    request:reply(CHUNKED .. chunk "data: x\n\n" .. "0\r\n\r\n")
+    for _, hook in ipairs { "on_response", "on_event", "on_close" } do
+      call = backend.read_request(call.conn)
+      assert.equal("/" .. hook, call.target)
+      call:ok()
+    end
+    assert.equal("data: seen\n\n", select(2, answer_of(conn)))
+  end)
+
+  it("asks once for all that miss at the same time", function()
+    start { access = [[
+      gateway.log.info("asks")
+      return ctx:reply(200, gateway.once("key", function() return gateway.http.get(other .. "/").body end))
+    ]] }
+    local conns = {}
+    for i = 1, 100 do conns[i] = client() end
+    local call = other:request()
+    sys.wait_until(function() return #gw:find_log "asks" == 100 end)
+    call:ok "shared"
+    for _, conn in ipairs(conns) do assert.equal("shared", select(2, answer_of(conn))) end
+    assert.is_nil(other:try_accept(0))
+  end)
+
+  it("leaves nothing behind when all sorts of things go wrong at once", function()
+    start({ access = [[
+      local kind = ctx.req.path
+      local answer, err = gateway.http.get(other .. kind, { timeout = kind == "/slow" and 0.05 or 10,
+        stream = kind == "/stream" })
+      if kind == "/stream" and answer then answer:read() end
+      return ctx:reply(200, err or "fine")
+    ]] }, { backend = { calls = { maxPerHost = 10 } } })
+    local kinds = { "/fine", "/slow", "/stream", "/cut", "/gone", "/reset" }
+    local conns, calls, random = {}, {}, 1
+    local function draw(n)
+      random = (random * 1103515245 + 12345) % 2147483648
+      return math.floor(random / 65536) % n + 1
+    end
+    local deal = {
+      ["/fine"] = function(call) call:ok "x" end,
+      ["/slow"] = function() end,
+      ["/stream"] = function(call) call.conn:send(CHUNKED .. chunk "ab") end,
+      ["/cut"] = function(call)
+        call.conn:send "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab"
+        call.conn:close()
+      end,
+      ["/gone"] = function(call) call.conn:close() end,
+      ["/reset"] = function(call) call.conn:reset() end,
+    }
+    local function pump()
+      for conn in function() return other:try_accept(0) end do calls[#calls + 1] = conn end
+      for i = #calls, 1, -1 do
+        local ok, call = pcall(backend.read_request, calls[i], 0)
+        if ok then deal[call.target](call) end
+        if calls[i].ended or not calls[i].fd then table.remove(calls, i) end
+      end
+    end
+    for round = 1, 400 do
+      conns[#conns + 1] = client(kinds[draw(#kinds)])
+      if draw(3) == 1 then table.remove(conns, draw(#conns)):close() end
+      if round % 50 == 0 then gw:reload() end
+      pump()
+    end
+    -- Those that are still there are answered, whatever has become of their calls.
+    for _, conn in ipairs(conns) do
+      sys.wait_until(function()
+        pump()
+        local response = conn.buffer:find "\r\n\r\n" or conn:read_until("\r\n\r\n", 0.001, true)
+        return response or conn.ended
+      end, 20)
+    end
+    wait_metric("calls", 0)
+    wait_metric("exchanges", 0)
+    wait_metric("generations", 1)
   end)
 
   it("closes the call of a client that leaves, at once", function()

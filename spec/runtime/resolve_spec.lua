@@ -40,6 +40,7 @@ describe("the resolver", function()
     options = options or {}
     local given = ffi.new "struct gw_resolver_options"
     given.servers, given.deadline_ms = options.servers or server.servers, options.deadline_ms or 0
+    given.file = options.file
     return C.gw_resolver_new(loop, given)
   end
 
@@ -172,6 +173,23 @@ describe("the resolver", function()
   it("does not ask again and again for what is not there", function()
     for _ = 1, 5 do assert.equal("unknown_name", resolve({ ["none.test"] = false }, "none.test").why) end
     assert.equal(1, server.asked["A none.test"])
+  end)
+
+  -- The file can name no port, so here it is the domain to search that changes.
+  it("reads resolv.conf, and again when that has changed", function()
+    local file = os.tmpname()
+    local function write(domain)
+      local out = assert(io.open(file, "w"))
+      out:write("nameserver 127.0.0.1\nsearch " .. domain .. "\n")
+      out:close()
+    end
+    write "one.test"
+    again { file = file }
+    assert.equal("192.0.2.1", list(resolve({ ["a.one.test"] = { "192.0.2.1" } }, "a")))
+    write "second.test"
+    assert.equal("192.0.2.2", list(resolve({ ["b.second.test"] = { "192.0.2.2" } }, "b")))
+    os.remove(file)
+    assert.equal("192.0.2.3", list(resolve({ ["c.second.test"] = { "192.0.2.3" } }, "c")))
   end)
 
   it("gives up on a server that is silent", function()
