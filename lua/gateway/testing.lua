@@ -198,7 +198,11 @@ end
 ---@param ctx gateway.Context
 ---@param reason? string "ok"
 function Chain:close(ctx, reason)
-  call(self._program.close, self:_enter(ctx), reason or "ok")
+  call(function()
+    clock.closing = true
+    self._program.close(self:_enter(ctx), reason or "ok")
+    clock.closing = false
+  end)
   clock.drop_all(function(task) return task.handle == ctx._x end)
 end
 

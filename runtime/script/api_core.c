@@ -30,7 +30,7 @@ struct gw_exchange *gw_handle_check(lua_State *L, int index)
 {
     struct gw_handle *handle = luaL_checkudata(L, index, handle_type);
     if (!handle->x)
-        luaL_error(L, "the exchange is over");
+        gw_api_raise(L, "the exchange is over");
     return handle->x;
 }
 

@@ -10,6 +10,8 @@
 #include "script/company.h"
 #include "script/task.h"
 
+enum { CLOSE_TURNS = 100 };
+
 static struct gw_vm *vm_of(const struct gw_exchange *x)
 {
     return x->generation->script;
@@ -294,20 +296,23 @@ static void hook_cancel(struct gw_exchange *x)
     gw_task_discard(task);
 }
 
+/* Nothing is there to come back to: what would wait raises (gw_task_may_wait), and a bare
+ * coroutine.yield goes on here. */
 static void hook_close(struct gw_exchange *x, const char *reason)
 {
     int nargs;
     hook_cancel(x);
     struct gw_task *task = prepare(x, GW_ENTRY_CLOSE, &nargs);
     lua_pushstring(task->co, reason);
-    switch (run(x, task, nargs + 1)) {
+    enum run how = run(x, task, nargs + 1);
+    for (int turns = 0; how == RUN_WAITS && turns < CLOSE_TURNS; turns++)
+        how = run(x, task, 0);
+    switch (how) {
     case RUN_DONE:
         gw_task_give(task);
         break;
     case RUN_WAITS:
-        gw_log(GW_LOG_WARN,
-               "x=%s: an on_close hook waits; it is cancelled (gateway.spawn does what takes time)",
-               x->id);
+        gw_log(GW_LOG_WARN, "x=%s: an on_close hook yields and yields; it is cancelled", x->id);
         break;
     case RUN_FAILED:
         log_failure(x, task);

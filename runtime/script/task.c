@@ -266,22 +266,30 @@ struct gw_task *gw_task_current(lua_State *L)
     return task;
 }
 
-static const char *const why_not[] = {
-    "a hook can't wait inside of a callback from C (table.sort, string.gsub)",
-    "no hook runs here that could wait",
-    "a coroutine of the plugin's own can't wait; gateway.spawn starts one that can",
-};
+static const char *why_not(lua_State *L, struct gw_task *task)
+{
+    bool closes = task && !task->own && task->x->over;
+    if (closes)
+        return "an on_close hook can't wait; gateway.spawn does what takes time";
+    /* Looked at before anything is armed: the error of a yield that fails may be caught. */
+    if (task && !lua_isyieldable(L))
+        return "a hook can't wait inside of a callback from C (table.sort, string.gsub)";
+    if (task)
+        return NULL;
+    bool is_main = lua_pushthread(L);
+    lua_pop(L, 1);
+    return is_main
+               ? "no hook runs here that could wait"
+               : "a coroutine of the plugin's own can't wait; gateway.spawn starts one that can";
+}
 
 struct gw_task *gw_task_may_wait(lua_State *L, const char *what)
 {
     struct gw_task *task = gw_task_current(L);
-    /* Looked at before anything is armed: the error of a yield that fails may be caught. */
-    if (task && lua_isyieldable(L))
-        return task;
-    int is_main = lua_pushthread(L);
-    lua_pop(L, 1);
-    gw_api_raise(L, "%s: %s", what, why_not[task ? 0 : is_main ? 1 : 2]);
-    return NULL;
+    const char *why = why_not(L, task);
+    if (why)
+        gw_api_raise(L, "%s: %s", what, why);
+    return task;
 }
 
 uint64_t gw_task_check_ms(lua_State *L, int index, const char *what)

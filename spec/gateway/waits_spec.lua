@@ -202,21 +202,31 @@ describe("while a hook waits for an event", function()
     gw:wait_metric("generations", 1)
   end)
 
-  it("on_close is cancelled when it waits, and the log says so", function()
-    local gw = start(nil, { files = { ["plugins/waiter.lua"] = [[
-      local plugin = { name = "waiter" }
-      function plugin.on_close(ctx)
-        gateway.log.info "closes"
-        gateway.spawn(function(id) gateway.sleep(0.02) gateway.log.info("done for " .. id) end, ctx.id)
-        gateway.sleep(0.01)
-        gateway.log.info "never"
-      end
-      return plugin
-    ]] } })
+  it("on_close can't wait, says so, and keeps no other one from running", function()
+    local gw = start(nil, {
+      rules = { { id = "api", path = "/*", serviceName = "api", plugins = { "outer", "waiter" } } },
+      files = {
+        ["plugins/outer.lua"] = [[
+          return { name = "outer", on_close = function() gateway.log.info "the outer closes" end }
+        ]],
+        ["plugins/waiter.lua"] = [[
+          local plugin = { name = "waiter" }
+          function plugin.on_close(ctx)
+            for _ = 1, 5 do coroutine.yield() end
+            gateway.spawn(function(id) gateway.sleep(0.02) gateway.log.info("done for " .. id) end, ctx.id)
+            gateway.sleep(0.01)
+            gateway.log.info "never"
+          end
+          return plugin
+        ]],
+      },
+    })
     local stream = open(gw, { headers = { ["X-Request-Id"] = "ends" } })
     stream:finish()
     assert.equal("clean", select(2, stream:rest()))
-    gw:wait_log "level=warn .*x=ends: an on_close hook waits; it is cancelled"
+    local line = gw:wait_log "an on_close hook can't wait; gateway.spawn does what takes time"
+    assert.matches("x=ends .*plugin=waiter hook=on_close .*waiter.lua:5: sleep: ", line)
+    gw:wait_log "the outer closes"
     gw:wait_log "done for ends"
     assert.same({}, gw:find_log "never")
     gw:wait_metric("exchanges", 0)

@@ -48,6 +48,18 @@ describe("a hook that waits", function()
     assert.matches("a coroutine of the plugin's own can't wait", p:access(t.context()).body)
   end)
 
+  it("at the end of its exchange is told that it can't", function()
+    local seen = 0
+    plugin({ on_close = function()
+      gateway.spawn(function() gateway.sleep(1) seen = 1 end)
+      gateway.sleep(1)
+      seen = 2
+    end }):close(t.context())
+    assert.matches("an on_close hook can't wait", tostring(t.state.errors[1]))
+    t.advance(2)
+    assert.equal(1, seen)
+  end)
+
   it("for what never comes is told so", function()
     local p = plugin({ access = function()
       gateway.spawn(gateway.lock, "a", function() gateway.lock("b", print) end)

@@ -30,6 +30,7 @@ core.state = state
 function core.reset()
   clock.drop_all(function() return true end)
   http.reset()
+  clock.closing = false
   state.now, state.logs, state.errors, state.sessions, state.randoms = 1000, {}, {}, {}, 0
 end
 
