@@ -35,8 +35,8 @@ struct gw_lookup {
                  unsigned count);
 };
 
-/* options may be NULL; they are read in this call. The file is read on first use, and again when it has
- * changed. */
+/* options may be NULL; they are read in this call. The file is read on first use, and again when it
+ * has changed. */
 struct gw_resolver *gw_resolver_new(struct gw_loop *loop,
                                     const struct gw_resolver_options *options);
 /* Who still waits hears nothing more. */
