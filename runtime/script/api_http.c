@@ -189,7 +189,7 @@ static int call_wait(lua_State *L)
     static const char *const names[] = {"answer", "head", "piece", "event", NULL};
     struct call *call = check_call(L);
     if (call->task)
-        return luaL_error(L, "somebody else waits for this response already");
+        return gw_api_raise(L, "gateway.http: another task waits for this response already");
     call->want = (enum want)luaL_checkoption(L, 2, NULL, names);
     if (is_ready(call))
         return 0;

@@ -457,6 +457,23 @@ describe("gateway.http", function()
       assert.not_equal("timeout", call.conn:wait_end())
     end)
 
+    it("is read by one task at a time, and may be closed by another", function()
+      start { access = [[
+        local answer = assert(gateway.http.get(other .. "/", { stream = true }))
+        local got
+        ctx:spawn(function() got = { answer:read() } end)
+        gateway.sleep(0.01)
+        local _, why = pcall(answer.read, answer)
+        answer:close()
+        gateway.sleep(0.01)
+        return ctx:reply(200, why:match("gateway.http.*") .. " " .. tostring(got[1]) .. got[2])
+      ]] }
+      local conn = client()
+      other:request():reply(CHUNKED)
+      assert.equal("gateway.http: another task waits for this response already nilclosed",
+        select(2, answer_of(conn)))
+    end)
+
     it("is closed with its exchange, read or not", function()
       start { access = [[
         ctx.state.answer = assert(gateway.http.get(other .. "/", { stream = true, timeout = 0 }))
