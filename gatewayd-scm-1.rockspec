@@ -21,6 +21,7 @@ dependencies = { "lua == 5.1", "lua-cjson >= 2.1" }
 external_dependencies = {
   LUAJIT = { header = "luajit-2.1/luajit.h", library = "luajit-5.1" },
   LIBEV = { header = "ev.h", library = "ev" },
+  CARES = { header = "ares.h", library = "cares" },
   LIBYAML = { header = "yaml.h", library = "yaml" },
 }
 

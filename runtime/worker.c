@@ -16,6 +16,7 @@
 #include "config/yaml.h"
 #include "control.h"
 #include "gateway/exchange.h"
+#include "gateway/fetch.h"
 #include "net/aside.h"
 #include "net/listener.h"
 #include "script/hooks.h"
@@ -276,9 +277,12 @@ static void on_swap(uint64_t number)
 static bool is_done(void)
 {
     const struct gw_gateway *gateway = &worker.gateway;
-    /* Connections that close in stages may have an answer on its way. */
-    return gw_list_empty(&gateway->exchanges) && gateway->connections == 0 &&
-           gw_conn_count() == gateway->pool.idle_count + gateway->visits;
+    if (!gw_list_empty(&gateway->exchanges) || gateway->connections)
+        return false;
+    /* Connections that close in stages may have an answer on its way. Calls that belong to no
+     * exchange are not waited for. */
+    return gw_conn_count() ==
+           gateway->pool.idle_count + gateway->visits + gw_fetch_connected(gateway);
 }
 
 static void drain_check(struct gw_timer *timer)

@@ -3,6 +3,7 @@
 
 local core = require("gateway.core")
 local event = require("gateway.event")
+local http = require("gateway.http")
 local json = require("gateway.json")
 local shared = require("gateway.shared")
 local task = require("gateway.task")
@@ -11,6 +12,7 @@ local gateway = {
   version = core.version or "dev",
   json = json,
   event = event,
+  http = http,
   --- `shared(name, options)`: a dictionary that all workers share and that outlives reloads.
   shared = shared.dictionary,
   --- `counter(name, window)`: how much happened in the last `window` seconds, in all workers.

@@ -254,6 +254,12 @@ local backend = { "backend", type = "map", doc = "The side of the services.", fi
     duration("responseTimeout", 0, "Silence allowed on an open stream; 0 = no limit."),
     duration("keepaliveTimeout", 30, "Interval of TCP keepalive probes; 0 = none."),
   } },
+  { "calls", type = "map", doc = "What plugins ask for by `gateway.http`.", fields = {
+    duration("timeout", 30, "Time for a call whose `timeout` does not say otherwise; 0 = no limit."),
+    size("maxBodyBytes", "1MiB", "Largest answer that is given whole; 0 = no limit."),
+    count("maxPerHost", 100,
+      "Calls to one address at a time; more wait their turn. Streamed ones do not count. 0 = no limit."),
+  } },
 } }
 
 local instance = { type = "map", fields = {

@@ -14,6 +14,7 @@ local clock = require("gateway.testing.clock")
 local context = require("gateway.context")
 local core = require("gateway.core")
 local event = require("gateway.event")
+local http = require("gateway.testing.http")
 local message = require("gateway.testing.message")
 local pipeline = require("gateway.pipeline")
 local plugin = require("gateway.plugin")
@@ -30,6 +31,19 @@ local testing = {
 ---@param seconds number
 function testing.advance(seconds)
   clock.advance(seconds)
+end
+
+--- Says what gateway.http is answered: by URL, with or without the method in front and the query behind
+--- ("*": any other), an answer or a function that makes one of the call; or one function for all.
+---@param answers gateway.testing.Answers|table<string, gateway.testing.Answer|gateway.testing.Answers>
+function testing.http(answers)
+  http.answers = answers
+end
+
+--- What has been asked since the last reset, in order.
+---@return gateway.testing.Call[]
+function testing.calls()
+  return http.calls
 end
 
 --- Reads an event stream as a list of events.

@@ -10,6 +10,8 @@ enum gw_err {
     GW_ERR_RESET,   /* connection reset by the peer */
     GW_ERR_REFUSED, /* connect refused or unreachable */
     GW_ERR_DIAL_TIMEOUT,
+    GW_ERR_UNKNOWN_NAME,     /* a host's name has no address */
+    GW_ERR_RESOLVE,          /* no name server gave an answer */
     GW_ERR_HEAD_TIMEOUT,     /* a client's request head took too long */
     GW_ERR_IDLE_TIMEOUT,     /* keep-alive connection without a request */
     GW_ERR_RESPONSE_TIMEOUT, /* the backend's response head took too long */

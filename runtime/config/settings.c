@@ -113,6 +113,9 @@ static void read_backend(struct reader *r, struct gw_settings *s)
     s->sse_dial_ms = duration(r, "backend.sse.dialTimeout");
     s->sse_silence_ms = duration(r, "backend.sse.responseTimeout");
     s->sse_tcp_keepalive_s = (unsigned)number(r, "backend.sse.keepaliveTimeout");
+    s->calls_per_host = (unsigned)number(r, "backend.calls.maxPerHost");
+    s->call_ms = duration(r, "backend.calls.timeout");
+    s->max_call_bytes = (size_t)number(r, "backend.calls.maxBodyBytes");
     /* A backend's head is bounded as a client's is; its body is not. */
     s->origin.max_header_bytes = s->client.max_header_bytes;
     s->origin.max_headers = s->client.max_headers;

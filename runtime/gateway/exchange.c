@@ -199,18 +199,11 @@ static enum gw_step step_send(struct gw_exchange *x)
     return GW_STEP_HEAD;
 }
 
-static bool method_is_safe(struct gw_slice method)
-{
-    return gw_slice_eq(method, GW_SLICE("GET")) || gw_slice_eq(method, GW_SLICE("HEAD")) ||
-           gw_slice_eq(method, GW_SLICE("OPTIONS"));
-}
-
-/* A pooled connection may have been closed by the backend just as we took it. */
 static bool may_try_fresh(const struct gw_exchange *x)
 {
-    return x->origin_reused && !x->retried_stale && !x->request->has_body &&
-           method_is_safe(x->request->method) &&
-           (x->origin_why == GW_EOF || x->origin_why == GW_ERR_RESET);
+    return !x->retried_stale && !x->request->has_body &&
+           gw_pool_is_stale(x->origin_reused, (enum gw_err)x->origin_why) &&
+           gw_method_is_safe(x->request->method);
 }
 
 static enum gw_step origin_without_answer(struct gw_exchange *x)

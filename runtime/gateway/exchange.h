@@ -17,6 +17,8 @@ struct gw_gateway {
     struct gw_pool pool;
     struct gw_generation *current;
     struct gw_list exchanges;
+    struct gw_list fetches; /* requests of the gateway's own, under way */
+    struct gw_resolver *resolver;
     struct gw_codec_host host; /* of client connections */
     struct gw_list codecs;     /* these, and those of the management listener */
     unsigned connections;      /* of the former */

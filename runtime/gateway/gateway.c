@@ -1,9 +1,11 @@
 /* Owns what the exchanges of one process share: client connections, the pool, the current
  * generation. Called by the worker. Invariant: a generation lives until its last exchange is gone.
  */
+#include <stdlib.h>
 #include "gateway/admin.h"
 #include "gateway/adoption.h"
 #include "gateway/exchange.h"
+#include "gateway/fetch.h"
 #include "gateway/relay.h"
 #include "gateway/reply.h"
 
@@ -123,6 +125,9 @@ void gw_gateway_init(struct gw_gateway *gateway, struct gw_loop *loop, struct gw
     gateway->host = (struct gw_codec_host){loop, &gateway->limits, &client_events};
     gw_pool_init(&gateway->pool, loop, gateway->count);
     gw_list_init(&gateway->exchanges);
+    gw_list_init(&gateway->fetches);
+    gateway->resolver =
+        gw_resolver_new(loop, &(struct gw_resolver_options){.servers = getenv("GATEWAYD_DNS")});
     gw_list_init(&gateway->codecs);
     gw_adoption_init(gateway);
 }
@@ -152,7 +157,9 @@ void gw_gateway_fini(struct gw_gateway *gateway)
     }
     while (!gw_list_empty(&gateway->exchanges))
         gw_exchange_run(GW_CONTAINER(gateway->exchanges.next, struct gw_exchange, node));
+    gw_fetch_abort_all(gateway, GW_ERR_SHUTDOWN);
     gw_pool_fini(&gateway->pool);
+    gw_resolver_free(gateway->resolver);
     gw_adoption_fini(gateway);
     if (gateway->current)
         gw_generation_unref(gateway->current);

@@ -135,6 +135,7 @@ struct gw_pool_host *gw_pool_host(struct gw_pool *pool, const struct gw_addr *ad
     host->pool = pool;
     host->addr = *addr;
     gw_list_init(&host->idle);
+    gw_list_init(&host->callers);
     gw_map_put(&pool->hosts, key, host);
     return host;
 }

@@ -15,7 +15,9 @@ struct gw_pool_host {
     struct gw_addr addr;
     struct gw_list idle; /* codecs, the most recently used last */
     unsigned idle_count;
-    unsigned busy; /* connections with a stream on them */
+    unsigned busy;          /* connections with a stream on them */
+    unsigned calls;         /* of them, those that are counted for plugins: see fetch.c */
+    struct gw_list callers; /* fetches that wait for one of these to end */
 };
 
 struct gw_pool {
@@ -49,5 +51,12 @@ struct gw_stream *gw_pool_borrow(struct gw_pool *pool, struct gw_pool_host *host
                                  const struct gw_pool_wish *wish,
                                  const struct gw_stream_events *events, void *owner,
                                  enum gw_err *err);
+
+/* Without an answer a stream ended in this way: a connection that had been used before may have
+ * been closed by the backend just as it was taken. */
+static inline bool gw_pool_is_stale(bool reused, enum gw_err why)
+{
+    return reused && (why == GW_EOF || why == GW_ERR_RESET);
+}
 
 #endif

@@ -230,20 +230,7 @@ static size_t scan_body(struct gw_exchange *x)
 /* Finds the end of the event that begins at the front of body, going on behind `scanned`. */
 static bool scan_event(struct gw_exchange *x)
 {
-    struct gw_relay *r = &x->relay;
-    size_t base = 0;
-    for (struct gw_chunk *c = x->body.head; c; c = c->next) {
-        size_t len = c->end - c->start;
-        if (base + len > r->scanned) {
-            size_t skip = r->scanned - base;
-            bool ended = false;
-            r->scanned += gw_sse_scan_next(&r->scan, c->data + c->start + skip, len - skip, &ended);
-            if (ended)
-                return true;
-        }
-        base += len;
-    }
-    return false;
+    return gw_sse_scan_buf(&x->relay.scan, &x->body, &x->relay.scanned);
 }
 
 /* Byte mode gives way to event mode at the end of the event that is under way. */

@@ -34,6 +34,11 @@ struct gw_settings {
     uint64_t response_head_ms;
     uint64_t sse_silence_ms;
 
+    /* What plugins ask for by gateway.http. */
+    unsigned calls_per_host; /* at the same time, for each address */
+    uint64_t call_ms;
+    size_t max_call_bytes;
+
     uint64_t lua_run_ms; /* CPU time of a hook at a stretch */
     size_t lua_max_memory;
 

@@ -293,3 +293,15 @@ struct gw_slice gw_http_date(void)
     }
     return gw_slice_of(text, len);
 }
+
+bool gw_method_is_safe(struct gw_slice method)
+{
+    return gw_slice_eq(method, GW_SLICE("GET")) || gw_slice_eq(method, GW_SLICE("HEAD")) ||
+           gw_slice_eq(method, GW_SLICE("OPTIONS"));
+}
+
+bool gw_method_is_idempotent(struct gw_slice method)
+{
+    return gw_method_is_safe(method) || gw_slice_eq(method, GW_SLICE("PUT")) ||
+           gw_slice_eq(method, GW_SLICE("DELETE"));
+}

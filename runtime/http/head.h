@@ -51,6 +51,10 @@ const char *gw_status_reason(unsigned status);
 /* Now as an IMF-fixdate (RFC 9110, section 5.6.7) for Date; made once per second, valid until the
  * next call. */
 struct gw_slice gw_http_date(void);
+/* RFC 9110, 9.2.1 and 9.2.2: asking twice does no harm because nothing is changed, or because twice
+ * is as good as once. */
+bool gw_method_is_safe(struct gw_slice method);
+bool gw_method_is_idempotent(struct gw_slice method);
 static inline bool gw_head_informational(const struct gw_head *head)
 {
     return head->status >= 100 && head->status < 200;

@@ -140,6 +140,22 @@ bool gw_authority_ok(struct gw_slice authority)
     return literal ? ip_literal_ok(authority) : reg_name_ok(authority);
 }
 
+unsigned gw_authority_split(struct gw_slice authority, struct gw_slice *host)
+{
+    bool literal = authority.ptr[0] == '[';
+    const char *bracket = literal ? memchr(authority.ptr, ']', authority.len) : NULL;
+    size_t from = literal ? 1 : 0, at = bracket ? (size_t)(bracket - authority.ptr) : 0;
+    unsigned port = 0;
+
+    while (!literal && at < authority.len && authority.ptr[at] != ':')
+        at++;
+    *host = gw_slice_of(authority.ptr + from, at - from);
+    for (at += from; at < authority.len; at++)
+        if (authority.ptr[at] != ':')
+            port = port * 10 + (unsigned)(authority.ptr[at] - '0');
+    return port;
+}
+
 struct gw_slice gw_percent_decode(struct gw_arena *arena, struct gw_slice text, bool plus)
 {
     char *out = gw_arena_alloc(arena, text.len + 1);

@@ -15,6 +15,8 @@ enum gw_err gw_target_split(struct gw_slice method, struct gw_slice target,
                             struct gw_slice *authority, struct gw_slice *path);
 /* A Host value or an authority: host of RFC 3986 with an optional port; not empty. */
 bool gw_authority_ok(struct gw_slice authority);
+/* Of one that is ok: its host without brackets, and its port; 0 where it has none. */
+unsigned gw_authority_split(struct gw_slice authority, struct gw_slice *host);
 /* Value of `name` in a query string, percent-decoded and with '+' as space, in the arena; the first
  * one counts. ptr NULL when there is none. */
 struct gw_slice gw_query_get(struct gw_arena *arena, struct gw_slice query, struct gw_slice name);

@@ -41,18 +41,25 @@ static bool parse_v6(struct gw_addr *addr, const char *host, unsigned port)
     return true;
 }
 
-bool gw_addr_parse(struct gw_addr *addr, const char *host, unsigned port)
+bool gw_addr_literal(struct gw_addr *addr, const char *host, unsigned port)
 {
-    struct in_addr v4 = {.s_addr = htonl(INADDR_ANY)};
+    struct in_addr v4;
 
     if (port > 65535)
         return false;
-    if (strcmp(host, "localhost") == 0)
-        v4.s_addr = htonl(INADDR_LOOPBACK);
-    else if (*host && strcmp(host, "*") != 0 && inet_pton(AF_INET, host, &v4) != 1)
+    if (inet_pton(AF_INET, host, &v4) != 1)
         return parse_v6(addr, host, port);
     set_v4(addr, v4, port);
     return true;
+}
+
+bool gw_addr_parse(struct gw_addr *addr, const char *host, unsigned port)
+{
+    if (strcmp(host, "localhost") == 0)
+        host = "127.0.0.1";
+    else if (*host == '\0' || strcmp(host, "*") == 0)
+        host = "0.0.0.0";
+    return gw_addr_literal(addr, host, port);
 }
 
 static void take_v6(struct gw_addr *addr, const struct sockaddr_in6 *v6)

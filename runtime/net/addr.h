@@ -1,4 +1,4 @@
-/* Socket addresses from text and back. No names: those need a resolver that does not block. */
+/* Socket addresses from text and back. No names: those are for net/resolve.h. */
 #ifndef GW_NET_ADDR_H
 #define GW_NET_ADDR_H
 
@@ -25,6 +25,8 @@ union gw_sockaddr {
     struct sockaddr_in6 v6;
 };
 
+/* host: an IPv4 or IPv6 literal, with or without brackets. False when it is none. */
+bool gw_addr_literal(struct gw_addr *addr, const char *host, unsigned port);
 /* host: an IPv4 or IPv6 literal (with or without brackets), or "localhost" (127.0.0.1), or "" and
  * "*" for every IPv4 address. False when it is none of them. */
 bool gw_addr_parse(struct gw_addr *addr, const char *host, unsigned port);

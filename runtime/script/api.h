@@ -32,6 +32,7 @@ void gw_api_core(struct gw_vm *vm);
 void gw_api_message(struct gw_vm *vm);
 void gw_api_event(struct gw_vm *vm);
 void gw_api_shared(struct gw_vm *vm);
+void gw_api_http(struct gw_vm *vm);
 void gw_api_task(struct gw_vm *vm);
 
 /* The VM that a C function of the API belongs to (its first upvalue). */
@@ -63,6 +64,9 @@ unsigned gw_api_check_status(lua_State *L, int index, const char *text);
 
 /* Wakes a hook that waits for the request body, when that has come or never will. */
 void gw_api_offer_body(struct gw_task *task);
+
+/* Closes the calls in the list of an exchange or a VM. */
+void gw_calls_close(struct gw_list *calls);
 
 /* Pushes the task's event object on its thread, to stand for the event of these bytes. */
 void gw_event_ref_begin(struct gw_task *task, struct gw_slice raw);

@@ -14,6 +14,7 @@ struct gw_company *gw_company_of(struct gw_handle *handle)
     handle->company = malloc(sizeof *handle->company);
     GW_CHECK(handle->company != NULL);
     gw_list_init(&handle->company->tasks);
+    gw_list_init(&handle->company->calls);
     gw_list_init(&handle->company->senders);
     return handle->company;
 }
@@ -59,6 +60,7 @@ void gw_company_end(struct gw_handle *handle)
     if (!handle->company)
         return;
     gw_task_drop_list(&handle->company->tasks);
+    gw_calls_close(&handle->company->calls);
     gw_company_room(handle);
     free(handle->company);
     handle->company = NULL;

@@ -1,5 +1,5 @@
-/* What lives beside the hooks of an exchange: the tasks of its own, and whoever waits to send it
- * more. Belongs to the exchange's handle; most never have one. */
+/* What lives beside the hooks of an exchange: the tasks of its own, the requests that it makes, and
+ * whoever waits to send it more. Belongs to the exchange's handle; most never have one. */
 #ifndef GW_SCRIPT_COMPANY_H
 #define GW_SCRIPT_COMPANY_H
 
@@ -8,6 +8,7 @@
 
 struct gw_company {
     struct gw_list tasks;   /* by node; they end with the exchange */
+    struct gw_list calls;   /* that hold something: see api_http.c */
     struct gw_list senders; /* by queue; tasks of anybody's */
 };
 
@@ -21,7 +22,8 @@ bool gw_company_tied(const struct gw_handle *handle);
 void gw_company_wait(struct gw_handle *handle, struct gw_task *sender);
 /* Wakes all of the queue: they try again. */
 void gw_company_room(struct gw_handle *handle);
-/* Cancels the tasks, wakes the queue, and frees it; the handle is dead or about to be. */
+/* Cancels the tasks, closes the calls, wakes the queue, and frees it; the handle is dead or about
+ * to be. */
 void gw_company_end(struct gw_handle *handle);
 
 #endif

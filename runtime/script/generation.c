@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include "script/api.h"
 #include "script/hooks.h"
 #include "script/task.h"
 
@@ -101,6 +102,7 @@ static void take_vm(struct gw_generation *generation, struct gw_vm *vm)
     generation->script = vm;
     vm->generation = generation;
     vm->count = generation->gateway->count;
+    vm->gateway = generation->gateway;
     vm->run_ns = (int64_t)generation->settings.lua_run_ms * 1000000;
     vm->max_memory = generation->settings.lua_max_memory;
 }
@@ -232,6 +234,7 @@ void gw_generation_died(struct gw_generation *generation, struct gw_exchange *x)
         gw_hooks_forget(GW_CONTAINER(at, struct gw_exchange, node), generation);
     }
     gw_task_drop_list(&vm->own_tasks);
+    gw_calls_close(&vm->calls);
     gw_task_drop_idle(vm);
     gw_vm_bury(vm);
     gw_generation_revive(generation);

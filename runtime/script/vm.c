@@ -89,6 +89,7 @@ struct gw_vm *gw_vm_new(const struct gw_script_env *env)
     vm->program = vm->source = LUA_NOREF;
     gw_list_init(&vm->idle_tasks);
     gw_list_init(&vm->own_tasks);
+    gw_list_init(&vm->calls);
     gw_timer_init(&vm->quiet, on_quiet);
     gw_timer_init(&vm->probation, gw_context_end_probation);
     vm->run_ns = LOAD_NS;
@@ -149,6 +150,7 @@ void gw_vm_bury(struct gw_vm *vm)
 void gw_vm_free(struct gw_vm *vm)
 {
     gw_task_drop_list(&vm->own_tasks);
+    gw_calls_close(&vm->calls);
     gw_task_drop_idle(vm);
     GW_DEBUG_CHECK(vm->tasks == 0);
     if (vm->dead)

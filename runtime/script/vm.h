@@ -13,6 +13,7 @@
 #include "net/aside.h"
 #include "script/library.h"
 
+struct gw_gateway;
 struct gw_stats_slot;
 struct gw_generation;
 struct gw_vm;
@@ -78,6 +79,8 @@ struct gw_vm {
     struct gw_list own_tasks;    /* of the VM: gateway.spawn, gateway.timer */
     bool serves;                 /* exchanges may come: what was started while it loaded runs */
     struct gw_stats_slot *count; /* where errors of its tasks are counted; NULL before it serves */
+    struct gw_gateway *gateway;  /* NULL before it serves */
+    struct gw_list calls;        /* requests of its own tasks that hold something: see api_http.c */
     unsigned uses, uses_seen;
     struct gw_timer probation; /* until then streams may fall back to an older version */
     struct gw_timer quiet;     /* looks whether it is used any more */

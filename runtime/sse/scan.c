@@ -123,3 +123,21 @@ bool gw_sse_scan_at_boundary(const struct gw_sse_scan *scan)
 {
     return scan->state == START || scan->state == CLOSED || scan->state == CLOSED_CR;
 }
+
+bool gw_sse_scan_buf(struct gw_sse_scan *scan, const struct gw_buf *buf, uint32_t *scanned)
+{
+    size_t base = 0;
+    for (const struct gw_chunk *c = buf->head; c; c = c->next) {
+        size_t len = c->end - c->start;
+        if (base + len > *scanned) {
+            size_t skip = *scanned - base;
+            bool ended = false;
+            *scanned +=
+                (uint32_t)gw_sse_scan_next(scan, c->data + c->start + skip, len - skip, &ended);
+            if (ended)
+                return true;
+        }
+        base += len;
+    }
+    return false;
+}

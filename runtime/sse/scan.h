@@ -22,6 +22,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "base/buf.h"
 
 struct gw_sse_scan {
     uint8_t state; /* where in a line, and in an event, the last byte left us */
@@ -43,6 +44,9 @@ size_t gw_sse_scan_next(struct gw_sse_scan *scan, const char *bytes, size_t len,
 /* At the start of a block: 1 when bytes begin with the LF whose CR ended the block before, which is
  * then done with; else 0. Only the first byte is looked at; with none nothing changes. */
 size_t gw_sse_scan_skip_lf(struct gw_sse_scan *scan, const char *bytes, size_t len);
+/* Event mode over a buffer whose front is the front of a block: goes on behind *scanned, which
+ * counts the bytes of the block. True: they are all of it. */
+bool gw_sse_scan_buf(struct gw_sse_scan *scan, const struct gw_buf *buf, uint32_t *scanned);
 /* Byte mode: runs over all bytes at once, whatever ends in them. */
 void gw_sse_scan_run(struct gw_sse_scan *scan, const char *bytes, size_t len);
 /* Byte mode: like run, and returns the offset of the last boundary (as below) that these bytes lead

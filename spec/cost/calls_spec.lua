@@ -8,10 +8,17 @@ local streams = require "spec.support.streams"
 
 local EVENT = "event: tick\nid: 17\ndata: " .. ("x"):rep(200) .. "\n\n"
 local BATCH, BURST = 64, 40
+local CALL = [[
+  local plugin = { name = "call" }
+  function plugin.access(ctx)
+    return ctx:reply(200, gateway.http.get("http://127.0.0.1:%d/").body)
+  end
+  return plugin
+]]
 
 describe("the system calls #once", function()
   local missing = cost.missing "strace"
-  local server, gw, worker
+  local server, other, gw, worker
 
   if missing then
     pending("are not counted: " .. missing)
@@ -19,9 +26,13 @@ describe("the system calls #once", function()
   end
 
   setup(function()
-    server = backend.listen()
+    server, other = backend.listen(), backend.listen()
     gw = streams.gateway(server, {
-      rules = { { id = "hook", path = "/hook/*", serviceName = "api", plugins = { "look" } } },
+      rules = {
+        { id = "hook", path = "/hook/*", serviceName = "api", plugins = { "look" } },
+        { id = "call", path = "/call/*", serviceName = "api", plugins = { "call" } },
+      },
+      files = { ["plugins/call.lua"] = CALL:format(other.port) },
       config = { log = { access = false }, backend = { http = { keepAlive = true } } },
     })
     worker = cost.worker_of(gw, server)
@@ -30,6 +41,7 @@ describe("the system calls #once", function()
   teardown(function()
     streams.close_all()
     server:close()
+    other:close()
     gateway.stop_all()
   end)
 
@@ -85,6 +97,22 @@ describe("the system calls #once", function()
   it("of a request on open connections are those that it takes", function()
     local client = http.connect(gw.port)
     check("request", "a request", 200, function(n) worker:request(client, n, EVENT) end)
+    client:close()
+  end)
+
+  it("of a call that a plugin makes are those of a request", function()
+    local client, origin = http.connect(gw.port), nil
+    check("call", "a call", 200, function(n)
+      for _ = 1, n do
+        client:send(http.format { path = "/call/x" })
+        origin = origin or other:accept()
+        local received = backend.read_request(origin)
+        cost.settle(worker.pid)
+        received:ok "x"
+        assert(client:response():body() == "x")
+        cost.settle(worker.pid)
+      end
+    end)
     client:close()
   end)
 end)

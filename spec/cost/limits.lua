@@ -23,6 +23,8 @@ return {
     },
     -- On connections that are open already, on both sides.
     request = { epoll_wait = 2, recvfrom = 3, sendto = 2 },
+    -- The same, where a hook asks another service and replies with what that says.
+    call = { epoll_wait = 2, recvfrom = 3, sendto = 2 },
   },
 
   -- Instructions in user space of x86-64 (spec/cost/work_spec.lua), gcc -O2: what is usual, and a band around

@@ -64,6 +64,7 @@ describe("config: defaults", function()
         http = { maxIdleConns = 100, maxIdleConnsPerHost = 10, idleConnTimeout = 90, keepAlive = true,
           keepAliveTimeout = 30, dialTimeout = 10, responseHeaderTimeout = 10 },
         sse = { dialTimeout = 10, responseTimeout = 0, keepaliveTimeout = 30 },
+        calls = { timeout = 30, maxBodyBytes = 1048576, maxPerHost = 100 },
       },
       registry = { type = "static", static = { services = {} } },
       router = { rules = {}, lua = {} },

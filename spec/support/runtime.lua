@@ -102,7 +102,7 @@ end
 -- Without what the FFI's parser does not know; the names of the headers it includes as well.
 local function declarations(text)
   local needs = {}
-  text = ("\n" .. text .. "\n"):gsub("/%*.-%*/", " "):gsub("\\\n", " ")
+  text = ("\n" .. text .. "\n"):gsub("/%*.-%*/", " "):gsub("\\\n", " "):gsub("_Alignas%s*%b()", "")
   for name in text:gmatch '\n%s*#%s*include%s*"([^"]+)"' do needs[#needs + 1] = name end
   repeat
     local n

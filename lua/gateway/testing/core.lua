@@ -3,6 +3,7 @@
 -- gateway.testing.
 
 local clock = require("gateway.testing.clock")
+local http = require("gateway.testing.http")
 local message = require("gateway.testing.message")
 local shared = require("gateway.testing.shared")
 
@@ -31,6 +32,7 @@ core.state = state
 
 function core.reset()
   clock.drop_all(function() return true end)
+  http.reset()
   clock.closing = false
   state.now, state.logs, state.errors, state.sessions, state.randoms = 1000, {}, {}, {}, 0
   state.shared, state.uses = {}, 0
@@ -46,6 +48,7 @@ function core.progress() end
 
 function core.now() return state.now end
 core.sleep = clock.sleep
+core.fetch = http.fetch
 core.enter = clock.enter
 core.leave = clock.leave
 function core.hold() return { waiters = {} } end

@@ -1,0 +1,155 @@
+--- dns: a name server inside the spec (UDP, RFC 1035): the spec takes each question and answers it, or
+-- does not.
+--
+--     local server = dns.listen()
+--     local question = server:question()          -- {name = "a.test", type = "A"}
+--     server:answer(question, { ttl = 60, "192.0.2.1" })
+local bit = require("bit")
+local ffi = require("ffi")
+local sys = require("spec.support.sys")
+
+local C = sys.C
+if not pcall(function() return C.spec_recvfrom end) then
+  ffi.cdef([[
+    long spec_recvfrom(int, void *, size_t, int, struct spec_sockaddr_in *, unsigned *)
+      __asm__("recvfrom");
+    long spec_sendto(int, const void *, size_t, int, const struct spec_sockaddr_in *, unsigned)
+      __asm__("sendto");
+  ]])
+end
+
+local dns = {}
+
+---@class spec.Dns
+---@field servers string what a resolver is told
+---@field asked table<string, integer> how often, by "type name"
+local Dns = {}
+Dns.__index = Dns
+
+local TYPES = { [1] = "A", [5] = "CNAME", [28] = "AAAA" }
+local NUMBERS = { A = 1, CNAME = 5, AAAA = 28 }
+
+local function port_of(addr)
+  return bit.bor(bit.lshift(bit.band(addr.port, 255), 8), bit.rshift(addr.port, 8))
+end
+
+---@return spec.Dns
+function dns.listen()
+  local fd = sys.check(C.spec_socket(2, 2 + 0x800 + 0x80000, 0), "socket")
+  local addr = ffi.new("struct spec_sockaddr_in", { family = 2, addr = 0x0100007f })
+  sys.check(C.spec_bind(fd, addr, ffi.sizeof(addr)), "bind")
+  sys.check(C.spec_getsockname(fd, addr, ffi.new("unsigned[1]", 16)), "getsockname")
+  return setmetatable({ fd = fd, servers = "127.0.0.1:" .. port_of(addr), asked = {} }, Dns)
+end
+
+function Dns:close()
+  if self.fd then C.spec_close(self.fd) end
+  self.fd = nil
+end
+
+local packet = ffi.new("uint8_t[2048]")
+
+local function parse(text)
+  local labels, at = {}, 13
+  while text:byte(at) ~= 0 do
+    local len = text:byte(at)
+    labels[#labels + 1] = text:sub(at + 1, at + len)
+    at = at + len + 1
+  end
+  return table.concat(labels, "."), text:byte(at + 1) * 256 + text:byte(at + 2), text:sub(13, at + 4)
+end
+
+---@class spec.Question
+---@field name string in lower case
+---@field type string A, AAAA or a number
+
+--- The next question that has come; nil when there is none.
+---@return spec.Question?
+function Dns:try_question()
+  local from, size = ffi.new("struct spec_sockaddr_in"), ffi.new("unsigned[1]", 16)
+  local n = tonumber(C.spec_recvfrom(self.fd, packet, 2048, 0, from, size))
+  if n < 0 then return nil end
+  local text = ffi.string(packet, n)
+  local name, kind, section = parse(text)
+  name, kind = name:lower(), TYPES[kind] or tostring(kind)
+  local key = kind .. " " .. name
+  self.asked[key] = (self.asked[key] or 0) + 1
+  return { id = text:sub(1, 2), name = name, type = kind, section = section, from = from }
+end
+
+--- Waits for one.
+---@param timeout? number seconds
+---@return spec.Question
+function Dns:question(timeout)
+  local deadline = sys.now() + (timeout or 5)
+  repeat
+    local question = self:try_question()
+    if question then return question end
+  until not next(sys.poll({ [self.fd] = sys.POLLIN }, deadline))
+  error("nobody asked the name server", 2)
+end
+
+local function uint16(n)
+  return string.char(math.floor(n / 256), n % 256)
+end
+
+local function encode_name(name)
+  return name:gsub("[^.]+%.?", function(label)
+    label = label:gsub("%.", "")
+    return string.char(#label) .. label
+  end) .. "\0"
+end
+
+local function bytes_of(kind, value)
+  if kind == "CNAME" then return encode_name(value) end
+  local out = ffi.new("uint8_t[16]")
+  assert(C.spec_inet_pton(kind == "A" and 2 or 10, value, out) == 1, value)
+  return ffi.string(out, kind == "A" and 4 or 16)
+end
+
+local function record(owner, kind, ttl, value)
+  local data = bytes_of(kind, value)
+  return owner .. uint16(NUMBERS[kind]) .. "\0\1" .. uint16(math.floor(ttl / 65536)) .. uint16(ttl % 65536)
+    .. uint16(#data) .. data
+end
+
+function Dns:send(question, bytes)
+  C.spec_sendto(self.fd, bytes, #bytes, 0, question.from, ffi.sizeof(question.from))
+end
+
+--- Answers: a list of addresses, with ttl (60), rcode (0), cname (through which they are reached), id.
+---@param question spec.Question
+---@param answer? table
+function Dns:answer(question, answer)
+  answer = answer or {}
+  local ttl, records, owner = answer.ttl or 60, {}, "\192\12"
+  if answer.cname then
+    records[1] = record(owner, "CNAME", ttl, answer.cname)
+    owner = encode_name(answer.cname)
+  end
+  for _, address in ipairs(answer) do records[#records + 1] = record(owner, question.type, ttl, address) end
+  self:send(question, (answer.id or question.id) .. "\129" .. string.char(128 + (answer.rcode or 0))
+    .. "\0\1" .. uint16(#records) .. "\0\0\0\0" .. question.section .. table.concat(records))
+end
+
+--- Answers all questions that are there from a table of answers by name: a list of addresses, told apart by
+-- their form, or false for "no such name"; what it does not name is not answered.
+---@param zone table<string, table|false>
+function Dns:serve(zone)
+  for question in function() return self:try_question() end do
+    local entry = zone[question.name]
+    if entry == false then
+      self:answer(question, { rcode = 3 })
+    elseif entry then
+      local answer = { ttl = entry.ttl, rcode = entry.rcode, cname = entry.cname }
+      for _, address in ipairs(entry) do
+        if (address:find(":", 1, true) ~= nil) == (question.type == "AAAA") then
+          answer[#answer + 1] = address
+        end
+      end
+      if not (entry.silent and entry.silent == question.type) then self:answer(question, answer) end
+    end
+  end
+end
+
+return dns
