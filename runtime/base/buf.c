@@ -16,7 +16,8 @@
 #include "base/slab.h"
 
 enum {
-    CACHE_MAX = 64,  /* large chunks kept for reuse */
+    CACHE_MIN = 8,   /* large chunks kept for reuse while none is in use */
+    CACHE_MAX = 64,  /* … and however many are */
     COPY_MAX = 1024, /* a chunk with less is copied, not linked, when there is room for it */
     CHUNK_HEAD = offsetof(struct gw_chunk, data),
     SMALL_ROOM = GW_CHUNK_SMALL - CHUNK_HEAD - GW_CHUNK_HEADROOM - GW_CHUNK_TAILROOM,
@@ -27,6 +28,7 @@ static struct {
     struct gw_slab small;
     struct gw_chunk *cache; /* large chunks, linked by next */
     size_t cached;
+    size_t large;  /* those that are in use */
     size_t memory; /* bytes in chunks that are in use */
 } pool;
 
@@ -74,6 +76,7 @@ static struct gw_chunk *chunk_alloc(size_t size)
             gw_slab_init(&pool.small, GW_CHUNK_SMALL);
         return gw_slab_alloc_raw(&pool.small);
     }
+    pool.large++;
     if (size == GW_CHUNK_LARGE && pool.cache) {
         struct gw_chunk *chunk = pool.cache;
         pool.cache = chunk->next;
@@ -101,13 +104,22 @@ static struct gw_chunk *chunk_new(size_t n)
     return chunk;
 }
 
+/* What a storm has needed is not kept for ever: as many as are in use, and a few. */
+static bool cache_is_full(void)
+{
+    return pool.cached >= CACHE_MAX || pool.cached >= pool.large + CACHE_MIN;
+}
+
 static void chunk_free(struct gw_chunk *chunk)
 {
     size_t size = chunk_size(chunk);
     pool.memory -= size;
     if (size == GW_CHUNK_SMALL) {
         gw_slab_free(&pool.small, chunk);
-    } else if (size == GW_CHUNK_LARGE && pool.cached < CACHE_MAX && !GW_ASAN) {
+        return;
+    }
+    pool.large--;
+    if (size == GW_CHUNK_LARGE && !cache_is_full() && !GW_ASAN) {
         chunk->next = pool.cache;
         pool.cache = chunk;
         pool.cached++;

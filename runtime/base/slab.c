@@ -10,7 +10,7 @@
 #include "base/check.h"
 #include "base/poison.h"
 
-enum { ALIGN = 8, BLOCK_MIN = 16384, PER_BLOCK = 15, SPARE_MAX = 2 };
+enum { ALIGN = 8, BLOCK_MIN = 16384, PER_BLOCK = 15, SPARE_MAX = 1 };
 
 struct free_object {
     struct free_object *next;

@@ -6,12 +6,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include "base/check.h"
 #include "base/log.h"
 #include "script/api.h"
 #include "script/task.h"
 
-enum { QUIET_MS = 1000, COLLECT_MAX_KIB = 2048 };
+enum {
+    QUIET_MS = 1000,
+    COLLECT_MAX_KIB = 2048,
+    PAGE = 4096,
+    FREE_BLOCK = 60 * 1024, /* two fit into what LuaJIT maps at a time */
+};
 
 static const char *const entry_names[GW_ENTRY_LIMIT] = {
     [GW_ENTRY_OPEN] = "open",         [GW_ENTRY_ROUTE] = "route",
@@ -51,6 +57,34 @@ static bool load_json(struct gw_vm *vm)
     return true;
 }
 
+/* The whole pages of a block go back to the system. False: they were not there. */
+static bool drop_pages(char *block)
+{
+    char *from = block + (-(uintptr_t)(block + sizeof(void *)) & (PAGE - 1)) + sizeof(void *);
+    size_t size = (size_t)(block + FREE_BLOCK - from) & ~(size_t)(PAGE - 1);
+    unsigned char there[FREE_BLOCK / PAGE];
+    return mincore(from, size, there) == 0 && there[0] & 1 &&
+           madvise(from, size, MADV_DONTNEED) == 0;
+}
+
+/* LuaJIT keeps what it has mapped. So all that is free is taken, in large blocks, until one comes
+ * that was just mapped or that was dropped before; afterwards LuaJIT gets them back, empty. */
+static void drop_free_pages(lua_State *L)
+{
+    void *heap, **blocks = NULL, **block;
+    lua_Alloc alloc = lua_getallocf(L, &heap);
+    do {
+        block = alloc(heap, NULL, 0, FREE_BLOCK);
+        GW_CHECK(block != NULL);
+        *block = blocks;
+        blocks = block;
+    } while (drop_pages((char *)block));
+    while ((block = blocks)) {
+        blocks = *block;
+        alloc(heap, block, FREE_BLOCK, 0);
+    }
+}
+
 /* Lua collects while it runs. What a burst of new streams leaves behind would stay as long as these
  * are silent. Where much is alive a collection would take the loop too long. */
 static void on_quiet(struct gw_timer *timer)
@@ -61,6 +95,7 @@ static void on_quiet(struct gw_timer *timer)
         gw_timer_start(vm->env->loop, timer, QUIET_MS);
     } else if (lua_gc(vm->L, LUA_GCCOUNT, 0) <= COLLECT_MAX_KIB) {
         lua_gc(vm->L, LUA_GCCOLLECT, 0);
+        drop_free_pages(vm->L);
     }
 }
 
