@@ -394,7 +394,7 @@ static enum gw_step step_close(struct gw_exchange *x)
     drop_origin(x);
     leave_client(x);
     gw_timer_stop(gateway->loop, &x->timer);
-    gw_loop_unwake(&x->task);
+    gw_loop_unwake(gateway->loop, &x->task);
     gw_buf_clear(&x->upload);
     gw_buf_clear(&x->body);
     gw_reply_free(x->reply);
@@ -442,7 +442,7 @@ static void run_task(struct gw_task_node *task)
 void gw_exchange_wake(struct gw_exchange *x)
 {
     if (!x->over)
-        gw_loop_wake(x->gateway->loop, &x->task);
+        gw_loop_wake(x->gateway->loop, &x->task, run_task);
 }
 
 void gw_exchange_fail(struct gw_exchange *x, enum gw_err why, bool upstream)
@@ -679,7 +679,6 @@ struct gw_exchange *gw_exchange_new(struct gw_gateway *gateway, struct gw_stream
     gw_arena_init(&x->arena);
     gw_buf_init(&x->upload);
     gw_buf_init(&x->body);
-    gw_task_node_init(&x->task, run_task);
     gw_timer_init(&x->timer, on_timer);
     gw_list_push(&gateway->exchanges, &x->node);
     client->events = &client_events;

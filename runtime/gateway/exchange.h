@@ -79,6 +79,7 @@ struct gw_kept {
 
 struct gw_exchange {
     uint32_t magic;
+    struct gw_task_node task;
     uint8_t step;       /* enum gw_step */
     uint8_t why;        /* enum gw_err: how it ended */
     uint8_t origin_why; /* enum gw_err: how the backend's stream ended */
@@ -105,9 +106,8 @@ struct gw_exchange {
     struct gw_stream *client, *origin; /* borrowed; NULL when gone */
     struct gw_instance *instance;      /* a reference; set by gw_exchange_use */
     const struct gw_addr *peer;        /* the client's, also when that is gone */
-    struct gw_list node;
     union {
-        struct gw_task_node task;
+        struct gw_list node;
         struct gw_grave grave; /* once it is over */
     };
     struct gw_timer timer;

@@ -147,7 +147,7 @@ static void adopt_some(struct gw_task_node *task)
         gateway->adoption_at = at->next;
         gw_gateway_adopt(GW_CONTAINER(at, struct gw_exchange, node));
         if (clock_us() >= enough) {
-            gw_loop_wake(gateway->loop, task);
+            gw_loop_wake(gateway->loop, task, adopt_some);
             return;
         }
     }
@@ -163,7 +163,7 @@ void gw_gateway_swap(struct gw_gateway *gateway, struct gw_generation *generatio
     if (!old)
         return;
     gateway->adoption_at = gateway->exchanges.next;
-    gw_loop_wake(gateway->loop, &gateway->adoption);
+    gw_loop_wake(gateway->loop, &gateway->adoption, adopt_some);
     gw_generation_unref(old);
 }
 
@@ -176,7 +176,6 @@ void gw_gateway_init(struct gw_gateway *gateway, struct gw_loop *loop, struct gw
     gw_pool_init(&gateway->pool, loop, gateway->count);
     gw_list_init(&gateway->exchanges);
     gw_list_init(&gateway->codecs);
-    gw_task_node_init(&gateway->adoption, adopt_some);
 }
 
 void gw_gateway_drain(struct gw_gateway *gateway)
@@ -205,7 +204,7 @@ void gw_gateway_fini(struct gw_gateway *gateway)
     while (!gw_list_empty(&gateway->exchanges))
         gw_exchange_run(GW_CONTAINER(gateway->exchanges.next, struct gw_exchange, node));
     gw_pool_fini(&gateway->pool);
-    gw_loop_unwake(&gateway->adoption);
+    gw_loop_unwake(gateway->loop, &gateway->adoption);
     if (gateway->current)
         gw_generation_unref(gateway->current);
 }

@@ -67,7 +67,10 @@ struct gw_codec {
         uint64_t idle_since_ms; /* client side: its owner's */
     };
     struct gw_conn *conn;
-    struct gw_list node; /* in its owner's list */
+    union {
+        struct gw_list node;   /* in its owner's list */
+        struct gw_grave grave; /* once it is gone */
+    };
 };
 
 /* For addresses and write stamps, while the stream is open; not to be used otherwise. */

@@ -134,8 +134,13 @@ end
 ---@return table owner with .task
 function net.task(run)
   local task = ffi.new "struct gw_task_node"
-  C.gw_task_node_init(task, shared.run)
   return own(task, { task = task, run = run })
+end
+
+---@param loop ffi.cdata*
+---@param task table made by net.task
+function net.wake(loop, task)
+  C.gw_loop_wake(loop, task.task, shared.run)
 end
 
 ---@param loop ffi.cdata*
