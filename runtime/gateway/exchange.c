@@ -498,7 +498,8 @@ static struct deadline next_deadline(const struct gw_exchange *x)
     if (x->step != GW_STEP_RELAY)
         return best;
     if (stream && x->origin && !x->relay.pending_event && !x->uncredited)
-        sooner(&best, x->relay.upstream_ms, s->sse_silence_ms, GW_ERR_SILENCE_TIMEOUT, true);
+        sooner(&best, gw_loop_time(x->gateway->loop, x->relay.upstream_ms), s->sse_silence_ms,
+               GW_ERR_SILENCE_TIMEOUT, true);
     if (x->client && gw_stream_pending(x->client))
         sooner(&best, gw_stream_conn(x->client)->write_ms, stream ? s->sse_write_ms : s->write_ms,
                GW_ERR_WRITE_TIMEOUT, false);
@@ -622,7 +623,7 @@ static void origin_on_body(struct gw_stream *stream, struct gw_buf *body, bool e
     struct gw_exchange *x = stream->owner;
     __builtin_prefetch(x->client);
     x->uncredited += (uint32_t)gw_buf_len(body);
-    x->relay.upstream_ms = x->gateway->loop->now_ms;
+    x->relay.upstream_ms = (uint32_t)x->gateway->loop->now_ms;
     gw_stat_add(x->gateway->count, GW_STAT_BYTES_IN, (int64_t)gw_buf_len(body));
     gw_buf_move(&x->body, body);
     x->body_end |= end;

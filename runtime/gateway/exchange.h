@@ -65,9 +65,10 @@ struct gw_relay {
     bool keepalive_due : 1;
     uint32_t scanned;       /* event mode: bytes of `body` that belong to the unfinished event */
     uint32_t pending_event; /* event mode: length of the event a hook is thinking about, or 0 */
-    uint64_t keepalive_ms;  /* loop time of the last keepalive (or of the head) */
-    uint64_t upstream_ms;   /* loop time of the last bytes from the backend */
-    uint64_t client_ms;     /* loop time of the last bytes to the client */
+    /* Low halves of loop times, for gw_loop_time: */
+    uint32_t keepalive_ms; /* of the last keepalive (or of the head) */
+    uint32_t upstream_ms;  /* of the last bytes from the backend */
+    uint32_t client_ms;    /* of the last bytes to the client */
     uint64_t events;
 };
 
@@ -78,7 +79,8 @@ struct gw_kept {
 };
 
 struct gw_exchange {
-    uint32_t magic;
+    uint16_t magic;
+    uint16_t status; /* sent to the client, for the log */
     struct gw_task_node task;
     uint8_t step;       /* enum gw_step */
     uint8_t why;        /* enum gw_err: how it ended */
@@ -100,7 +102,6 @@ struct gw_exchange {
     bool accepts_events : 1; /* the request asked for text/event-stream */
     bool head_only : 1;      /* it was a HEAD, whatever hooks made of it */
     uint8_t tried_count;
-    uint16_t status; /* sent to the client, for the log */
     struct gw_gateway *gateway;
     struct gw_generation *generation;
     struct gw_stream *client, *origin; /* borrowed; NULL when gone */
@@ -134,7 +135,7 @@ struct gw_exchange {
 };
 
 enum {
-    GW_EXCHANGE_MAGIC = 0x67777865,
+    GW_EXCHANGE_MAGIC = 0x7865,
     GW_TRIED_MAX = 4,         /* instances that are given up before the exchange is */
     GW_ID_MAX = 64,           /* bytes of a request id */
     GW_SEND_MARK = 64 * 1024, /* bytes a client has not taken at which its stream is paused */

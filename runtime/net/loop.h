@@ -78,6 +78,11 @@ void gw_loop_turn(struct gw_loop *loop, bool wait);
 void gw_loop_stop(struct gw_loop *loop);
 /* The time of this turn, in ms; gw_loop_update takes it afresh (after long work). */
 uint64_t gw_loop_update(struct gw_loop *loop);
+/* A loop time of which only the low half was kept; it is less than 49 days ago. */
+static inline uint64_t gw_loop_time(const struct gw_loop *loop, uint32_t low_ms)
+{
+    return loop->now_ms - (uint32_t)(loop->now_ms - low_ms);
+}
 
 /* Schedules run(task) for this turn; called from the ready list itself, for the end of the turn, or
  * from there for the next one, so that all get their share. Waking twice is waking once. */

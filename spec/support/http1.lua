@@ -313,9 +313,8 @@ function http1.server(loop, options)
   local side = new_side(loop, options)
   local fd
   if side.tcp then fd, side.fd = net.tcp_pair() else fd, side.fd = net.pair() end
-  local transport = side.plan and C.gw_fault or C.gw_tcp
+  local transport = side.plan and side.plan.ops or C.gw_tcp
   adopt(side, C.gw_http1_serve(side.host, fd, nil, transport))
-  if side.plan then side.codec.conn.transport_data = side.plan end
   return side
 end
 
@@ -326,11 +325,10 @@ function http1.client(loop, options)
   local side = new_side(loop, options)
   if not side.port then side.listener, side.port = net.bound(4) end
   local err = ffi.new "enum gw_err[1]"
-  local transport = side.plan and C.gw_fault or C.gw_tcp
+  local transport = side.plan and side.plan.ops or C.gw_tcp
   local codec = C.gw_http1_dial(side.host, net.addr("127.0.0.1", side.port), 5000, 0, transport, err)
   if codec == nil then return nil, slug(err[0]) end
   adopt(side, codec)
-  if side.plan then codec.conn.transport_data = side.plan end
   function side:accept()
     self.fd = net.accept(self.listener)
     net.close(self.listener)
