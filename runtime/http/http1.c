@@ -635,6 +635,7 @@ static const struct gw_codec_ops codec_ops = {
     .drain = codec_drain,
     .close = codec_close,
     .streams = codec_streams,
+    .stream = &gw_h1_stream_ops,
 };
 
 static struct gw_http1 *codec_new(const struct gw_codec_host *host)

@@ -124,6 +124,8 @@ void gw_h1_start_drain(struct gw_http1 *h);
 
 /* http1_stream.c */
 
+extern const struct gw_stream_ops gw_h1_stream_ops;
+
 struct gw_h1_stream *gw_h1_stream_new(struct gw_http1 *h);
 /* Frees it at the end of the turn. */
 void gw_h1_stream_bury(struct gw_h1_stream *s);

@@ -92,7 +92,7 @@ function Stream:send_head(options)
   for _, field in ipairs(options.fields or {}) do
     C.gw_fields_add(head, rt.slice(field[1]), rt.slice(field[2]))
   end
-  return slug(self.stream.ops.send_head(self.stream, head))
+  return slug(self.stream.codec.ops.stream.send_head(self.stream, head))
 end
 
 ---@param bytes string
@@ -101,7 +101,7 @@ end
 function Stream:send(bytes, last)
   local buf = ffi.new "struct gw_buf"
   C.gw_buf_append(buf, bytes, #bytes)
-  local err = slug(self.stream.ops.send(self.stream, buf, last or false))
+  local err = slug(self.stream.codec.ops.stream.send(self.stream, buf, last or false))
   assert(rt.len(buf) == 0, "send leaves nothing")
   return err
 end
@@ -117,16 +117,16 @@ end
 
 function Stream:consumed(n)
   self.held = self.held - n
-  self.stream.ops.consumed(self.stream, n)
+  self.stream.codec.ops.stream.consumed(self.stream, n)
 end
 
 function Stream:reset(why)
-  self.stream.ops.reset(self.stream, why or C.GW_ERR_CANCELLED)
+  self.stream.codec.ops.stream.reset(self.stream, why or C.GW_ERR_CANCELLED)
   self.over = true
 end
 
 function Stream:pending()
-  return tonumber(self.stream.ops.pending(self.stream))
+  return tonumber(self.stream.codec.ops.stream.pending(self.stream))
 end
 
 local function record(side, stream)
