@@ -16,8 +16,8 @@
 #include "base/slab.h"
 
 enum {
-    CACHE_MIN = 8,   /* large chunks kept for reuse while none is in use */
-    CACHE_MAX = 64,  /* … and however many are */
+    CACHE_MIN = 8,   /* large chunks kept for reuse in any case */
+    CACHE_MAX = 64,  /* … and while as much memory is in use */
     COPY_MAX = 1024, /* a chunk with less is copied, not linked, when there is room for it */
     CHUNK_HEAD = offsetof(struct gw_chunk, data),
     SMALL_ROOM = GW_CHUNK_SMALL - CHUNK_HEAD - GW_CHUNK_HEADROOM - GW_CHUNK_TAILROOM,
@@ -28,7 +28,6 @@ static struct {
     struct gw_slab small;
     struct gw_chunk *cache; /* large chunks, linked by next */
     size_t cached;
-    size_t large;  /* those that are in use */
     size_t memory; /* bytes in chunks that are in use */
 } pool;
 
@@ -76,7 +75,6 @@ static struct gw_chunk *chunk_alloc(size_t size)
             gw_slab_init(&pool.small, GW_CHUNK_SMALL);
         return gw_slab_alloc_raw(&pool.small);
     }
-    pool.large++;
     if (size == GW_CHUNK_LARGE && pool.cache) {
         struct gw_chunk *chunk = pool.cache;
         pool.cache = chunk->next;
@@ -104,10 +102,11 @@ static struct gw_chunk *chunk_new(size_t n)
     return chunk;
 }
 
-/* What a storm has needed is not kept for ever: as many as are in use, and a few. */
+/* What a storm has needed is not kept for ever. */
 static bool cache_is_full(void)
 {
-    return pool.cached >= CACHE_MAX || pool.cached >= pool.large + CACHE_MIN;
+    return pool.cached >= CACHE_MIN &&
+           (pool.cached >= CACHE_MAX || pool.cached * GW_CHUNK_LARGE >= pool.memory);
 }
 
 static void chunk_free(struct gw_chunk *chunk)
@@ -116,10 +115,7 @@ static void chunk_free(struct gw_chunk *chunk)
     pool.memory -= size;
     if (size == GW_CHUNK_SMALL) {
         gw_slab_free(&pool.small, chunk);
-        return;
-    }
-    pool.large--;
-    if (size == GW_CHUNK_LARGE && !cache_is_full() && !GW_ASAN) {
+    } else if (size == GW_CHUNK_LARGE && !cache_is_full() && !GW_ASAN) {
         chunk->next = pool.cache;
         pool.cache = chunk;
         pool.cached++;

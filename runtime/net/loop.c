@@ -220,7 +220,7 @@ static void woken_free(struct gw_woken *woken)
 /* After a storm. */
 static void woken_shrink(struct gw_woken *woken)
 {
-    if (woken->count == 0 && woken->cap > WOKEN_KEPT)
+    if (woken->cap > WOKEN_KEPT && woken->count == 0)
         woken_free(woken);
 }
 
@@ -240,14 +240,16 @@ void gw_loop_run_ready(struct gw_loop *loop)
 {
     struct gw_woken *ready = &loop->ready;
 
+    if (ready->count == 0)
+        return;
     loop->running = true;
     for (uint32_t i = 0; i < ready->count; i++) {
         struct gw_task_node *task = ready->items[i].task;
-        if (!task)
-            continue;
-        ready->items[i].task = NULL;
-        task->place = 0;
-        ready->items[i].run(task);
+        if (task) {
+            ready->items[i].task = NULL;
+            task->place = 0;
+            ready->items[i].run(task);
+        }
     }
     ready->count = 0;
     loop->running = false;
@@ -287,7 +289,8 @@ static void on_end(struct ev_loop *ev, struct ev_check *w, int revents)
     struct gw_loop *loop = w->data;
     (void)ev, (void)revents;
     wheel_turn(loop);
-    woken_move(&loop->ready, &loop->later);
+    if (loop->later.count)
+        woken_move(&loop->ready, &loop->later);
     gw_loop_run_ready(loop);
     woken_shrink(&loop->ready);
     woken_shrink(&loop->later);

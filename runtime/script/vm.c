@@ -14,9 +14,13 @@
 
 enum {
     QUIET_MS = 1000,
-    COLLECT_MAX_KIB = 2048,
+    COLLECT_MAX_KIB = 2048, /* what is collected at once */
+    STEP_KIB = 256,         /* a step of a collection that is not: well below a millisecond */
+    STEP_MS = 10,           /* from one to the next */
+    CYCLES = 2, /* what became garbage during the first one is found by the second one */
     PAGE = 4096,
     FREE_BLOCK = 60 * 1024, /* two fit into what LuaJIT maps at a time */
+    FREE_BLOCKS_MAX = 64    /* so many are dropped in less than a millisecond */
 };
 
 static const char *const entry_names[GW_ENTRY_LIMIT] = {
@@ -73,12 +77,13 @@ static void drop_free_pages(lua_State *L)
 {
     void *heap, **blocks = NULL, **block;
     lua_Alloc alloc = lua_getallocf(L, &heap);
+    unsigned count = 0;
     do {
         block = alloc(heap, NULL, 0, FREE_BLOCK);
         GW_CHECK(block != NULL);
         *block = blocks;
         blocks = block;
-    } while (drop_pages((char *)block));
+    } while (drop_pages((char *)block) && ++count < FREE_BLOCKS_MAX);
     while ((block = blocks)) {
         blocks = *block;
         alloc(heap, block, FREE_BLOCK, 0);
@@ -86,15 +91,20 @@ static void drop_free_pages(lua_State *L)
 }
 
 /* Lua collects while it runs. What a burst of new streams leaves behind would stay as long as these
- * are silent. Where much is alive a collection would take the loop too long. */
+ * are silent. Where there is much, to collect it at once would take the loop too long. */
 static void on_quiet(struct gw_timer *timer)
 {
     struct gw_vm *vm = GW_CONTAINER(timer, struct gw_vm, quiet);
     if (vm->uses != vm->uses_seen) {
         vm->uses_seen = vm->uses;
+        vm->cycles = 0;
         gw_timer_start(vm->env->loop, timer, QUIET_MS);
     } else if (lua_gc(vm->L, LUA_GCCOUNT, 0) <= COLLECT_MAX_KIB) {
         lua_gc(vm->L, LUA_GCCOLLECT, 0);
+        drop_free_pages(vm->L);
+    } else if (!lua_gc(vm->L, LUA_GCSTEP, STEP_KIB) || ++vm->cycles < CYCLES) {
+        gw_timer_start(vm->env->loop, timer, STEP_MS);
+    } else {
         drop_free_pages(vm->L);
     }
 }

@@ -52,6 +52,7 @@ struct gw_vm {
     unsigned idle_count;
     unsigned tasks; /* live ones, idle or not */
     unsigned uses, uses_seen;
+    unsigned cycles;       /* of collection since the last use */
     struct gw_timer quiet; /* looks whether it is used any more */
     struct gw_aside_job closing;
 };

@@ -128,6 +128,35 @@ describe("the ready list", function()
     assert.equal(1, runs)
   end)
 
+  it("does not run what was taken off after it had woken itself", function()
+    local runs = 0
+    local task
+    task = net.task(function()
+      runs = runs + 1
+      net.wake(loop, task)
+      C.gw_loop_unwake(loop, task.task)
+    end)
+    net.wake(loop, task)
+    net.settle(loop)
+    assert.equal(1, runs)
+  end)
+
+  it("runs many that wake themselves, each as often as it was woken", function()
+    local runs, tasks = {}, {}
+    for i = 1, 3000 do
+      tasks[i] = net.task(function()
+        runs[i] = (runs[i] or 0) + 1
+        if runs[i] == 1 then net.wake(loop, tasks[i]) end
+      end)
+      net.wake(loop, tasks[i])
+    end
+    net.settle(loop)
+    for i = 1, 3000 do assert.equal(2, runs[i]) end
+    net.wake(loop, tasks[1])
+    net.settle(loop)
+    assert.equal(3, runs[1])
+  end)
+
   it("runs until it is stopped", function()
     local runs = 0
     local task
