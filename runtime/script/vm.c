@@ -15,12 +15,12 @@
 enum {
     QUIET_MS = 1000,
     COLLECT_MAX_KIB = 2048, /* what is collected at once */
-    STEP_KIB = 256,         /* a step of a collection that is not: well below a millisecond */
+    STEP_KIB = 256,         /* a step of a collection that is not */
     STEP_MS = 10,           /* from one to the next */
     CYCLES = 2, /* what became garbage during the first one is found by the second one */
     PAGE = 4096,
     FREE_BLOCK = 60 * 1024, /* two fit into what LuaJIT maps at a time */
-    FREE_BLOCKS_MAX = 64    /* so many are dropped in less than a millisecond */
+    FREE_BLOCKS_MAX = 64    /* of them are dropped at a time */
 };
 
 static const char *const entry_names[GW_ENTRY_LIMIT] = {
