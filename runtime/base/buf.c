@@ -16,7 +16,8 @@
 #include "base/slab.h"
 
 enum {
-    CACHE_MAX = 64,  /* large chunks kept for reuse */
+    CACHE_MIN = 8,   /* large chunks kept for reuse in any case */
+    CACHE_MAX = 64,  /* … and while as much memory is in use */
     COPY_MAX = 1024, /* a chunk with less is copied, not linked, when there is room for it */
     CHUNK_HEAD = offsetof(struct gw_chunk, data),
     SMALL_ROOM = GW_CHUNK_SMALL - CHUNK_HEAD - GW_CHUNK_HEADROOM - GW_CHUNK_TAILROOM,
@@ -101,13 +102,20 @@ static struct gw_chunk *chunk_new(size_t n)
     return chunk;
 }
 
+/* What a storm has needed is not kept for ever. */
+static bool cache_is_full(void)
+{
+    return pool.cached >= CACHE_MIN &&
+           (pool.cached >= CACHE_MAX || pool.cached * GW_CHUNK_LARGE >= pool.memory);
+}
+
 static void chunk_free(struct gw_chunk *chunk)
 {
     size_t size = chunk_size(chunk);
     pool.memory -= size;
     if (size == GW_CHUNK_SMALL) {
         gw_slab_free(&pool.small, chunk);
-    } else if (size == GW_CHUNK_LARGE && pool.cached < CACHE_MAX && !GW_ASAN) {
+    } else if (size == GW_CHUNK_LARGE && !cache_is_full() && !GW_ASAN) {
         chunk->next = pool.cache;
         pool.cache = chunk;
         pool.cached++;

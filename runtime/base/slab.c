@@ -11,7 +11,7 @@
 #include "base/poison.h"
 #include "base/region.h"
 
-enum { ALIGN = 8, BLOCK_MIN = 16384, PER_BLOCK = 15, SPARE_MAX = 2 };
+enum { ALIGN = 8, BLOCK_MIN = 16384, PER_BLOCK = 15, SPARE_MAX = 1 };
 
 struct free_object {
     struct free_object *next;

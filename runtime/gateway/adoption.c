@@ -93,7 +93,7 @@ static void adopt_some(struct gw_task_node *task)
         gateway->adoption_at = at->next;
         gw_adoption_try(GW_CONTAINER(at, struct gw_exchange, node));
         if (clock_us() >= enough) {
-            gw_loop_wake(gateway->loop, task);
+            gw_loop_wake(gateway->loop, task, adopt_some);
             return;
         }
     }
@@ -103,17 +103,16 @@ static void adopt_some(struct gw_task_node *task)
 void gw_adoption_begin(struct gw_gateway *gateway)
 {
     gateway->adoption_at = gateway->exchanges.next;
-    gw_loop_wake(gateway->loop, &gateway->adoption);
+    gw_loop_wake(gateway->loop, &gateway->adoption, adopt_some);
 }
 
 void gw_adoption_init(struct gw_gateway *gateway)
 {
-    gw_task_node_init(&gateway->adoption, adopt_some);
     gw_timer_init(&gateway->retirement, retire_some);
 }
 
 void gw_adoption_fini(struct gw_gateway *gateway)
 {
-    gw_loop_unwake(&gateway->adoption);
+    gw_loop_unwake(gateway->loop, &gateway->adoption);
     gw_timer_stop(gateway->loop, &gateway->retirement);
 }

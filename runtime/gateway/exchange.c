@@ -388,7 +388,7 @@ static enum gw_step step_close(struct gw_exchange *x)
     drop_origin(x);
     leave_client(x);
     gw_timer_stop(gateway->loop, &x->timer);
-    gw_loop_unwake(&x->task);
+    gw_loop_unwake(gateway->loop, &x->task);
     gw_buf_clear(&x->upload);
     gw_buf_clear(&x->body);
     gw_buf_clear(&x->relay.inserts);
@@ -437,7 +437,7 @@ static void run_task(struct gw_task_node *task)
 void gw_exchange_wake(struct gw_exchange *x)
 {
     if (!x->over)
-        gw_loop_wake(x->gateway->loop, &x->task);
+        gw_loop_wake(x->gateway->loop, &x->task, run_task);
 }
 
 void gw_exchange_fail(struct gw_exchange *x, enum gw_err why, bool upstream)
@@ -493,7 +493,8 @@ static struct deadline next_deadline(const struct gw_exchange *x)
     if (x->step != GW_STEP_RELAY)
         return best;
     if (stream && x->origin && !x->relay.pending_event && !x->uncredited)
-        sooner(&best, x->relay.upstream_ms, s->sse_silence_ms, GW_ERR_SILENCE_TIMEOUT, true);
+        sooner(&best, gw_loop_time(x->gateway->loop, x->relay.upstream_ms), s->sse_silence_ms,
+               GW_ERR_SILENCE_TIMEOUT, true);
     if (x->client && gw_stream_pending(x->client))
         sooner(&best, gw_stream_conn(x->client)->write_ms, stream ? s->sse_write_ms : s->write_ms,
                GW_ERR_WRITE_TIMEOUT, false);
@@ -617,7 +618,7 @@ static void origin_on_body(struct gw_stream *stream, struct gw_buf *body, bool e
     struct gw_exchange *x = stream->owner;
     __builtin_prefetch(x->client);
     x->uncredited += (uint32_t)gw_buf_len(body);
-    x->relay.upstream_ms = x->gateway->loop->now_ms;
+    x->relay.upstream_ms = (uint32_t)x->gateway->loop->now_ms;
     gw_stat_add(x->gateway->count, GW_STAT_BYTES_IN, (int64_t)gw_buf_len(body));
     gw_buf_move(&x->body, body);
     x->body_end |= end;
@@ -674,7 +675,6 @@ struct gw_exchange *gw_exchange_new(struct gw_gateway *gateway, struct gw_stream
     gw_arena_init(&x->arena);
     gw_buf_init(&x->upload);
     gw_buf_init(&x->body);
-    gw_task_node_init(&x->task, run_task);
     gw_timer_init(&x->timer, on_timer);
     gw_list_push(&gateway->exchanges, &x->node);
     client->events = &client_events;

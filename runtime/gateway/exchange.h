@@ -71,9 +71,10 @@ struct gw_relay {
     bool room_awaited : 1;  /* a script waits until it may insert more */
     uint32_t scanned;       /* event mode: bytes of `body` that belong to the unfinished event */
     uint32_t pending_event; /* event mode: length of the event a hook is thinking about, or 0 */
-    uint64_t keepalive_ms;  /* loop time of the last keepalive (or of the head) */
-    uint64_t upstream_ms;   /* loop time of the last bytes from the backend */
-    uint64_t client_ms;     /* loop time of the last bytes to the client */
+    /* Low halves of loop times, for gw_loop_time: */
+    uint32_t keepalive_ms; /* of the last keepalive (or of the head) */
+    uint32_t upstream_ms;  /* of the last bytes from the backend */
+    uint32_t client_ms;    /* of the last bytes to the client */
     uint64_t events;
     struct gw_buf inserts; /* whole events of a script's, for between two of the backend's */
 };
@@ -85,7 +86,9 @@ struct gw_kept {
 };
 
 struct gw_exchange {
-    uint32_t magic;
+    uint16_t magic;
+    uint16_t status; /* sent to the client, for the log */
+    struct gw_task_node task;
     uint8_t step;       /* enum gw_step */
     uint8_t why;        /* enum gw_err: how it ended */
     uint8_t origin_why; /* enum gw_err: how the backend's stream ended */
@@ -107,15 +110,13 @@ struct gw_exchange {
     bool retires : 1;        /* it ends soon, for a new version does not want it */
     bool head_only : 1;      /* it was a HEAD, whatever hooks made of it */
     uint8_t tried_count;
-    uint16_t status; /* sent to the client, for the log */
     struct gw_gateway *gateway;
     struct gw_generation *generation;
     struct gw_stream *client, *origin; /* borrowed; NULL when gone */
     struct gw_instance *instance;      /* a reference; set by gw_exchange_use */
     const struct gw_addr *peer;        /* the client's, also when that is gone */
-    struct gw_list node;
     union {
-        struct gw_task_node task;
+        struct gw_list node;
         struct gw_grave grave; /* once it is over */
     };
     struct gw_timer timer;
@@ -142,7 +143,7 @@ struct gw_exchange {
 };
 
 enum {
-    GW_EXCHANGE_MAGIC = 0x67777865,
+    GW_EXCHANGE_MAGIC = 0x7865,
     GW_TRIED_MAX = 4,         /* instances that are given up before the exchange is */
     GW_ID_MAX = 64,           /* bytes of a request id */
     GW_SEND_MARK = 64 * 1024, /* bytes a client has not taken at which its stream is paused */

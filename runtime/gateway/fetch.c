@@ -9,10 +9,12 @@
 
 enum { FETCH_MAGIC = 0x66746368, HTTP_PORT = 80 };
 
+static void run(struct gw_task_node *task);
+
 static void take_slot_for(struct gw_fetch *f)
 {
     f->has_slot = true;
-    gw_loop_wake(f->gateway->loop, &f->task);
+    gw_loop_wake(f->gateway->loop, &f->task, run);
 }
 
 /* The next in the queue gets it: who comes later can't come in between. */
@@ -56,7 +58,7 @@ static void release(struct gw_fetch *f)
     give_slot(f);
     gw_lookup_cancel(&f->lookup);
     gw_timer_stop(f->gateway->loop, &f->timer);
-    gw_loop_unwake(&f->task);
+    gw_loop_unwake(f->gateway->loop, &f->task);
 }
 
 static void finish(struct gw_fetch *f, enum gw_err why)
@@ -168,7 +170,7 @@ static void ask_elsewhere(struct gw_fetch *f)
     give_slot(f);
     f->host = NULL;
     f->addr_at++;
-    gw_loop_wake(f->gateway->loop, &f->task);
+    gw_loop_wake(f->gateway->loop, &f->task, run);
 }
 
 static void on_close(struct gw_stream *stream, enum gw_err why)
@@ -182,7 +184,7 @@ static void on_close(struct gw_stream *stream, enum gw_err why)
         ask_elsewhere(f);
     } else if (may_ask_again(f, stream, why)) {
         f->retried = true;
-        gw_loop_wake(f->gateway->loop, &f->task);
+        gw_loop_wake(f->gateway->loop, &f->task, run);
     } else {
         finish(f, f->ended ? GW_OK : why == GW_OK ? GW_ERR_TRUNCATED : why);
     }
@@ -200,7 +202,7 @@ static const struct gw_stream_events stream_events = {
 static void stick(struct gw_fetch *f, enum gw_err why)
 {
     f->stuck = why;
-    gw_loop_wake(f->gateway->loop, &f->task);
+    gw_loop_wake(f->gateway->loop, &f->task, run);
 }
 
 static void ask(struct gw_fetch *f)
@@ -265,7 +267,6 @@ struct gw_fetch *gw_fetch_new(struct gw_gateway *gateway, void (*changed)(struct
     f->over = true;
     gw_list_init(&f->node);
     gw_list_init(&f->queue);
-    gw_task_node_init(&f->task, run);
     gw_timer_init(&f->timer, on_timer);
     gw_lookup_init(&f->lookup, on_resolved);
     gw_arena_init(&f->arena);

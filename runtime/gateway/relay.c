@@ -66,7 +66,7 @@ static enum gw_body_mode stream_mode(const struct gw_exchange *x)
 void gw_relay_start(struct gw_exchange *x)
 {
     struct gw_relay *r = &x->relay;
-    uint64_t now = x->gateway->loop->now_ms;
+    uint32_t now = (uint32_t)x->gateway->loop->now_ms;
     gw_sse_scan_init(&r->scan);
     r->mode = r->wanted = gw_relay_is_stream(x) ? stream_mode(x) : GW_BODY_PLAIN;
     r->keepalive_ms = r->upstream_ms = r->client_ms = now;
@@ -93,9 +93,10 @@ uint64_t gw_relay_keepalive_due(const struct gw_exchange *x)
     const struct gw_settings *s = &x->generation->settings;
     if (r->mode == GW_BODY_PLAIN || r->keepalive_due || !s->sse_keepalive_ms)
         return 0;
-    uint64_t since = r->keepalive_ms;
-    if (s->sse_keepalive_mode == GW_KEEPALIVE_IDLE && r->client_ms > since)
-        since = r->client_ms;
+    const struct gw_loop *loop = x->gateway->loop;
+    uint64_t since = gw_loop_time(loop, r->keepalive_ms), client = gw_loop_time(loop, r->client_ms);
+    if (s->sse_keepalive_mode == GW_KEEPALIVE_IDLE && client > since)
+        since = client;
     return since + s->sse_keepalive_ms;
 }
 
@@ -107,7 +108,7 @@ static void credit(struct gw_exchange *x)
     x->uncredited = 0;
     if (n == 0)
         return;
-    x->relay.upstream_ms = x->gateway->loop->now_ms;
+    x->relay.upstream_ms = (uint32_t)x->gateway->loop->now_ms;
     if (x->origin)
         gw_stream_consumed(x->origin, n);
 }
@@ -118,7 +119,7 @@ static enum gw_err send_out(struct gw_exchange *x, struct gw_buf *out, bool end)
         return GW_OK;
     x->bytes_out += gw_buf_len(out);
     gw_stat_add(x->gateway->count, GW_STAT_BYTES_OUT, (int64_t)gw_buf_len(out));
-    x->relay.client_ms = x->gateway->loop->now_ms;
+    x->relay.client_ms = (uint32_t)x->gateway->loop->now_ms;
     x->response_sent = end;
     enum gw_err err = gw_stream_send(x->client, out, end);
     if (err == GW_OK)
@@ -133,7 +134,7 @@ static void put_keepalive(struct gw_exchange *x, struct gw_buf *out)
     struct gw_relay *r = &x->relay;
     gw_buf_append(out, keepalive_comment, sizeof(keepalive_comment) - 1);
     r->keepalive_due = false;
-    r->keepalive_ms = x->gateway->loop->now_ms;
+    r->keepalive_ms = (uint32_t)x->gateway->loop->now_ms;
     r->commented |= !r->started;
     gw_stat_add(x->gateway->count, GW_STAT_KEEPALIVES, 1);
 }

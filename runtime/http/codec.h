@@ -57,6 +57,7 @@ struct gw_codec_ops {
     /* Closes everything at once; open streams get on_close(why). on_gone follows. */
     void (*close)(struct gw_codec *codec, enum gw_err why);
     unsigned (*streams)(const struct gw_codec *codec);
+    const struct gw_stream_ops *stream; /* of each of its streams */
 };
 
 struct gw_codec {
@@ -67,8 +68,34 @@ struct gw_codec {
         uint64_t idle_since_ms; /* client side: its owner's */
     };
     struct gw_conn *conn;
-    struct gw_list node; /* in its owner's list */
+    union {
+        struct gw_list node;   /* in its owner's list */
+        struct gw_grave grave; /* once it is gone */
+    };
 };
+
+static inline enum gw_err GW_MUST_CHECK gw_stream_send_head(struct gw_stream *s,
+                                                            const struct gw_head *head)
+{
+    return s->codec->ops->stream->send_head(s, head);
+}
+static inline enum gw_err GW_MUST_CHECK gw_stream_send(struct gw_stream *s, struct gw_buf *body,
+                                                       bool end)
+{
+    return s->codec->ops->stream->send(s, body, end);
+}
+static inline void gw_stream_consumed(struct gw_stream *s, size_t n)
+{
+    s->codec->ops->stream->consumed(s, n);
+}
+static inline void gw_stream_reset(struct gw_stream *s, enum gw_err why)
+{
+    s->codec->ops->stream->reset(s, why);
+}
+static inline size_t gw_stream_pending(const struct gw_stream *s)
+{
+    return s->codec->ops->stream->pending(s);
+}
 
 /* For addresses and write stamps, while the stream is open; not to be used otherwise. */
 static inline const struct gw_conn *gw_stream_conn(const struct gw_stream *stream)

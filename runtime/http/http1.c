@@ -12,9 +12,11 @@ enum { INFORMED_MAX = 16 }; /* 1xx in front of one answer */
 
 static struct gw_slab codecs;
 
+static void on_task(struct gw_task_node *task);
+
 void gw_h1_wake(struct gw_http1 *h)
 {
-    gw_loop_wake(gw_h1_loop(h), &h->task);
+    gw_loop_wake(gw_h1_loop(h), &h->task, on_task);
 }
 
 void gw_h1_arm(struct gw_http1 *h, uint64_t after_ms)
@@ -46,7 +48,7 @@ static void close_stream(struct gw_http1 *h, enum gw_err why)
 
 static void free_codec(struct gw_grave *grave)
 {
-    struct gw_http1 *h = GW_CONTAINER(grave, struct gw_http1, grave);
+    struct gw_http1 *h = GW_CONTAINER(grave, struct gw_http1, codec.grave);
 
     if (h->own_lent) { /* to a stream that was buried after it */
         gw_loop_bury(gw_h1_loop(h), grave, free_codec);
@@ -87,9 +89,9 @@ static void go(struct gw_http1 *h)
     if (!h->dead || h->gone)
         return;
     h->gone = true;
-    gw_loop_unwake(&h->task);
+    gw_loop_unwake(gw_h1_loop(h), &h->task);
     h->codec.host->events->on_gone(&h->codec);
-    gw_loop_bury(gw_h1_loop(h), &h->grave, free_codec);
+    gw_loop_bury(gw_h1_loop(h), &h->codec.grave, free_codec);
 }
 
 /* True while FIN would look like the good end of a body that is not out yet. */
@@ -633,6 +635,7 @@ static const struct gw_codec_ops codec_ops = {
     .drain = codec_drain,
     .close = codec_close,
     .streams = codec_streams,
+    .stream = &gw_h1_stream_ops,
 };
 
 static struct gw_http1 *codec_new(const struct gw_codec_host *host)
@@ -646,7 +649,6 @@ static struct gw_http1 *codec_new(const struct gw_codec_host *host)
     h->codec.ops = &codec_ops;
     h->codec.host = host;
     gw_list_init(&h->codec.node);
-    gw_task_node_init(&h->task, on_task);
     return h;
 }
 

@@ -62,26 +62,23 @@ struct gw_http1 {
     struct gw_h1_stream *stream;
     struct gw_h1_parse *parse; /* of a message that has not come to its end; NULL between chunks */
     uint32_t drained;          /* GW_H1_DRAIN: bytes thrown away */
+    struct gw_task_node task;
     uint16_t magic;
     uint8_t rx;         /* enum gw_h1_rx */
     uint8_t failed;     /* enum gw_err: met inside an op, reported from the loop */
     uint8_t peer_minor; /* of the last head that came */
     uint8_t rest;       /* between chunks: in which state the lexer rests */
     bool server : 1;
-    bool up : 1;        /* bytes may flow */
-    bool keep : 1;      /* the connection may live on after this exchange */
-    bool draining : 1;  /* no new stream */
-    bool blocked : 1;   /* the window is full: the rest of the body waits */
-    bool flush_due : 1; /* a head waits in conn->out for what follows it */
-    bool used : 1;      /* an exchange has been carried */
-    bool dead : 1;      /* the connection is closed, on_gone is due */
-    bool gone : 1;      /* on_gone was called */
-    bool deaf : 1;      /* client: writing failed; an answer may still be read */
-    bool own_lent : 1;  /* `own` is a stream, or was one in this turn */
-    union {
-        struct gw_task_node task;
-        struct gw_grave grave; /* once it is gone */
-    };
+    bool up : 1;             /* bytes may flow */
+    bool keep : 1;           /* the connection may live on after this exchange */
+    bool draining : 1;       /* no new stream */
+    bool blocked : 1;        /* the window is full: the rest of the body waits */
+    bool flush_due : 1;      /* a head waits in conn->out for what follows it */
+    bool used : 1;           /* an exchange has been carried */
+    bool dead : 1;           /* the connection is closed, on_gone is due */
+    bool gone : 1;           /* on_gone was called */
+    bool deaf : 1;           /* client: writing failed; an answer may still be read */
+    bool own_lent : 1;       /* `own` is a stream, or was one in this turn */
     struct gw_h1_stream own; /* the stream, unless the one before it is still there */
 };
 
@@ -126,6 +123,8 @@ void gw_h1_break_off(struct gw_http1 *h, const struct gw_h1_stream *s, enum gw_e
 void gw_h1_start_drain(struct gw_http1 *h);
 
 /* http1_stream.c */
+
+extern const struct gw_stream_ops gw_h1_stream_ops;
 
 struct gw_h1_stream *gw_h1_stream_new(struct gw_http1 *h);
 /* Frees it at the end of the turn. */

@@ -156,7 +156,7 @@ static size_t stream_pending(const struct gw_stream *stream)
     return is_open(s) ? gw_buf_len(&gw_h1_conn(codec_of(s))->out) : 0;
 }
 
-static const struct gw_stream_ops stream_ops = {
+const struct gw_stream_ops gw_h1_stream_ops = {
     .send_head = stream_send_head,
     .send = stream_send,
     .consumed = stream_consumed,
@@ -178,7 +178,6 @@ struct gw_h1_stream *gw_h1_stream_new(struct gw_http1 *h)
         h->own_lent = true;
     }
     s->base.magic = GW_STREAM_MAGIC;
-    s->base.ops = &stream_ops;
     s->base.codec = &h->codec;
     s->base.reused = h->used;
     gw_h1_conn(h)->wrote = false;

@@ -3,6 +3,8 @@
  * finish it. */
 #include "http/stream.h"
 
+#include "http/codec.h"
+
 static void drop_head(struct gw_stream *stream, struct gw_head *head)
 {
     (void)stream;

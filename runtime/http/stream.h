@@ -71,7 +71,6 @@ struct gw_stream {
     bool sent : 1;          /* our message is complete */
     bool reused : 1;        /* client side: the connection has carried an exchange before */
     bool written : 1;       /* a byte of ours has gone to the kernel; set when on_close is called */
-    const struct gw_stream_ops *ops;
     union {
         struct {
             const struct gw_stream_events *events;
@@ -87,29 +86,6 @@ enum {
     GW_STREAM_MAGIC = 0x7374,
     GW_STREAM_WINDOW = 64 * 1024 /* unconsumed bytes at which a codec stops reading from the peer */
 };
-
-static inline enum gw_err GW_MUST_CHECK gw_stream_send_head(struct gw_stream *s,
-                                                            const struct gw_head *head)
-{
-    return s->ops->send_head(s, head);
-}
-static inline enum gw_err GW_MUST_CHECK gw_stream_send(struct gw_stream *s, struct gw_buf *body,
-                                                       bool end)
-{
-    return s->ops->send(s, body, end);
-}
-static inline void gw_stream_consumed(struct gw_stream *s, size_t n)
-{
-    s->ops->consumed(s, n);
-}
-static inline void gw_stream_reset(struct gw_stream *s, enum gw_err why)
-{
-    s->ops->reset(s, why);
-}
-static inline size_t gw_stream_pending(const struct gw_stream *s)
-{
-    return s->ops->pending(s);
-}
 
 /* Nobody listens to the stream any more; its codec brings it to an end: what still comes is dropped
  * within its bounds, what is to be written is written. */

@@ -57,7 +57,6 @@ struct gw_conn {
     bool dialled : 1; /* by us */
     bool wrote : 1;   /* bytes have gone; for the user to clear */
     const struct gw_transport_ops *transport;
-    void *transport_data;
     union {
         struct {
             const struct gw_conn_events *events;

@@ -25,14 +25,17 @@ static size_t allow(struct gw_fault_side *side, size_t most, enum gw_err *err)
     return most;
 }
 
+static struct gw_fault_plan *plan_of(const struct gw_conn *conn)
+{
+    return GW_CONTAINER(conn->transport, struct gw_fault_plan, ops);
+}
+
 static enum gw_err fault_read(struct gw_conn *conn, struct gw_buf *in, size_t max)
 {
-    struct gw_fault_plan *plan = conn->transport_data;
+    struct gw_fault_plan *plan = plan_of(conn);
     size_t before = gw_buf_len(in);
     enum gw_err err = GW_OK;
 
-    if (!plan)
-        return gw_tcp.read(conn, in, max);
     max = allow(&plan->read, max, &err);
     if (err != GW_OK)
         return err;
@@ -59,12 +62,10 @@ static enum gw_err write_part(struct gw_conn *conn, struct gw_buf *out, size_t n
 
 static enum gw_err fault_write(struct gw_conn *conn, struct gw_buf *out)
 {
-    struct gw_fault_plan *plan = conn->transport_data;
+    struct gw_fault_plan *plan = plan_of(conn);
     size_t before = gw_buf_len(out), n;
     enum gw_err err = GW_OK;
 
-    if (!plan)
-        return gw_tcp.write(conn, out);
     n = allow(&plan->write, gw_buf_len(out), &err);
     if (err != GW_OK)
         return err;
@@ -78,11 +79,11 @@ static enum gw_err fault_write(struct gw_conn *conn, struct gw_buf *out)
 
 static void fault_close(struct gw_conn *conn)
 {
-    struct gw_fault_plan *plan = conn->transport_data;
-
-    if (plan)
-        plan->closes++;
+    plan_of(conn)->closes++;
 }
 
-const struct gw_transport_ops gw_fault = {
-    .name = "fault", .read = fault_read, .write = fault_write, .close = fault_close};
+void gw_fault_init(struct gw_fault_plan *plan)
+{
+    *plan = (struct gw_fault_plan){
+        .ops = {.name = "fault", .read = fault_read, .write = fault_write, .close = fault_close}};
+}

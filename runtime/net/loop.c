@@ -9,11 +9,17 @@
  * tick. */
 #include "net/loop.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include "base/check.h"
 
-enum { SLOT_MASK = GW_WHEEL_SLOTS - 1, WORDS = GW_WHEEL_SLOTS / 64 };
+enum {
+    SLOT_MASK = GW_WHEEL_SLOTS - 1,
+    WORDS = GW_WHEEL_SLOTS / 64,
+    WOKEN_MIN = 64,   /* places of a list */
+    WOKEN_KEPT = 1024 /* those that are kept when nothing waits */
+};
 
 _Static_assert((GW_WHEEL_SLOTS & SLOT_MASK) == 0 && GW_WHEEL_SLOTS % 64 == 0, "slots fill words");
 
@@ -169,32 +175,83 @@ static void wheel_arm(struct gw_loop *loop)
 
 /* The ready list and the graveyard. */
 
-void gw_task_node_init(struct gw_task_node *task, void (*run)(struct gw_task_node *))
+static void woken_grow(struct gw_woken *woken)
 {
-    gw_list_init(&task->node);
-    task->run = run;
+    woken->cap = woken->cap ? 2 * woken->cap : WOKEN_MIN;
+    woken->items = realloc(woken->items, woken->cap * sizeof(*woken->items));
+    GW_CHECK(woken->items != NULL);
 }
 
-void gw_loop_wake(struct gw_loop *loop, struct gw_task_node *task)
+static void woken_push(struct gw_woken *woken, struct gw_task_node *task, gw_task_run *run)
 {
-    if (gw_list_empty(&task->node))
-        gw_list_push(loop->running ? &loop->later : &loop->ready, &task->node);
+    if (woken->count == woken->cap)
+        woken_grow(woken);
+    woken->items[woken->count].task = task;
+    woken->items[woken->count].run = run;
+    task->place = ++woken->count;
 }
 
-void gw_loop_unwake(struct gw_task_node *task)
+/* Takes it off, if it is in this list and not in the other one. */
+static void woken_remove(struct gw_woken *woken, struct gw_task_node *task)
 {
-    gw_list_remove(&task->node);
+    if (task->place && task->place <= woken->count && woken->items[task->place - 1].task == task) {
+        woken->items[task->place - 1].task = NULL;
+        task->place = 0;
+    }
+}
+
+static void woken_move(struct gw_woken *dst, struct gw_woken *src)
+{
+    for (uint32_t i = 0; i < src->count; i++)
+        if (src->items[i].task)
+            woken_push(dst, src->items[i].task, src->items[i].run);
+    src->count = 0;
+}
+
+static void woken_free(struct gw_woken *woken)
+{
+    for (uint32_t i = 0; i < woken->count; i++)
+        if (woken->items[i].task)
+            woken->items[i].task->place = 0;
+    free(woken->items);
+    *woken = (struct gw_woken){0};
+}
+
+/* After a storm. */
+static void woken_shrink(struct gw_woken *woken)
+{
+    if (woken->cap > WOKEN_KEPT && woken->count == 0)
+        woken_free(woken);
+}
+
+void gw_loop_wake(struct gw_loop *loop, struct gw_task_node *task, gw_task_run *run)
+{
+    if (!task->place)
+        woken_push(loop->running ? &loop->later : &loop->ready, task, run);
+}
+
+void gw_loop_unwake(struct gw_loop *loop, struct gw_task_node *task)
+{
+    woken_remove(&loop->ready, task);
+    woken_remove(&loop->later, task);
 }
 
 void gw_loop_run_ready(struct gw_loop *loop)
 {
-    struct gw_list *node;
+    struct gw_woken *ready = &loop->ready;
 
+    if (ready->count == 0)
+        return;
     loop->running = true;
-    while ((node = gw_list_take(&loop->ready))) {
-        struct gw_task_node *task = GW_CONTAINER(node, struct gw_task_node, node);
-        task->run(task);
+    for (uint32_t i = 0; i < ready->count; i++) {
+        struct gw_task_node *task = ready->items[i].task;
+        if (task) {
+            ready->items[i].task = NULL;
+            task->place = 0;
+            ready->items[i].run(task);
+        }
     }
+    ready->count = 0;
     loop->running = false;
 }
 
@@ -232,8 +289,11 @@ static void on_end(struct ev_loop *ev, struct ev_check *w, int revents)
     struct gw_loop *loop = w->data;
     (void)ev, (void)revents;
     wheel_turn(loop);
-    gw_list_splice(&loop->ready, &loop->later);
+    if (loop->later.count)
+        woken_move(&loop->ready, &loop->later);
     gw_loop_run_ready(loop);
+    woken_shrink(&loop->ready);
+    woken_shrink(&loop->later);
     empty_graves(loop);
     loop->turning = false;
 }
@@ -245,7 +305,7 @@ static void on_prepare(struct ev_loop *ev, struct ev_prepare *w, int revents)
     (void)revents;
     empty_graves(loop);
     wheel_arm(loop);
-    if (gw_list_empty(&loop->ready) && gw_list_empty(&loop->later))
+    if (loop->ready.count + loop->later.count == 0)
         ev_idle_stop(ev, &loop->idle);
     else
         ev_idle_start(ev, &loop->idle);
@@ -285,8 +345,6 @@ bool gw_loop_init(struct gw_loop *loop)
     if (!loop->ev)
         return false;
     loop->last_grave = &loop->graves;
-    gw_list_init(&loop->ready);
-    gw_list_init(&loop->later);
     for (size_t i = 0; i < GW_WHEEL_SLOTS; i++)
         gw_list_init(&loop->wheel[i]);
     gw_loop_update(loop);
@@ -298,8 +356,8 @@ bool gw_loop_init(struct gw_loop *loop)
 void gw_loop_fini(struct gw_loop *loop)
 {
     empty_graves(loop);
-    while (gw_list_take(&loop->ready) || gw_list_take(&loop->later))
-        ;
+    woken_free(&loop->ready);
+    woken_free(&loop->later);
     for (size_t i = 0; i < GW_WHEEL_SLOTS; i++)
         while (gw_list_take(&loop->wheel[i]))
             ;

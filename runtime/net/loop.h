@@ -17,10 +17,20 @@ enum {
 
 struct gw_loop;
 
-/* Something that runs when it was woken; embedded in its owner. */
+/* Something that runs when it was woken; embedded in its owner. Zeroed at first. */
 struct gw_task_node {
-    struct gw_list node;
-    void (*run)(struct gw_task_node *);
+    uint32_t place; /* in a list of those that were, from 1; 0: in none */
+};
+
+typedef void gw_task_run(struct gw_task_node *);
+
+/* What waits to be run, in order. An array, so that what does not wait takes four bytes. */
+struct gw_woken {
+    struct {
+        struct gw_task_node *task; /* NULL: taken off */
+        gw_task_run *run;
+    } * items;
+    uint32_t count, cap;
 };
 
 /* A deadline, embedded in its owner. Fires once, never early, at most two ticks late plus the time
@@ -39,9 +49,9 @@ struct gw_grave {
 
 struct gw_loop {
     struct ev_loop *ev;
-    uint64_t now_ms;      /* CLOCK_MONOTONIC, taken once per turn: equal in all processes */
-    struct gw_list ready; /* woken by callbacks */
-    struct gw_list later; /* woken from the ready list: for the end of the turn */
+    uint64_t now_ms;       /* CLOCK_MONOTONIC, taken once per turn: equal in all processes */
+    struct gw_woken ready; /* by callbacks */
+    struct gw_woken later; /* from the ready list: for the end of the turn */
     struct gw_grave *graves, **last_grave;
     bool turning;      /* between the begin and the end of a turn: now_ms is fresh */
     bool running;      /* the ready list is being run */
@@ -68,16 +78,20 @@ void gw_loop_turn(struct gw_loop *loop, bool wait);
 void gw_loop_stop(struct gw_loop *loop);
 /* The time of this turn, in ms; gw_loop_update takes it afresh (after long work). */
 uint64_t gw_loop_update(struct gw_loop *loop);
+/* A loop time of which only the low half was kept; it is less than 49 days ago. */
+static inline uint64_t gw_loop_time(const struct gw_loop *loop, uint32_t low_ms)
+{
+    return loop->now_ms - (uint32_t)(loop->now_ms - low_ms);
+}
 
-void gw_task_node_init(struct gw_task_node *task, void (*run)(struct gw_task_node *));
-/* Schedules run for this turn; called from the ready list itself, for the end of the turn, or from
- * there for the next one, so that all get their share. Waking twice is waking once. */
-void gw_loop_wake(struct gw_loop *loop, struct gw_task_node *task);
+/* Schedules run(task) for this turn; called from the ready list itself, for the end of the turn, or
+ * from there for the next one, so that all get their share. Waking twice is waking once. */
+void gw_loop_wake(struct gw_loop *loop, struct gw_task_node *task, gw_task_run *run);
 /* Runs what callbacks have woken. For the end of a callback: bytes go on while they are warm, and
  * do not wait for those that came on other connections in the same turn. */
 void gw_loop_run_ready(struct gw_loop *loop);
 /* Not to be run any more. */
-void gw_loop_unwake(struct gw_task_node *task);
+void gw_loop_unwake(struct gw_loop *loop, struct gw_task_node *task);
 
 void gw_timer_init(struct gw_timer *timer, void (*fire)(struct gw_timer *));
 /* Arms or re-arms: after_ms from the time of this turn. Any timer may be started or stopped while

@@ -181,13 +181,15 @@ static bool open_channel(struct gw_resolver *r)
     return false;
 }
 
+static void hand_out(struct gw_task_node *task);
+
 /* There is an answer: whoever waits hears it from the ready list. */
 static void announce(struct name *name)
 {
     struct gw_resolver *r = name->resolver;
     gw_list_remove(&name->answered);
     gw_list_push(&r->answered, &name->answered);
-    gw_loop_wake(r->loop, &r->task);
+    gw_loop_wake(r->loop, &r->task, hand_out);
 }
 
 static bool is_asked(const struct name *name)
@@ -473,7 +475,6 @@ struct gw_resolver *gw_resolver_new(struct gw_loop *loop, const struct gw_resolv
     gw_list_init(&r->ages);
     gw_list_init(&r->answered);
     gw_list_init(&r->watchers);
-    gw_task_node_init(&r->task, hand_out);
     gw_timer_init(&r->timer, on_timer);
     return r;
 }
@@ -488,7 +489,7 @@ void gw_resolver_free(struct gw_resolver *r)
     }
     close_channel(r);
     gw_timer_stop(r->loop, &r->timer);
-    gw_loop_unwake(&r->task);
+    gw_loop_unwake(r->loop, &r->task);
     gw_map_fini(&r->names);
     free(r->servers);
     free(r);

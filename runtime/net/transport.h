@@ -9,7 +9,9 @@
 struct gw_conn;
 struct gw_buf;
 
-/* One recv per call of read: who has more is called again, after the others had their turn. */
+/* One recv per call of read: who has more is called again, after the others had their turn. A
+ * transport that keeps something for each connection keeps it behind ops of that connection's own.
+ */
 struct gw_transport_ops {
     const char *name;
     /* GW_OK when bytes may flow, GW_AGAIN to be called again on readiness. NULL: none needed. */
@@ -21,7 +23,7 @@ struct gw_transport_ops {
     enum gw_err (*write)(struct gw_conn *conn, struct gw_buf *out);
     /* EV_READ | EV_WRITE the transport itself waits for. NULL: never any. */
     int (*want)(const struct gw_conn *conn);
-    /* Frees transport_data; the descriptor is conn's. NULL: nothing to free. */
+    /* Frees what it has kept; the descriptor is conn's. NULL: nothing to free. */
     void (*close)(struct gw_conn *conn);
 };
 

@@ -13,12 +13,14 @@
 
 enum { IDLE_MAX = 256 }; /* threads kept for the next hooks; a storm may need many more */
 
+static void run_own(struct gw_task_node *node);
+
 static void schedule(struct gw_task *task)
 {
     if (!task->own)
         gw_exchange_wake(task->x);
     else if (task->vm->env->loop)
-        gw_loop_wake(task->vm->env->loop, &task->ready);
+        gw_loop_wake(task->vm->env->loop, &task->ready, run_own);
 }
 
 void gw_task_wait(struct gw_task *task, gw_task_cancel *cancel)
@@ -64,8 +66,6 @@ static void unbind_thread(struct gw_task *task)
     lua_settable(L, LUA_REGISTRYINDEX);
 }
 
-static void run_own(struct gw_task_node *node);
-
 static struct gw_task *task_new(lua_State *L, struct gw_vm *vm)
 {
     struct gw_task *task = calloc(1, sizeof *task);
@@ -73,7 +73,6 @@ static struct gw_task *task_new(lua_State *L, struct gw_vm *vm)
     gw_list_init(&task->node);
     gw_list_init(&task->queue);
     gw_timer_init(&task->timer, on_timer);
-    gw_task_node_init(&task->ready, run_own);
     task->vm = vm;
     task->co = lua_newthread(L);
     task->ref = luaL_ref(L, LUA_REGISTRYINDEX);
@@ -119,7 +118,8 @@ static void clear(struct gw_task *task)
         task->handle->task = NULL;
     task->handle = NULL;
     gw_list_remove(&task->node);
-    gw_loop_unwake(&task->ready);
+    if (task->vm->env->loop)
+        gw_loop_unwake(task->vm->env->loop, &task->ready);
     task->x = NULL;
     task->own = task->movable = false;
 }

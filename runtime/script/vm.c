@@ -15,7 +15,13 @@
 #include "script/task.h"
 #include "script/watchdog.h"
 
-enum { QUIET_MS = 1000, COLLECT_MAX_KIB = 2048 };
+enum {
+    QUIET_MS = 1000,
+    COLLECT_MAX_KIB = 2048, /* what is collected at once */
+    STEP_KIB = 256,         /* a step of a collection that is not */
+    STEP_MS = 10,           /* from one to the next */
+    CYCLES = 2 /* what became garbage during the first one is found by the second one */
+};
 /* For each file, and each `new`, while a version is loaded: its own limits stand in it. */
 static const int64_t LOAD_NS = 2000000000;
 static const size_t LOAD_BYTES = (size_t)512 << 20;
@@ -60,17 +66,22 @@ static bool load_json(struct gw_vm *vm)
 }
 
 /* Lua collects while it runs. What a burst of new streams leaves behind would stay as long as these
- * are silent. Where much is alive a collection would take the loop too long. */
+ * are silent. Where there is much, to collect it at once would take the loop too long. */
 static void on_quiet(struct gw_timer *timer)
 {
     struct gw_vm *vm = GW_CONTAINER(timer, struct gw_vm, quiet);
     if (vm->uses != vm->uses_seen) {
         vm->uses_seen = vm->uses;
+        vm->cycles = 0;
         gw_timer_start(vm->env->loop, timer, QUIET_MS);
         return;
     }
-    if (lua_gc(vm->L, LUA_GCCOUNT, 0) <= COLLECT_MAX_KIB)
+    if (lua_gc(vm->L, LUA_GCCOUNT, 0) <= COLLECT_MAX_KIB) {
         lua_gc(vm->L, LUA_GCCOLLECT, 0);
+    } else if (!lua_gc(vm->L, LUA_GCSTEP, STEP_KIB) || ++vm->cycles < CYCLES) {
+        gw_timer_start(vm->env->loop, timer, STEP_MS);
+        return;
+    }
     gw_heap_trim(&vm->heap);
 }
 

@@ -82,6 +82,7 @@ struct gw_vm {
     struct gw_gateway *gateway;  /* NULL before it serves */
     struct gw_list calls;        /* requests of its own tasks that hold something: see api_http.c */
     unsigned uses, uses_seen;
+    unsigned cycles;           /* of collection since the last use */
     struct gw_timer probation; /* until then streams may fall back to an older version */
     struct gw_timer quiet;     /* looks whether it is used any more */
     struct gw_aside_job closing;

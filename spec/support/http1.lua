@@ -92,7 +92,7 @@ function Stream:send_head(options)
   for _, field in ipairs(options.fields or {}) do
     C.gw_fields_add(head, rt.slice(field[1]), rt.slice(field[2]))
   end
-  return slug(self.stream.ops.send_head(self.stream, head))
+  return slug(self.stream.codec.ops.stream.send_head(self.stream, head))
 end
 
 ---@param bytes string
@@ -101,7 +101,7 @@ end
 function Stream:send(bytes, last)
   local buf = ffi.new "struct gw_buf"
   C.gw_buf_append(buf, bytes, #bytes)
-  local err = slug(self.stream.ops.send(self.stream, buf, last or false))
+  local err = slug(self.stream.codec.ops.stream.send(self.stream, buf, last or false))
   assert(rt.len(buf) == 0, "send leaves nothing")
   return err
 end
@@ -117,16 +117,16 @@ end
 
 function Stream:consumed(n)
   self.held = self.held - n
-  self.stream.ops.consumed(self.stream, n)
+  self.stream.codec.ops.stream.consumed(self.stream, n)
 end
 
 function Stream:reset(why)
-  self.stream.ops.reset(self.stream, why or C.GW_ERR_CANCELLED)
+  self.stream.codec.ops.stream.reset(self.stream, why or C.GW_ERR_CANCELLED)
   self.over = true
 end
 
 function Stream:pending()
-  return tonumber(self.stream.ops.pending(self.stream))
+  return tonumber(self.stream.codec.ops.stream.pending(self.stream))
 end
 
 local function record(side, stream)
@@ -313,9 +313,8 @@ function http1.server(loop, options)
   local side = new_side(loop, options)
   local fd
   if side.tcp then fd, side.fd = net.tcp_pair() else fd, side.fd = net.pair() end
-  local transport = side.plan and C.gw_fault or C.gw_tcp
+  local transport = side.plan and side.plan.ops or C.gw_tcp
   adopt(side, C.gw_http1_serve(side.host, fd, nil, transport))
-  if side.plan then side.codec.conn.transport_data = side.plan end
   return side
 end
 
@@ -326,11 +325,10 @@ function http1.client(loop, options)
   local side = new_side(loop, options)
   if not side.port then side.listener, side.port = net.bound(4) end
   local err = ffi.new "enum gw_err[1]"
-  local transport = side.plan and C.gw_fault or C.gw_tcp
+  local transport = side.plan and side.plan.ops or C.gw_tcp
   local codec = C.gw_http1_dial(side.host, net.addr("127.0.0.1", side.port), 5000, 0, transport, err)
   if codec == nil then return nil, slug(err[0]) end
   adopt(side, codec)
-  if side.plan then codec.conn.transport_data = side.plan end
   function side:accept()
     self.fd = net.accept(self.listener)
     net.close(self.listener)

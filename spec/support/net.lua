@@ -134,8 +134,13 @@ end
 ---@return table owner with .task
 function net.task(run)
   local task = ffi.new "struct gw_task_node"
-  C.gw_task_node_init(task, shared.run)
   return own(task, { task = task, run = run })
+end
+
+---@param loop ffi.cdata*
+---@param task table made by net.task
+function net.wake(loop, task)
+  C.gw_loop_wake(loop, task.task, shared.run)
 end
 
 ---@param loop ffi.cdata*
@@ -334,7 +339,6 @@ end
 
 local function user_of(conn, user)
   user.conn, user.log, user.got = conn, {}, ""
-  if user.plan then conn.transport_data = user.plan end
   return own(conn, setmetatable(user, User))
 end
 
@@ -346,7 +350,7 @@ end
 ---@return table user
 function net.conn(loop, fd, options)
   options = options or {}
-  local transport = options.transport or (options.plan and C.gw_fault or C.gw_tcp)
+  local transport = options.transport or (options.plan and options.plan.ops or C.gw_tcp)
   local user = user_of(C.gw_conn_accepted(loop, fd, nil, transport, shared.events, nil), options)
   C.gw_conn_read(user.conn, true)
   return user
@@ -361,7 +365,7 @@ end
 function net.dial(loop, port, options)
   options = options or {}
   local err = ffi.new "enum gw_err[1]"
-  local transport = options.transport or (options.plan and C.gw_fault or C.gw_tcp)
+  local transport = options.transport or (options.plan and options.plan.ops or C.gw_tcp)
   local conn = C.gw_conn_dial(loop, net.addr("127.0.0.1", port), options.dial_ms or 0,
     options.keepalive_s or 0, transport, shared.events, nil, err)
   if conn == nil then return nil, rt.cstring(C.gw_err_slug(err[0])) end
@@ -376,6 +380,7 @@ end
 ---@return ffi.cdata* plan
 function net.plan(read, write)
   local plan = ffi.new "struct gw_fault_plan"
+  C.gw_fault_init(plan)
   for side, fields in pairs { read = read or {}, write = write or {} } do
     for name, value in pairs(fields) do plan[side][name] = value end
   end
