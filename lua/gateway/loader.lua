@@ -189,7 +189,7 @@ end
 function Loading:open_plugins(tree)
   local dirs = {}
   for i, dir in ipairs(tree.pluginPath) do dirs[i] = source.join(self.folder, dir) end
-  self.sandbox = sandbox.new(self.files, dirs)
+  self.sandbox = sandbox.new(self.files, dirs, tree.lua and tree.lua.open)
   self.plugins = plugin.open(self.files, dirs, self.sandbox)
 end
 

@@ -14,6 +14,7 @@ local sandbox = {}
 ---@field _source gateway.Source
 ---@field _dirs string[]                where `require` looks for helper modules
 ---@field _modules table<string, any>   loaded helper modules
+---@field _opened table<string, true>    libraries that the configuration opens
 local Sandbox = {}
 Sandbox.__index = Sandbox
 
@@ -50,7 +51,10 @@ local function print_to_log(...)
   require("gateway").log.info("%s", table.concat(words, " "))
 end
 
-local function safe_globals()
+-- What the configuration may open.
+local CLOSED = set("io", "os", "debug", "ffi")
+
+local function safe_globals(opened)
   local globals = {}
   for _, name in ipairs(BASE) do globals[name] = _G[name] end
   globals._VERSION = _VERSION
@@ -67,6 +71,9 @@ local function safe_globals()
   globals.collectgarbage = function(option)
     if option ~= "count" then error('collectgarbage: only "count" is allowed here', 2) end
     return collectgarbage("count")
+  end
+  for name in pairs(opened) do
+    if name ~= "ffi" then globals[name] = copy(require(name)) end
   end
   return globals
 end
@@ -91,7 +98,7 @@ end
 ---@param path string what error messages call it
 ---@return function? chunk, string? err
 function Sandbox:compile(text, path)
-  local globals = safe_globals()
+  local globals = safe_globals(self._opened)
   local env = setmetatable({}, { __index = globals, __metatable = false })
   globals._G = env
   globals.gateway = require("gateway")
@@ -147,7 +154,10 @@ end
 ---@return any
 function Sandbox:require(name, from)
   if type(name) ~= "string" then error("require: expected a name, got " .. type(name), 3) end
-  if HOST_MODULES[name] then return require(name) end
+  if HOST_MODULES[name] or self._opened[name] then return require(name) end
+  if CLOSED[name] then
+    error(("require: %s is closed to plugins (lua.open of the configuration opens it)"):format(name), 3)
+  end
   local loaded = self._modules[name]
   if loaded == self then
     error(("require: %s is being loaded already (asked for by %s)"):format(name, from), 3)
@@ -171,9 +181,11 @@ end
 --- A sandbox for one generation of plugins and routes; helper modules are loaded once in it.
 ---@param files gateway.Source
 ---@param dirs string[] the folders of pluginPath
+---@param open? string[] libraries that are closed else: io, os, debug, ffi
 ---@return gateway.Sandbox
-function sandbox.new(files, dirs)
-  return setmetatable({ _source = files, _dirs = dirs, _modules = {} }, Sandbox)
+function sandbox.new(files, dirs, open)
+  return setmetatable({ _source = files, _dirs = dirs, _modules = {}, _opened = set(unpack(open or {})) },
+    Sandbox)
 end
 
 return sandbox

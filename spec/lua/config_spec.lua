@@ -69,7 +69,7 @@ describe("config: defaults", function()
       registry = { type = "static", static = { services = {} } },
       router = { rules = {}, lua = {} },
       pluginPath = { "../plugins" }, plugins = {}, workers = "auto", drainTimeout = 25,
-      lua = { maxRunTime = 0.05, maxMemory = 268435456 },
+      lua = { maxRunTime = 0.05, maxMemory = 268435456, open = {} },
       log = { level = "info", format = "text", access = true, file = "" },
       shared = { maxBytes = 16777216 },
       management = { enabled = true, host = "127.0.0.1", port = 9001 },

@@ -128,12 +128,30 @@ describe("the sandbox", function()
       "debug.sethook", "debug.getregistry", "string.dump", "_G.io", "require('gateway').io" }) do
       assert.is_nil(run("return " .. name), name)
     end
-    for _, name in ipairs({ "ffi", "jit", "io", "os", "debug", "package", "gateway.core", "gateway.loader",
-      "gateway.sandbox", "../x", "" }) do
+    for _, name in ipairs({ "jit", "package", "gateway.core", "gateway.loader", "gateway.sandbox", "../x",
+      "" }) do
       local _, err = run(("local x = require(%q)"):format(name))
       assert.matches("plugins/p.lua:1: require: no module", err)
     end
+    for _, name in ipairs({ "ffi", "io", "os", "debug" }) do
+      local _, err = run(("local x = require(%q)"):format(name))
+      assert.matches("plugins/p.lua:1: require: " .. name .. " is closed to plugins", err)
+    end
     assert.matches("only \"count\" is allowed", select(2, run("collectgarbage('stop')")))
+  end)
+
+  it("has what the configuration opens, and nothing more", function()
+    local box = sandbox.new(source.memory({}), {}, { "io", "os", "ffi" })
+    local function value(code) return select(2, box:run("return " .. code, "plugins/p.lua")) end
+    assert.is_function(value "io.popen")
+    assert.is_function(value "os.execute")
+    assert.equal(8, value "require('ffi').sizeof('double')")
+    assert.equal(value "type(require('io').open)", "function")
+    assert.is_nil(value "debug.getinfo")
+    assert.is_nil(value "ffi")
+    assert.matches("debug is closed", value "require('debug')")
+    value "(function() io.open = nil end)()"
+    assert.is_function(io.open)
   end)
 
   it("compiles text, not bytecode, and keeps it inside", function()
