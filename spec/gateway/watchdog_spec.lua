@@ -242,6 +242,89 @@ describe("a plugin that does not come back", function()
     end)
   end)
 
+  describe("beside hooks", function()
+    local function plugin(code)
+      return ([[
+        local gateway = require "gateway"
+        local function stick() ("a"):rep(1e5):find((".-"):rep(20) .. "b") end
+        local function loop() while true do end end
+        return {
+          name = "busy",
+          access = function(ctx)
+            local todo = ctx.req.query.todo
+            if todo == "spawn loop" then gateway.spawn(loop) end
+            if todo == "spawn stick" then gateway.spawn(stick) end
+            if todo == "timer stick" then gateway.timer(0.01, stick) end
+            if todo == "ctx loop" then ctx:spawn(loop) end
+            if todo == "ctx stick" then ctx:spawn(stick) end
+          end,
+          on_event = function(ctx, _, event) ctx.state.n = (ctx.state.n or 0) + 1 event.id = ctx.state.n end,
+          %s
+        }
+      ]]):format(code or "")
+    end
+
+    before_each(function()
+      gw = site.start {
+        services = { api = server.port }, files = { ["plugins/busy.lua"] = plugin() },
+        rules = { { id = "busy", path = "/busy", serviceName = "api", plugins = { "busy" } } },
+        config = { lua = { maxRunTime = "30ms" } },
+      }
+    end)
+
+    after_each(function()
+      streams.close_all()
+      gw:stop()
+    end)
+
+    local function goes_on(stream, n)
+      stream:send("data: x\n\n")
+      stream:expect(("id: %d\ndata: x\n\n"):format(n))
+    end
+
+    for todo, line in pairs {
+      ["spawn%20loop"] = "maxRunTime", ["spawn%20stick"] = "by force", ["timer%20stick"] = "by force",
+      ["ctx%20loop"] = "maxRunTime", ["ctx%20stick"] = "by force",
+    } do
+      it("a task is stopped, and streams go on: " .. todo, function()
+        local worker = gw:workers()[1]
+        local other = streams.open(gw, server, { path = "/busy" })
+        goes_on(other, 1)
+        local own = streams.open(gw, server, { path = "/busy?todo=" .. todo })
+        gw:wait_log(line)
+        goes_on(own, 1)
+        goes_on(other, line == "by force" and 1 or 2)
+        assert.equal(worker, gw:workers()[1])
+      end)
+    end
+
+    it("an upgrade that hangs leaves streams under their version", function()
+      local one = streams.open(gw, server, { path = "/busy" })
+      local two = streams.open(gw, server, { path = "/busy" })
+      goes_on(one, 1)
+      goes_on(two, 1)
+      gw:write("plugins/busy.lua", plugin [[upgrade = function(state, _, ctx)
+        ctx:spawn(function() gateway.sleep(1e6) end)
+        gateway.spawn(function() gateway.sleep(1e6) end)
+        if state.n == 1 then stick() end
+      end]])
+      gw:renew()
+      goes_on(one, 2)
+      goes_on(two, 2)
+      gw:wait_log("by force")
+    end)
+
+    it("what it caught in an on_close is told, and other hooks run", function()
+      gw:write("plugins/busy.lua", plugin [[on_close = function(ctx) ctx:log("info", "closing") loop() end]])
+      gw:renew()
+      local one = streams.open(gw, server, { path = "/busy" })
+      goes_on(one, 1)
+      one:finish()
+      assert.equal("ok", one:logged_end(gw))
+      gw:wait_log("hook=on_close")
+    end)
+  end)
+
   describe("while it is loaded", function()
     local AT_LOAD = {
       loop = { "while true do end return { name = 'bad' }", "bad%.lua:1: stopped" },
