@@ -343,7 +343,7 @@ void gw_calls_close(struct gw_list *calls)
 static struct gw_list *owner_of(const struct gw_task *task)
 {
     struct gw_handle *handle = task->x ? task->x->script.handle : NULL;
-    return handle ? &gw_company_of(task->vm, handle)->calls : &task->vm->calls;
+    return handle ? &gw_company_of(handle)->calls : &task->vm->calls;
 }
 
 static struct call *push_call(lua_State *L, struct gw_task *task)

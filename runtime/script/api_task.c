@@ -48,7 +48,7 @@ static int task_spawn_for(lua_State *L)
     luaL_checktype(L, 5, LUA_TFUNCTION);
     if (x->over)
         return gw_api_raise(L, "the exchange is over");
-    struct gw_company *company = gw_company_of(vm, lua_touserdata(L, 1));
+    struct gw_company *company = gw_company_of(lua_touserdata(L, 1));
     struct gw_task *task = gw_task_new_own(L, vm, &company->tasks, x);
     task->slot = (int)lua_tointeger(L, 2);
     task->movable = lua_toboolean(L, 3);

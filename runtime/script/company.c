@@ -7,14 +7,12 @@
 #include "base/check.h"
 #include "script/task.h"
 
-struct gw_company *gw_company_of(struct gw_vm *vm, struct gw_handle *handle)
+struct gw_company *gw_company_of(struct gw_handle *handle)
 {
     if (handle->company)
         return handle->company;
     handle->company = malloc(sizeof *handle->company);
     GW_CHECK(handle->company != NULL);
-    handle->company->handle = handle;
-    gw_list_push(&vm->companies, &handle->company->node);
     gw_list_init(&handle->company->tasks);
     gw_list_init(&handle->company->calls);
     gw_list_init(&handle->company->senders);
@@ -45,7 +43,7 @@ static void leave_queue(struct gw_task *task)
 
 void gw_company_wait(struct gw_handle *handle, struct gw_task *sender)
 {
-    gw_list_push(&gw_company_of(sender->vm, handle)->senders, &sender->queue);
+    gw_list_push(&gw_company_of(handle)->senders, &sender->queue);
     gw_task_wait(sender, leave_queue);
 }
 
@@ -64,13 +62,6 @@ void gw_company_end(struct gw_handle *handle)
     gw_task_drop_list(&handle->company->tasks);
     gw_calls_close(&handle->company->calls);
     gw_company_room(handle);
-    gw_list_remove(&handle->company->node);
     free(handle->company);
     handle->company = NULL;
-}
-
-void gw_company_end_all(struct gw_vm *vm)
-{
-    while (!gw_list_empty(&vm->companies))
-        gw_company_end(GW_CONTAINER(vm->companies.next, struct gw_company, node)->handle);
 }

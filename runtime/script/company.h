@@ -7,15 +7,13 @@
 #include "script/api.h"
 
 struct gw_company {
-    struct gw_list node;      /* of all in the VM */
-    struct gw_handle *handle; /* whose it is */
-    struct gw_list tasks;     /* by node; they end with the exchange */
-    struct gw_list calls;     /* that hold something: see api_http.c */
-    struct gw_list senders;   /* by queue; tasks of anybody's */
+    struct gw_list tasks;   /* by node; they end with the exchange */
+    struct gw_list calls;   /* that hold something: see api_http.c */
+    struct gw_list senders; /* by queue; tasks of anybody's */
 };
 
 /* The handle's, made on first use. */
-struct gw_company *gw_company_of(struct gw_vm *vm, struct gw_handle *handle);
+struct gw_company *gw_company_of(struct gw_handle *handle);
 /* Some task of its own is alive. */
 bool gw_company_busy(const struct gw_handle *handle);
 /* One of them would not be started anew by another version. */
@@ -27,8 +25,5 @@ void gw_company_room(struct gw_handle *handle);
 /* Cancels the tasks, closes the calls, wakes the queue, and frees it; the handle is dead or about
  * to be. */
 void gw_company_end(struct gw_handle *handle);
-
-/* Of a VM that is dead: also those whose exchange was just about to come. */
-void gw_company_end_all(struct gw_vm *vm);
 
 #endif

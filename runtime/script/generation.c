@@ -6,7 +6,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include "script/api.h"
-#include "script/company.h"
 #include "script/hooks.h"
 #include "script/task.h"
 
@@ -234,7 +233,6 @@ void gw_generation_died(struct gw_generation *generation, struct gw_exchange *x)
     for (struct gw_list *at = all->next; at != all; at = at->next) {
         gw_hooks_forget(GW_CONTAINER(at, struct gw_exchange, node), generation);
     }
-    gw_company_end_all(vm);
     gw_task_drop_list(&vm->own_tasks);
     gw_calls_close(&vm->calls);
     gw_task_drop_idle(vm);

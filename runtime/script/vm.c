@@ -101,7 +101,6 @@ struct gw_vm *gw_vm_new(const struct gw_script_env *env)
     gw_list_init(&vm->idle_tasks);
     gw_list_init(&vm->own_tasks);
     gw_list_init(&vm->calls);
-    gw_list_init(&vm->companies);
     gw_timer_init(&vm->quiet, on_quiet);
     gw_timer_init(&vm->probation, gw_context_end_probation);
     vm->run_ns = LOAD_NS;

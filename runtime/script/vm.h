@@ -77,7 +77,6 @@ struct gw_vm {
     unsigned idle_count;
     unsigned tasks;              /* live ones, idle or not */
     struct gw_list own_tasks;    /* of the VM: gateway.spawn, gateway.timer */
-    struct gw_list companies;    /* of its exchanges: see company.h */
     bool serves;                 /* exchanges may come: what was started while it loaded runs */
     struct gw_stats_slot *count; /* where errors of its tasks are counted; NULL before it serves */
     struct gw_gateway *gateway;  /* NULL before it serves */
