@@ -194,13 +194,15 @@ static enum gw_adoption call_adopt(struct gw_exchange *x, struct gw_generation *
     lua_pushstring(L, x->instance ? x->instance->service : NULL);
     lua_pushstring(L, x->instance ? x->instance->id : NULL);
     lua_pushboolean(L, to == x->generation);
-    int status = gw_context_call(x, to, 6, 4);
+    int status = gw_watch_pcall(vm, L, 6, 4, 0);
     if (status == 0 && lua_istable(L, 2))
         return GW_ADOPTED;
-    if (status == GW_LUA_STOPPED)
-        return GW_ADOPT_STAYS;
-    gw_company_end(*handle);
+    gw_company_end(*handle); /* upgrade may have started tasks */
     (*handle)->x = NULL;
+    if (status == GW_LUA_STOPPED) {
+        gw_generation_died(to, x);
+        return GW_ADOPT_STAYS;
+    }
     const char *policy = status == 0 ? lua_tostring(L, 4) : NULL;
     if (!policy)
         log_move(x, to, stays, lua_tostring(L, status == 0 ? 3 : -1));
