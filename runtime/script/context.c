@@ -225,7 +225,14 @@ static void take_up(struct gw_exchange *x, struct gw_vm *vm, struct gw_handle *h
 bool gw_context_revive(struct gw_exchange *x)
 {
     struct gw_handle *handle;
-    if (call_adopt(x, x->generation, GW_SLICE(""), &handle) != GW_ADOPTED)
+    struct gw_slice saved = GW_SLICE("");
+    lua_State *L = vm_of(x)->L;
+    if (x->script.ctx_ref) {
+        lua_rawgeti(L, LUA_REGISTRYINDEX, x->script.ctx_ref);
+        saved = gw_lua_slice(L, -1); /* which the registry keeps */
+        lua_pop(L, 1);
+    }
+    if (call_adopt(x, x->generation, saved, &handle) != GW_ADOPTED)
         return false;
     unref(x->generation, x->script.ctx_ref);
     take_up(x, vm_of(x), handle);
