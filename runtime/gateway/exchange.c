@@ -349,6 +349,8 @@ static enum gw_step step_relay(struct gw_exchange *x)
         gw_adoption_try(x);
     enum gw_err err = gw_relay_run(x);
     if (err == GW_AGAIN) {
+        if (x->generation != x->gateway->current)
+            gw_adoption_try(x); /* a hook that was busy when the version came may be done */
         gw_exchange_arm(x);
         return GW_STEP_WAIT;
     }

@@ -23,7 +23,10 @@ static void push_handle(lua_State *L, struct gw_task *task)
 static int start(lua_State *L, struct gw_task *task, int fn, uint64_t after_ms)
 {
     int n = lua_gettop(L) - fn + 1;
-    luaL_checkstack(task->co, n, "too many arguments");
+    if (!lua_checkstack(task->co, n)) {
+        gw_task_discard(task);
+        return gw_api_raise(L, "too many arguments"); /* to who calls: nothing runs on task->co */
+    }
     lua_xmove(L, task->co, n);
     gw_task_start(task, after_ms);
     push_handle(L, task);

@@ -194,13 +194,15 @@ static enum gw_adoption call_adopt(struct gw_exchange *x, struct gw_generation *
     lua_pushstring(L, x->instance ? x->instance->service : NULL);
     lua_pushstring(L, x->instance ? x->instance->id : NULL);
     lua_pushboolean(L, to == x->generation);
-    int status = gw_context_call(x, to, 6, 4);
+    int status = gw_watch_pcall(vm, L, 6, 4, 0);
     if (status == 0 && lua_istable(L, 2))
         return GW_ADOPTED;
-    if (status == GW_LUA_STOPPED)
-        return GW_ADOPT_STAYS;
-    gw_company_end(*handle);
+    gw_company_end(*handle); /* upgrade may have started tasks */
     (*handle)->x = NULL;
+    if (status == GW_LUA_STOPPED) {
+        gw_generation_died(to, x);
+        return GW_ADOPT_STAYS;
+    }
     const char *policy = status == 0 ? lua_tostring(L, 4) : NULL;
     if (!policy)
         log_move(x, to, stays, lua_tostring(L, status == 0 ? 3 : -1));
@@ -223,7 +225,14 @@ static void take_up(struct gw_exchange *x, struct gw_vm *vm, struct gw_handle *h
 bool gw_context_revive(struct gw_exchange *x)
 {
     struct gw_handle *handle;
-    if (call_adopt(x, x->generation, GW_SLICE(""), &handle) != GW_ADOPTED)
+    struct gw_slice saved = GW_SLICE("");
+    lua_State *L = vm_of(x)->L;
+    if (x->script.ctx_ref) {
+        lua_rawgeti(L, LUA_REGISTRYINDEX, x->script.ctx_ref);
+        saved = gw_lua_slice(L, -1); /* which the registry keeps */
+        lua_pop(L, 1);
+    }
+    if (call_adopt(x, x->generation, saved, &handle) != GW_ADOPTED)
         return false;
     unref(x->generation, x->script.ctx_ref);
     take_up(x, vm_of(x), handle);

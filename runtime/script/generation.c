@@ -230,6 +230,7 @@ void gw_generation_died(struct gw_generation *generation, struct gw_exchange *x)
     struct gw_vm *vm = generation->script;
     struct gw_list *all = &generation->gateway->exchanges;
     log_death(generation, x);
+    gw_generation_ref(generation); /* the last that uses it may be among those that forget it */
     for (struct gw_list *at = all->next; at != all; at = at->next) {
         gw_hooks_forget(GW_CONTAINER(at, struct gw_exchange, node), generation);
     }
@@ -237,5 +238,7 @@ void gw_generation_died(struct gw_generation *generation, struct gw_exchange *x)
     gw_calls_close(&vm->calls);
     gw_task_drop_idle(vm);
     gw_vm_bury(vm);
-    gw_generation_revive(generation);
+    if (generation->refs > 1)
+        gw_generation_revive(generation);
+    gw_generation_unref(generation);
 }

@@ -21,6 +21,27 @@ local function count(version, more)
   ]]):format(more or "", version, version)
 end
 
+-- Is stopped by force alone.
+local STUCK = [[ local _ = ("a"):rep(1e5):find((".-"):rep(20) .. "b") ]]
+
+-- Waits for the request that GO gets.
+local GO = [[
+  local go = require("gateway").shared "go"
+  return {
+    name = "go",
+    access = function(ctx)
+      go:set("go", true)
+      return ctx:reply(200, "gone")
+    end,
+  }
+]]
+local STUCK_TASK = [[
+  gateway.spawn(function()
+    while gateway.shared("go"):get("go") == nil do gateway.sleep(0.01) end
+    ]] .. STUCK .. [[
+  end)
+]]
+
 describe("after a reload", function()
   local server, gw
 
@@ -125,6 +146,97 @@ describe("after a reload", function()
       gw:renew { rules = rules() }
       assert.equal("b", echo(stream, "b"))
       assert.equal("c", echo(stream, "c"))
+    end)
+
+    it("the old one may die before it is asked", function()
+      start()
+      local stream = open()
+      local text = count(2):gsub("return {", function(text) return STUCK_TASK .. text end, 1)
+      local more = rules()
+      more[3] = { id = "go", path = "/go", serviceName = "api", plugins = { "go" } }
+      gw:write("plugins/count.lua", text)
+      gw:write("plugins/go.lua", GO)
+      gw:renew { rules = more }
+      assert.equal("a/v2/1", echo(stream, "a"))
+      local mark = renew(3, "error 'no good'")
+      gw:wait_metric("generations", 1)
+      assert.equal("gone", gw:get "/go")
+      gw:wait_log("stopped by force", nil, mark)
+      assert.not_equal("clean", echo(stream, "b"))
+      assert.equal("hook_error", stream:logged_end(gw))
+      gw:write("plugins/count.lua", count(4))
+      gw:renew()
+      gw:wait_metric("generations", 1)
+    end)
+
+    it("a version that nothing else uses may die with its last stream", function()
+      start()
+      local stream = open()
+      assert.equal("a/v1/1", echo(stream, "a"))
+      renew(2, "if true then " .. STUCK .. " end")
+      gw:wait_metric("generations", 1)
+      local mark = gw:mark()
+      gw:renew { rules = { { id = "bytes", path = "/bytes/x", serviceName = "api" } } }
+      gw:wait_log("stays under its old version", nil, mark)
+      assert.equal("b/v1/2", echo(stream, "b"))
+      gw:wait_log("rolled back", nil, mark)
+      gw:wait_metric("generations", 2)
+      assert.equal("c/v1/3", echo(stream, "c"))
+    end)
+
+    it("a version that nothing else uses may die while it saves", function()
+      start()
+      gw:renew { config = { lua = { maxRunTime = "20ms" } } }
+      local stream = open()
+      assert.equal("a/v1/1", echo(stream, "a"))
+      local text = "local big = {} for i = 1, 5e6 do big[i] = i end " .. count(2)
+      local upgrade = "upgrade = function(state) state.big = big return state end,"
+      gw:write("plugins/count.lua", (text:gsub("jit = true,", function(line) return line .. upgrade end)))
+      gw:renew()
+      gw:wait_metric("generations", 1)
+      local mark = renew(3)
+      gw:wait_log("rolled back", nil, mark)
+      assert.equal("b/v1/2", echo(stream, "b"))
+      gw:wait_metric("generations", 2)
+    end)
+
+    it("an upgrade that starts a task and does not come back leaves nothing behind", function()
+      start()
+      local stream = open()
+      assert.equal("a/v1/1", echo(stream, "a"))
+      local upgrade = "upgrade = function(_, _, ctx) ctx:timer(0.02, function() end) " .. STUCK .. " end,"
+      gw:write("plugins/count.lua", (count(2):gsub("jit = true,", function(text) return text .. upgrade end)))
+      local mark = gw:mark()
+      gw:renew()
+      gw:wait_log("stopped by force", nil, mark)
+      gw:wait_metric("generations", 2)
+      assert.equal("b/v1/2", echo(stream, "b"))
+      local fresh = open()
+      assert.equal("a/v2/1", echo(fresh, "a"))
+    end)
+
+    it("a stream that was idle without event hooks gets its state back", function()
+      local function naming(version, hook)
+        return ([[
+          local plugin = { name = "count" }
+          function plugin.access(ctx) ctx.state.name = ctx.req.query.name end
+          %s
+          return plugin, %d
+        ]]):format(hook, version)
+      end
+      start()
+      gw:write("plugins/count.lua", naming(2, ""))
+      gw:renew()
+      local stream = streams.open(gw, server, { path = "/api?name=one" })
+      gw:write("plugins/count.lua", naming(3, "function plugin.on_event() error 'no good' end"))
+      gw:renew()
+      gw:wait_metric("generations", 1)
+      assert.equal("a", echo(stream, "a"))
+      local hook = "function plugin.on_event(ctx, _, event) event.data = tostring(ctx.state.name) end"
+      gw:write("plugins/count.lua", naming(4, hook))
+      gw:renew()
+      gw:wait_metric("generations", 1)
+      assert.equal("one", echo(stream, "b"))
     end)
 
     it("`onError: skip` goes on without it", function()

@@ -143,6 +143,28 @@ describe("a task", function()
     end)
   end)
 
+  it("with more arguments than fit is an error where it is started", function()
+    local gw = start [[
+      function plugin.on_event(ctx, _, event)
+        local many = {}
+        for i = 1, 7990 do many[i] = i end
+        local kind = event.data == "ctx" and ctx.spawn or gateway.spawn
+        local function count(...)
+          local ok, err = pcall(kind, event.data == "ctx" and ctx or print, print, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, ...)
+          event.data = tostring(ok) .. " " .. tostring(err):match("[^:]*$")
+        end
+        count(unpack(many))
+      end
+    ]]
+    local worker = gw:workers()[1]
+    local stream = open(gw)
+    for _, kind in ipairs { "ctx", "gateway" } do
+      stream:send("data: " .. kind .. "\n\n")
+      stream:expect("data: false  too many arguments\n\n")
+    end
+    assert.equal(worker, gw:workers()[1])
+  end)
+
   describe("of an exchange", function()
     it("runs beside its hooks, with its plugin's state, and ends with it at once", function()
       local gw = start [[

@@ -204,6 +204,18 @@ describe("while a hook waits for an event", function()
     gw:wait_metric("generations", 1)
   end)
 
+  it("a reload is followed when that is done, though nothing more comes", function()
+    local gw = start()
+    local held = open(gw)
+    held:send(event("sleep", "0.5"))
+    gw:write("plugins/waiter.lua", (WAITER:gsub('" " %.%. ctx', '" new " .. ctx')))
+    gw:renew()
+    held:expect(event("sleep", "0.5 1"))
+    gw:wait_metric("generations", 1)
+    held:send(event("now", "b"))
+    held:expect(event("now", "b new 2"))
+  end)
+
   it("reloads come and go, and each event is seen once, in order", function()
     local gw = start()
     local list = {}
