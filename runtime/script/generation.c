@@ -221,7 +221,7 @@ static void log_death(const struct gw_generation *generation, const struct gw_ex
     }
     if (x && x->rule[0])
         gw_log_cstr(&line, "rule", x->rule);
-    gw_log_cstr(&line, "why", vm->died_of);
+    gw_log_cstr(&line, "limit", *vm->died_of == 't' ? "lua.maxRunTime" : "lua.maxMemory");
     gw_log_end(&line);
 }
 

@@ -85,12 +85,16 @@ static void raise_error(lua_State *L, lua_Debug *at)
     lua_getinfo(L, "Sl", at);
     lua_pushfstring(L, "%s:%d: ", at->short_src, at->currentline);
     if (w->reason == OF_TIME)
-        lua_pushfstring(L, "stopped: it took more than %d ms (lua.maxRunTime)",
-                        (int)(w->vm->run_ns / MS));
+        lua_pushfstring(L, "stopped: it took more than %d ms", (int)(w->vm->run_ns / MS));
     else
-        lua_pushfstring(L, "stopped: its VM took more than %d MiB of memory (lua.maxMemory)",
+        lua_pushfstring(L, "stopped: its VM took more than %d MiB of memory",
                         (int)(w->vm->max_memory >> 20));
-    lua_concat(L, 2);
+    /* While it is loaded the limits are not those of the configuration. */
+    if (w->vm->generation)
+        lua_pushstring(L, w->reason == OF_TIME ? " (lua.maxRunTime)" : " (lua.maxMemory)");
+    else
+        lua_pushliteral(L, "");
+    lua_concat(L, 3);
     lua_error(L);
 }
 
@@ -107,7 +111,7 @@ static void ask(struct watch *w, enum stage stage, enum reason reason)
 static void jump(struct watch *w)
 {
     w->vm->dead = true;
-    w->vm->died_of = w->reason == OF_TIME ? "time (lua.maxRunTime)" : "memory (lua.maxMemory)";
+    w->vm->died_of = w->reason == OF_TIME ? "time" : "memory";
     siglongjmp(w->out, 1);
 }
 
