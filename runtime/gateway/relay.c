@@ -307,16 +307,27 @@ static bool is_asked_for(const struct gw_exchange *x, struct gw_slice raw)
     return x->hook_flags & GW_HAS_COMMENTS && memchr(raw.ptr, ':', raw.len);
 }
 
+static void count_events(struct gw_exchange *x, int count)
+{
+    x->relay.events += (uint64_t)(int64_t)count;
+    gw_stat_add(x->gateway->count, GW_STAT_EVENTS, count);
+}
+
 /* Whoever thought about what is pending is gone, and it may have been several events: the length of
- * the first of them. */
+ * the first of them. The others come anew, and are counted then. */
 static uint32_t first_pending(struct gw_exchange *x)
 {
-    struct gw_slice raw = gw_buf_linear(&x->body, x->relay.pending_event);
+    struct gw_slice rest = gw_buf_linear(&x->body, x->relay.pending_event);
     struct gw_sse_scan scan;
     bool ended;
     gw_sse_scan_init(&scan);
-    size_t len = gw_sse_scan_next(&scan, raw.ptr, raw.len, &ended);
-    return (uint32_t)len;
+    size_t first = gw_sse_scan_next(&scan, rest.ptr, rest.len, &ended);
+    for (size_t len = first; len < rest.len;) {
+        rest = gw_slice_of(rest.ptr + len, rest.len - len);
+        len = gw_sse_scan_next(&scan, rest.ptr, rest.len, &ended);
+        count_events(x, -1);
+    }
+    return (uint32_t)first;
 }
 
 /* One event: GW_OK = done, go on; GW_AGAIN = its end is not here, or a hook thinks; GW_EOF = the
@@ -337,8 +348,7 @@ static enum gw_err relay_event(struct gw_exchange *x, struct gw_buf *out)
             return GW_AGAIN;
         struct gw_slice block = gw_buf_linear(&x->body, r->scanned);
         if (gw_event_has_fields(block)) {
-            r->events++;
-            gw_stat_add(x->gateway->count, GW_STAT_EVENTS, 1);
+            count_events(x, 1);
         } else if (!is_asked_for(x, block)) {
             return settle(x, GW_EVENT_PASS, r->scanned, out);
         }
@@ -384,8 +394,7 @@ static bool relay_batch(struct gw_exchange *x, struct gw_buf *out, unsigned *n, 
     if (count == 0)
         return false;
     *n += count - 1;
-    r->events += count;
-    gw_stat_add(x->gateway->count, GW_STAT_EVENTS, count);
+    count_events(x, (int)count);
     size_t len = (size_t)(raws[count - 1].ptr + raws[count - 1].len - raws[0].ptr);
     *err = settle(x, x->generation->hooks->events(x, raws, count, out), len, out);
     return true;
