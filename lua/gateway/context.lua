@@ -181,6 +181,16 @@ function context.open(handle, rule)
     _balanced = false, _instance = false, req = core.request(handle) }, Context)
 end
 
+--- A context for the end, which knows its id when the exchange is over.
+---@param ctx gateway.Context
+---@return gateway.Context
+function context.leave(ctx)
+  local id, own = ctx.id, {}
+  for key, value in next, ctx do own[key] = value end
+  own.id = id
+  return setmetatable(own, Context)
+end
+
 --- Is this what ctx:close returns?
 ---@param value any
 ---@return boolean

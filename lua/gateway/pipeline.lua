@@ -545,17 +545,25 @@ function Program.event_failed(_, ctx, err, traceback, ev)
   return nil
 end
 
---- Runs the close hooks, up, once. An error of one does not keep the others from running.
+--- Runs the close hook `i`; they go up, each once. One that waits goes on without the exchange while the
+--- others run, so each has a context of its own. An error of one does not keep the others from running.
 ---@param ctx gateway.Context
 ---@param reason string
-function Program.close(_, ctx, reason)
-  if ctx._closed then return end
+---@param i integer
+---@return boolean more whether there is another one
+function Program.close(_, ctx, reason, i)
+  if i == 1 and ctx._closed then return false end
   ctx._closed = true
   local list = ctx._rule.close
-  for i = 1, #list do
-    local ok, err = pcall(list[i], ctx, reason)
-    if not ok then core.hook_error(ctx._x, hook_error(list.entries[i].name, "on_close", err)) end
+  if not list[i] then return false end
+  local own = context.leave(ctx)
+  local ok, err = pcall(list[i], own, reason)
+  if not ok then
+    err = hook_error(list.entries[i].name, "on_close", err)
+    -- Where it has waited, only the task that it is can tell.
+    if not pcall(core.hook_error, own._x, err) then error(err, 0) end
   end
+  return list[i + 1] ~= nil
 end
 
 --- A new exchange, before routing.

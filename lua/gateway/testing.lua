@@ -236,9 +236,8 @@ end
 ---@param reason? string "ok"
 function Chain:close(ctx, reason)
   call(function()
-    clock.closing = true
-    self._program.close(self:_enter(ctx), reason or "ok")
-    clock.closing = false
+    local i = 0
+    repeat i = i + 1 until not self._program.close(self:_enter(ctx), reason or "ok", i)
   end)
   clock.drop_all(function(task) return task.handle == ctx._x end)
 end

@@ -12,7 +12,7 @@
 #include "script/task.h"
 #include "script/watchdog.h"
 
-enum { CLOSE_TURNS = 100 };
+enum { CLOSE_MAX = 1000 };
 
 static struct gw_vm *vm_of(const struct gw_exchange *x)
 {
@@ -340,34 +340,43 @@ static void hook_cancel(struct gw_exchange *x)
     gw_task_discard(task);
 }
 
-/* Nothing is there to come back to: what would wait raises (gw_task_may_wait), and a bare
- * coroutine.yield goes on here. */
+/* The i-th of them; false when there are no more. */
+static bool run_close(struct gw_exchange *x, const char *reason, int i)
+{
+    struct gw_vm *vm = vm_of(x);
+    struct gw_task *task = gw_task_new_own(vm->L, vm, &vm->own_tasks, NULL);
+    lua_rawgeti(task->co, LUA_REGISTRYINDEX, vm->entry[GW_ENTRY_CLOSE]);
+    lua_rawgeti(task->co, LUA_REGISTRYINDEX, x->script.ctx_ref);
+    lua_pushstring(task->co, reason);
+    lua_pushinteger(task->co, i);
+    int status = gw_task_run_own(task, 3);
+    if (status == LUA_YIELD)
+        return true;
+    if (status == GW_LUA_STOPPED) {
+        gw_generation_died(x->generation, x);
+        return false;
+    }
+    if (status == 0) {
+        bool more = lua_toboolean(task->co, 1);
+        gw_task_give(task);
+        return more;
+    }
+    lua_xmove(task->co, vm->L, 1);
+    log_failure(x, task);
+    return i < CLOSE_MAX;
+}
+
+/* They are tasks of the VM's own, for they may outlive the exchange: what waits there goes on
+ * without it. */
 static void hook_close(struct gw_exchange *x, const char *reason)
 {
-    int nargs;
     hook_cancel(x);
-    struct gw_task *task = prepare(x, GW_ENTRY_CLOSE, &nargs);
-    if (!task) {
+    if (is_stranded(x) || (!x->script.handle && !gw_context_revive(x))) {
         gw_log(GW_LOG_WARN, "x=%s: on_close is not called: its VM is being replaced", x->id);
         return;
     }
-    lua_pushstring(task->co, reason);
-    enum run how = run(x, task, nargs + 1);
-    for (int turns = 0; how == RUN_WAITS && turns < CLOSE_TURNS; turns++)
-        how = run(x, task, 0);
-    switch (how) {
-    case RUN_DONE:
-        gw_task_give(task);
-        break;
-    case RUN_WAITS:
-        gw_log(GW_LOG_WARN, "x=%s: an on_close hook yields and yields; it is cancelled", x->id);
-        break;
-    case RUN_FAILED:
-        log_failure(x, task);
-        break;
-    case RUN_STOPPED:
-        break;
-    }
+    for (int i = 1; run_close(x, reason, i); i++)
+        continue;
 }
 
 static void hook_release(struct gw_exchange *x)

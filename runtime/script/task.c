@@ -206,6 +206,14 @@ static int swap_slot(struct gw_task *task, int slot)
     return before;
 }
 
+int gw_task_run_own(struct gw_task *task, int nargs)
+{
+    int status = gw_task_resume(task, nargs);
+    if (status == LUA_YIELD && task->state == GW_TASK_RUNNABLE)
+        schedule(task);
+    return status;
+}
+
 static void run_own(struct gw_task_node *node)
 {
     struct gw_task *task = GW_CONTAINER(node, struct gw_task, ready);
@@ -213,17 +221,14 @@ static void run_own(struct gw_task_node *node)
     int begins = lua_status(task->co) != LUA_YIELD;
     gw_vm_touch(task->vm);
     int slot = swap_slot(task, task->slot);
-    int status = gw_task_resume(task, lua_gettop(task->co) - begins);
+    int status = gw_task_run_own(task, lua_gettop(task->co) - begins);
     if (status == GW_LUA_STOPPED) {
         gw_generation_died(task->vm->generation, x);
         return;
     }
     task->slot = swap_slot(task, slot);
-    if (status == LUA_YIELD) {
-        if (task->state == GW_TASK_RUNNABLE)
-            schedule(task);
+    if (status == LUA_YIELD)
         return;
-    }
     if (status == 0)
         gw_task_give(task);
     else
@@ -278,9 +283,6 @@ struct gw_task *gw_task_current(lua_State *L)
 
 static const char *why_not(lua_State *L, struct gw_task *task)
 {
-    bool closes = task && !task->own && task->x->over;
-    if (closes)
-        return "an on_close hook can't wait; gateway.spawn does what takes time";
     /* Looked at before anything is armed: the error of a yield that fails may be caught. */
     if (task && !lua_isyieldable(L))
         return "a hook can't wait inside of a callback from C (table.sort, string.gsub)";

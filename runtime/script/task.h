@@ -82,6 +82,9 @@ void gw_task_wake(struct gw_task *task);
  * the function and its arguments to task->co and calls gw_task_start. L: whoever asks for it. */
 struct gw_task *gw_task_new_own(lua_State *L, struct gw_vm *vm, struct gw_list *owner,
                                 struct gw_exchange *x);
+/* Runs it here and now, or goes on with it: as gw_task_resume, and it needs no other call where it
+ * waits. */
+int gw_task_run_own(struct gw_task *task, int nargs);
 /* Runs it after that time, or, in a VM that does not serve yet, that time after gw_task_serve. */
 void gw_task_start(struct gw_task *task, uint64_t after_ms);
 /* The VM serves from now on: what was started while it was loaded begins. */

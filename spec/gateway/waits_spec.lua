@@ -231,33 +231,58 @@ describe("while a hook waits for an event", function()
     gw:wait_metric("generations", 1)
   end)
 
-  it("on_close can't wait, says so, and keeps no other one from running", function()
+  it("on_close goes on without its exchange, and keeps no other one from running", function()
     local gw = start(nil, {
       rules = { { id = "api", path = "/*", serviceName = "api", plugins = { "outer", "waiter" } } },
       files = {
         ["plugins/outer.lua"] = [[
-          return { name = "outer", on_close = function() gateway.log.info "the outer closes" end }
+          return { name = "outer", on_close = function(ctx)
+            gateway.log.info("the outer closes " .. tostring(ctx.state.note))
+          end }
         ]],
         ["plugins/waiter.lua"] = [[
           local plugin = { name = "waiter" }
-          function plugin.on_close(ctx)
+          function plugin.access(ctx) ctx.state.note = "kept" end
+          function plugin.on_close(ctx, _, reason)
             for _ = 1, 5 do coroutine.yield() end
-            gateway.spawn(function(id) gateway.sleep(0.02) gateway.log.info("done for " .. id) end, ctx.id)
-            gateway.sleep(0.01)
-            gateway.log.info "never"
+            while not gateway.shared("go"):get("go") do gateway.sleep(0.005) end
+            gateway.log.info(table.concat({ "done for", ctx.id, reason, ctx.state.note }, " "))
+            gateway.log.info(select(2, pcall(function() return ctx.req.method end)))
+            if ctx.id == "raises" then error("at the end") end
           end
           return plugin
         ]],
+        ["conf/routes/go.lua"] = [[
+          return { { path = "/go", access = function(ctx)
+            gateway.shared("go"):set("go", true)
+            return ctx:reply(204)
+          end } }
+        ]],
       },
+      config = { router = { lua = { "routes/*.lua" } } },
     })
-    local stream = open(gw, { headers = { ["X-Request-Id"] = "ends" } })
-    stream:finish()
-    assert.equal("clean", select(2, stream:rest()))
-    local line = gw:wait_log "an on_close hook can't wait; gateway.spawn does what takes time"
-    assert.matches("x=ends .*plugin=waiter hook=on_close .*waiter.lua:5: sleep: ", line)
-    gw:wait_log "the outer closes"
-    gw:wait_log "done for ends"
-    assert.same({}, gw:find_log "never")
+    for _, id in ipairs { "ends", "raises" } do
+      local stream = open(gw, { headers = { ["X-Request-Id"] = id } })
+      stream:finish()
+      assert.equal("clean", select(2, stream:rest()))
+    end
+    gw:wait_log "the outer closes nil"
     gw:wait_metric("exchanges", 0)
+    assert.same({}, gw:find_log "done for")
+    http.fetch(gw.port, "/go")
+    gw:wait_log "done for ends ok kept"
+    gw:wait_log "the exchange is over"
+    assert.matches("plugin=waiter hook=on_close .*at the end", gw:wait_log "at the end")
+  end)
+
+  it("an on_close that waits for ever ends with its version", function()
+    local gw = start()
+    gw:write("plugins/waiter.lua", "return { name = 'waiter', on_close = function() gateway.sleep(1e6) end }")
+    gw:renew()
+    for _ = 1, 20 do open(gw):finish() end
+    gw:wait_metric("exchanges", 0)
+    gw:write("plugins/waiter.lua", WAITER)
+    gw:renew()
+    gw:wait_metric("generations", 1)
   end)
 end)

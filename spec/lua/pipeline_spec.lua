@@ -308,7 +308,7 @@ describe("route", function()
     local ctx, handle = open(built, { path = "/x" })
     assert.same({ core.REPLY, 8 }, { built.route(ctx) })
     assert.equal("404", handle.reply.headers["x-seen"])
-    built.close(ctx, "ok")
+    built.close(ctx, "ok", 1)
     assert.equal("ok", closed)
   end)
 

@@ -20,9 +20,6 @@ end
 --- The task that runs, where it may wait; else an error as the gateway's.
 ---@param what string
 function clock.may_wait(what)
-  if clock.closing and running() then
-    error(what .. ": an on_close hook can't wait; gateway.spawn does what takes time", 0)
-  end
   if current and running() == current.co then return current end
   if running() and current then
     error(what .. ": a coroutine of the plugin's own can't wait; gateway.spawn starts one that can", 0)

@@ -33,7 +33,6 @@ core.state = state
 function core.reset()
   clock.drop_all(function() return true end)
   http.reset()
-  clock.closing = false
   state.now, state.logs, state.errors, state.sessions, state.randoms = 1000, {}, {}, {}, 0
   state.shared, state.uses = {}, 0
 end
