@@ -48,8 +48,10 @@ static struct gw_task *prepare(struct gw_exchange *x, enum gw_entry entry, int *
     struct gw_task *task = x->script.task;
     if (is_stranded(x))
         return NULL;
-    if (!x->script.handle && !gw_context_revive(x))
+    if (!x->script.handle && !gw_context_revive(x)) {
+        x->hook_flags = 0; /* nor can any other hook */
         return NULL;
+    }
     if (task) {
         if (task->state == GW_TASK_WAITING)
             gw_api_offer_body(task);

@@ -245,6 +245,65 @@ describe("a plugin that does not come back", function()
     end)
   end)
 
+  describe("when its VM is replaced before there is a rule, or under one that a hook has made", function()
+    local OUTER = [[
+      local function pause(ctx, where)
+        if ctx.req.query.at ~= where then return end
+        gateway.log.info("waits in " .. where)
+        gateway.sleep(0.2)
+      end
+      return {
+        name = "outer",
+        route = function(ctx)
+          if ctx.req.query.stick then ("a"):rep(1e5):find((".-"):rep(20) .. "b") end
+          pause(ctx, "route")
+          if ctx.req.query.made then return { id = "made", path = "/made", serviceName = "api" } end
+        end,
+        on_response = function(ctx)
+          ctx.res.headers["X-Seen"] = "yes"
+          pause(ctx, "response")
+        end,
+      }
+    ]]
+
+    setup(function()
+      gw = site.start {
+        services = { api = server.port }, files = { ["plugins/outer.lua"] = OUTER },
+        rules = { { id = "any", path = "/any", serviceName = "api" } },
+        config = { lua = { maxRunTime = "30ms" }, plugins = { "outer" } },
+      }
+    end)
+
+    teardown(function() gw:stop() end)
+
+    local function ask(path)
+      local client = http.connect(gw.port)
+      client:send(http.format { path = path })
+      return client
+    end
+
+    it("who asked gets an answer, and the others' plugins see theirs", function()
+      local mark = gw:mark()
+      local waiting = ask "/any?at=route"
+      gw:wait_log("waits in route", nil, mark)
+      local stuck = ask("/any?stick=1"):response()
+      assert.equal(500, stuck.status)
+      assert.equal("yes", stuck:get "X-Seen")
+      server:request():ok "fine"
+      assert.equal(200, waiting:response().status)
+    end)
+
+    it("a rule that is not there any more is an error, once", function()
+      local mark = gw:mark()
+      local waiting = ask "/any?made=1&at=response"
+      server:request():ok "fine"
+      gw:wait_log("waits in response", nil, mark)
+      assert.equal(500, ask("/any?stick=1"):response().status)
+      assert.equal(500, waiting:response().status)
+      assert.equal(1, #gw:find_log("rule=made .*route made is not there", mark))
+    end)
+  end)
+
   describe("while it is loaded", function()
     local AT_LOAD = {
       loop = { "while true do end return { name = 'bad' }", "bad%.lua:1: stopped" },
