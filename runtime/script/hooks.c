@@ -124,6 +124,8 @@ static enum gw_hook_result run_hook(struct gw_exchange *x, enum gw_entry entry, 
         log_failure(x, task);
         return GW_HOOK_FAIL;
     case RUN_STOPPED:
+        if (entry == GW_ENTRY_RESPONSE) /* which would be stopped again, and again */
+            x->hook_flags &= ~(unsigned)GW_HAS_RESPONSE;
         return GW_HOOK_FAIL;
     case RUN_DONE:
         break;

@@ -260,6 +260,7 @@ describe("a plugin that does not come back", function()
           if ctx.req.query.made then return { id = "made", path = "/made", serviceName = "api" } end
         end,
         on_response = function(ctx)
+          if ctx.req.query.late then ("a"):rep(1e5):find((".-"):rep(20) .. "b") end
           ctx.res.headers["X-Seen"] = "yes"
           pause(ctx, "response")
         end,
@@ -291,6 +292,17 @@ describe("a plugin that does not come back", function()
       assert.equal("yes", stuck:get "X-Seen")
       server:request():ok "fine"
       assert.equal(200, waiting:response().status)
+    end)
+
+    it("a response hook that was stopped is not asked about that", function()
+      local mark = gw:mark()
+      local client = ask "/any?late=1"
+      server:request():ok "fine"
+      assert.equal(500, client:response().status)
+      assert.equal(1, #gw:find_log("stopped by force", mark))
+      client = ask "/any?late=1&stick=1"
+      assert.equal(500, client:response().status)
+      assert.equal(3, #gw:find_log("stopped by force", mark))
     end)
 
     it("a rule that is not there any more is an error, once", function()
