@@ -35,6 +35,13 @@ local GREEDY = {
   closures = "local f = nil while true do local g = f f = function() return g end end",
 }
 
+-- Each reaches the bound of memory again and again, and leaves it all to the collector.
+local WASTEFUL = {
+  decode = "local json, text = require('gateway').json, '[' .. ('{\"a\":1},'):rep(1e6) .. '1]' "
+    .. "while true do pcall(json.decode, text) end",
+  tables = "while true do pcall(function() local t = {} for i = 1, 4e5 do t[i] = {} end end) end",
+}
+
 -- A plugin that does it for an event, or with `?in=access` in the access hook.
 local function wild(name, code, jit)
   return ([[
@@ -126,6 +133,10 @@ describe("a plugin that does not come back", function()
     {
       what = "eats memory", programs = GREEDY, limits = { maxMemory = "24MiB", maxRunTime = 0 },
       why = "maxMemory",
+    },
+    {
+      what = "wastes memory for ever", programs = WASTEFUL,
+      limits = { maxMemory = "48MiB", maxRunTime = "100ms" }, why = "stopped",
     },
   } do
     describe(case.what, function()
