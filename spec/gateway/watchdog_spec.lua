@@ -20,6 +20,7 @@ local ENDLESS = {
   concat = "local t = {} for i = 1, 1000 do t[i] = i end while true do table.concat(t) end",
   calls = "while true do pcall(ctx.reply, ctx) end",
   headers = "while true do ctx.req.headers['X-A'] = 'b' end",
+  doubles = "local json, x = require('gateway').json, { 1 } for i = 1, 40 do x = { x, x } end json.encode(x)",
   sort = "local t = {} for i = 1, 1e5 do t[i] = i * 7 % 1000 end while true do table.sort(t) end",
 }
 
