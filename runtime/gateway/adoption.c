@@ -27,6 +27,7 @@ static void change(struct gw_exchange *x, struct gw_generation *to)
 {
     struct gw_generation *old = x->generation;
     x->generation = gw_generation_ref(to);
+    x->retires = false; /* an older one may not have wanted it */
     gw_generation_unref(old);
     gw_relay_remode(x);
     if (x->relay.wanted != x->relay.mode)

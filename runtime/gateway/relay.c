@@ -271,9 +271,9 @@ static enum gw_err relay_bytes(struct gw_exchange *x, struct gw_buf *out)
         bool more = has_more(r) || r->retiring;
         if (more && last && !gw_sse_scan_at_boundary(&r->scan)) {
             gw_buf_move_n(out, &x->body, last);
+            put_between(x, out);
             if (r->retiring)
                 return GW_EOF;
-            put_between(x, out);
         }
         gw_buf_move(out, &x->body);
     }

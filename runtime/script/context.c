@@ -227,6 +227,8 @@ bool gw_context_revive(struct gw_exchange *x)
     struct gw_handle *handle;
     struct gw_slice saved = GW_SLICE("");
     lua_State *L = vm_of(x)->L;
+    if (!x->rule[0])
+        return gw_context_open(x);
     if (x->script.ctx_ref) {
         lua_rawgeti(L, LUA_REGISTRYINDEX, x->script.ctx_ref);
         saved = gw_lua_slice(L, -1); /* which the registry keeps */

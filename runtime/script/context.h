@@ -13,7 +13,7 @@ int gw_context_call(struct gw_exchange *x, struct gw_generation *generation, int
 
 /* Makes one before there is a rule. False: the error is logged. */
 bool gw_context_open(struct gw_exchange *x);
-/* Makes one under the rule it has, in the VM that took the place of a dead one. */
+/* Makes one in the VM that took the place of a dead one, under the rule it has, if any. */
 bool gw_context_revive(struct gw_exchange *x);
 /* Takes flags, timeout and event hook from three places of the stack. */
 void gw_context_take_rule(struct gw_exchange *x, lua_State *co, int first);

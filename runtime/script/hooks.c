@@ -48,8 +48,10 @@ static struct gw_task *prepare(struct gw_exchange *x, enum gw_entry entry, int *
     struct gw_task *task = x->script.task;
     if (is_stranded(x))
         return NULL;
-    if (!x->script.handle && !gw_context_revive(x))
+    if (!x->script.handle && !gw_context_revive(x)) {
+        x->hook_flags = 0; /* nor can any other hook */
         return NULL;
+    }
     if (task) {
         if (task->state == GW_TASK_WAITING)
             gw_api_offer_body(task);
@@ -122,6 +124,8 @@ static enum gw_hook_result run_hook(struct gw_exchange *x, enum gw_entry entry, 
         log_failure(x, task);
         return GW_HOOK_FAIL;
     case RUN_STOPPED:
+        if (entry == GW_ENTRY_RESPONSE) /* which would be stopped again, and again */
+            x->hook_flags &= ~(unsigned)GW_HAS_RESPONSE;
         return GW_HOOK_FAIL;
     case RUN_DONE:
         break;

@@ -461,9 +461,17 @@ static bool write_empty(struct writer *w, int index)
     return true;
 }
 
+/* A table that is in itself in many places makes much text out of nothing: that is for
+ * gateway.json, whose memory and time are bounded. */
+static bool is_too_long(const struct writer *w)
+{
+    size_t max = w->vm->max_memory / 8;
+    return max && gw_buf_len(w->out) > max;
+}
+
 static bool write_table(struct writer *w, int index)
 {
-    if (w->depth == DEPTH || !lua_checkstack(w->L, 4))
+    if (w->depth == DEPTH || is_too_long(w) || !lua_checkstack(w->L, 4))
         return false;
     w->depth++;
     int length = array_length(w->L, index);

@@ -42,6 +42,29 @@ local STUCK_TASK = [[
   end)
 ]]
 
+-- Sends an event into a stream that wants it when somebody says so.
+local LATE = [[
+  local late = require("gateway").shared "late"
+  return {
+    name = "late",
+    upgrade = function(state) return state end,
+    access = function(ctx)
+      if ctx.req.query.go then
+        late:set("go", true)
+        return ctx:reply(204)
+      end
+    end,
+    on_response = function(ctx)
+      if not ctx.req.query.late then return end
+      ctx:spawn(function()
+        while not late:get "go" do gateway.sleep(0.01) end
+        ctx:send { data = "late" }
+        ctx:log("info", "the late one is on its way")
+      end)
+    end,
+  }
+]]
+
 describe("after a reload", function()
   local server, gw
 
@@ -56,12 +79,13 @@ describe("after a reload", function()
   local function rules(policy)
     return { {
       id = "api", path = "/api", serviceName = "api", plugins = { "count" }, onReload = policy,
-    }, { id = "bytes", path = "/bytes/x", serviceName = "api", onReload = policy } }
+    }, { id = "bytes", path = "/bytes/x", serviceName = "api", plugins = { "late" }, onReload = policy } }
   end
 
   local function start(policy)
     gw = site.start {
-      services = { api = server.port }, rules = rules(policy), files = { ["plugins/count.lua"] = count(1) },
+      services = { api = server.port }, rules = rules(policy),
+      files = { ["plugins/count.lua"] = count(1), ["plugins/late.lua"] = LATE },
     }
   end
 
@@ -277,8 +301,15 @@ describe("after a reload", function()
     it("with `onReload: drain` streams end well and come again: " .. path, function()
       start "drain"
       local list = {}
-      for i = 1, 30 do list[i] = streams.open(gw, server, { path = path }) end
+      for i = 1, 30 do
+        list[i] = streams.open(gw, server, { path = path .. (i == 30 and "?late=1" or "") })
+      end
       list[30]:send("data: begun") -- to be finished first, where it is on its way to the client already
+      if path == "/bytes/x" then
+        list[30]:expect("data: begun")
+        assert.equal(204, http.fetch(gw.port, "/bytes/x?go=1").status)
+        gw:wait_log "the late one is on its way"
+      end
       renew(2)
       for i = 1, 29 do
         local rest, how = list[i]:rest(30)
@@ -289,7 +320,7 @@ describe("after a reload", function()
       if path == "/bytes/x" then
         list[30]:send("\n\ndata: nev")
         local rest, how = list[30]:rest(30)
-        assert.equal("data: begun\n\n", rest)
+        assert.equal("\n\ndata: late\n\n", rest)
         assert.equal("clean", how)
       else
         assert.equal("clean", select(2, list[30]:rest(30)))

@@ -150,7 +150,8 @@ describe("a task", function()
         for i = 1, 7990 do many[i] = i end
         local kind = event.data == "ctx" and ctx.spawn or gateway.spawn
         local function count(...)
-          local ok, err = pcall(kind, event.data == "ctx" and ctx or print, print, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, ...)
+          local first = event.data == "ctx" and ctx or print
+          local ok, err = pcall(kind, first, print, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, ...)
           event.data = tostring(ok) .. " " .. tostring(err):match("[^:]*$")
         end
         count(unpack(many))

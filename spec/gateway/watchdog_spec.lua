@@ -20,6 +20,7 @@ local ENDLESS = {
   concat = "local t = {} for i = 1, 1000 do t[i] = i end while true do table.concat(t) end",
   calls = "while true do pcall(ctx.reply, ctx) end",
   headers = "while true do ctx.req.headers['X-A'] = 'b' end",
+  doubles = "local json, x = require('gateway').json, { 1 } for i = 1, 40 do x = { x, x } end json.encode(x)",
   sort = "local t = {} for i = 1, 1e5 do t[i] = i * 7 % 1000 end while true do table.sort(t) end",
 }
 
@@ -33,6 +34,13 @@ local GREEDY = {
   json = "local json, t = require('gateway').json, {} for i = 1, 2e6 do t[i] = i end "
     .. "local kept = {} while true do kept[#kept + 1] = json.encode(t) end",
   closures = "local f = nil while true do local g = f f = function() return g end end",
+}
+
+-- Each reaches the bound of memory again and again, and leaves it all to the collector.
+local WASTEFUL = {
+  decode = "local json, text = require('gateway').json, '[' .. ('{\"a\":1},'):rep(1e6) .. '1]' "
+    .. "while true do pcall(json.decode, text) end",
+  tables = "while true do pcall(function() local t = {} for i = 1, 4e5 do t[i] = {} end end) end",
 }
 
 -- A plugin that does it for an event, or with `?in=access` in the access hook.
@@ -126,6 +134,10 @@ describe("a plugin that does not come back", function()
     {
       what = "eats memory", programs = GREEDY, limits = { maxMemory = "24MiB", maxRunTime = 0 },
       why = "maxMemory",
+    },
+    {
+      what = "wastes memory for ever", programs = WASTEFUL,
+      limits = { maxMemory = "48MiB", maxRunTime = "100ms" }, why = "stopped",
     },
   } do
     describe(case.what, function()
@@ -325,6 +337,77 @@ describe("a plugin that does not come back", function()
       one:finish()
       assert.equal("ok", one:logged_end(gw))
       gw:wait_log("hook=on_close")
+    end)
+  end)
+
+  describe("when its VM is replaced before there is a rule, or under one that a hook has made", function()
+    local OUTER = [[
+      local function pause(ctx, where)
+        if ctx.req.query.at ~= where then return end
+        gateway.log.info("waits in " .. where)
+        gateway.sleep(0.2)
+      end
+      return {
+        name = "outer",
+        route = function(ctx)
+          if ctx.req.query.stick then ("a"):rep(1e5):find((".-"):rep(20) .. "b") end
+          pause(ctx, "route")
+          if ctx.req.query.made then return { id = "made", path = "/made", serviceName = "api" } end
+        end,
+        on_response = function(ctx)
+          if ctx.req.query.late then ("a"):rep(1e5):find((".-"):rep(20) .. "b") end
+          ctx.res.headers["X-Seen"] = "yes"
+          pause(ctx, "response")
+        end,
+      }
+    ]]
+
+    setup(function()
+      gw = site.start {
+        services = { api = server.port }, files = { ["plugins/outer.lua"] = OUTER },
+        rules = { { id = "any", path = "/any", serviceName = "api" } },
+        config = { lua = { maxRunTime = "30ms" }, plugins = { "outer" } },
+      }
+    end)
+
+    teardown(function() gw:stop() end)
+
+    local function ask(path)
+      local client = http.connect(gw.port)
+      client:send(http.format { path = path })
+      return client
+    end
+
+    it("who asked gets an answer, and the others' plugins see theirs", function()
+      local mark = gw:mark()
+      local waiting = ask "/any?at=route"
+      gw:wait_log("waits in route", nil, mark)
+      local stuck = ask("/any?stick=1"):response()
+      assert.equal(500, stuck.status)
+      assert.equal("yes", stuck:get "X-Seen")
+      server:request():ok "fine"
+      assert.equal(200, waiting:response().status)
+    end)
+
+    it("a response hook that was stopped is not asked about that", function()
+      local mark = gw:mark()
+      local client = ask "/any?late=1"
+      server:request():ok "fine"
+      assert.equal(500, client:response().status)
+      assert.equal(1, #gw:find_log("stopped by force", mark))
+      client = ask "/any?late=1&stick=1"
+      assert.equal(500, client:response().status)
+      assert.equal(3, #gw:find_log("stopped by force", mark))
+    end)
+
+    it("a rule that is not there any more is an error, once", function()
+      local mark = gw:mark()
+      local waiting = ask "/any?made=1&at=response"
+      server:request():ok "fine"
+      gw:wait_log("waits in response", nil, mark)
+      assert.equal(500, ask("/any?stick=1"):response().status)
+      assert.equal(500, waiting:response().status)
+      assert.equal(1, #gw:find_log("rule=made .*route made is not there", mark))
     end)
   end)
 
