@@ -49,8 +49,8 @@ static const char *new_id(char *text)
 
 void gw_forward_id(struct gw_exchange *x)
 {
-    struct gw_slice given = gw_fields_get(x->request, GW_SLICE("x-request-id"));
-    struct gw_arena *arena = x->request->arena;
+    struct gw_slice given = gw_fields_get(x->way->request, GW_SLICE("x-request-id"));
+    struct gw_arena *arena = x->way->request->arena;
     if (id_is_sane(given))
         x->id = gw_arena_copy(arena, given).ptr;
     else
@@ -59,7 +59,7 @@ void gw_forward_id(struct gw_exchange *x)
 
 void gw_forward_request(const struct gw_exchange *x, struct gw_head *out)
 {
-    const struct gw_head *in = x->request;
+    const struct gw_head *in = x->way->request;
     struct gw_arena *arena = out->arena;
     *out = *in;
     out->arena = arena;
@@ -81,7 +81,7 @@ void gw_forward_request(const struct gw_exchange *x, struct gw_head *out)
 
 void gw_forward_response(struct gw_exchange *x)
 {
-    struct gw_head *head = x->response;
+    struct gw_head *head = x->way->response;
     gw_fields_default(head, GW_SLICE("x-request-id"), gw_slice_str(x->id));
     if (x->head_only)
         head->has_body = false;

@@ -235,7 +235,7 @@ static int core_fail(lua_State *L)
     unsigned status = gw_api_check_status(L, 2, "fail: expected a status from 200 to 599");
     gw_reply_problem(x, status, gw_lua_slice(L, 3));
     if (!lua_isnoneornil(L, 4))
-        gw_api_set_fields(L, 4, &x->reply->head);
+        gw_api_set_fields(L, 4, &x->way->reply->head);
     return push_reply(L);
 }
 
@@ -264,9 +264,10 @@ static int core_tried(lua_State *L)
 {
     struct gw_exchange *x = gw_handle_check(L, 1);
     unsigned index = (unsigned)luaL_checkinteger(L, 2);
+    const struct gw_way *way = gw_exchange_way(x);
     bool found = false;
-    for (unsigned i = 0; i < x->tried_count; i++)
-        found |= x->tried[i] == index;
+    for (unsigned i = 0; i < way->tried_count; i++)
+        found |= way->tried[i] == index;
     lua_pushboolean(L, found);
     return 1;
 }

@@ -3,6 +3,7 @@
  * has one context that is in use; its handle is the only one that leads to the exchange. */
 #include "script/context.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include "base/check.h"
 #include "gateway/relay.h"
@@ -18,7 +19,7 @@ struct gw_fallback {
     struct gw_generation *generation; /* a reference */
     struct gw_script_part script;
     unsigned hook_flags;
-    uint64_t timeout_ms;
+    uint32_t timeout_ms;
     uint64_t since_ms;
 };
 
@@ -122,7 +123,7 @@ void gw_context_take_rule(struct gw_exchange *x, lua_State *co, int first)
 {
     double seconds = lua_tonumber(co, first + 1);
     x->hook_flags = (unsigned)lua_tointeger(co, first);
-    x->timeout_ms = seconds > 0 ? (uint64_t)(seconds * 1000) : 0;
+    x->timeout_ms = (uint32_t)fmin(fmax(seconds * 1000, 0), UINT32_MAX);
     x->script.event_hook = (unsigned)lua_tointeger(co, first + 2) & MAX_EVENT_HOOK;
 }
 

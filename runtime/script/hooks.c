@@ -126,7 +126,8 @@ static enum gw_hook_result run_hook(struct gw_exchange *x, enum gw_entry entry, 
     case RUN_DONE:
         break;
     }
-    enum gw_hook_result result = x->reply && x->reply->set ? GW_HOOK_REPLY : finish(x, task->co);
+    const struct gw_reply *reply = x->way ? x->way->reply : NULL;
+    enum gw_hook_result result = reply && reply->set ? GW_HOOK_REPLY : finish(x, task->co);
     gw_task_give(task);
     return result;
 }
@@ -146,7 +147,7 @@ static enum gw_hook_result finish_route(struct gw_exchange *x, lua_State *co)
 
 static enum gw_hook_result finish_balance(struct gw_exchange *x, lua_State *co)
 {
-    if (lua_isnil(co, 1) && x->tried_count)
+    if (lua_isnil(co, 1) && x->way->tried_count)
         return GW_HOOK_NEXT; /* none is left that was not tried: the step sees the old one again */
     lua_Integer index = lua_tointeger(co, 1);
     if (index >= 1 && (unsigned)index <= x->generation->instance_count) {
