@@ -51,9 +51,10 @@ static void set_step(struct gw_exchange *x, enum gw_step next)
 {
     GW_DEBUG_CHECK(next == GW_STEP_CLOSE || (steps[x->step].next & 1u << next));
     struct gw_log_line line;
+    char id[GW_ID_TEXT];
     gw_log_begin(&line, GW_LOG_DEBUG, "step");
     if (line.live) {
-        gw_log_cstr(&line, "x", x->id);
+        gw_log_cstr(&line, "x", gw_exchange_id(x, id));
         gw_log_cstr(&line, "step", steps[next].name);
         gw_log_int(&line, "after_ms", (int64_t)(gw_exchange_age(x) - x->step_ms));
         gw_log_end(&line);
@@ -153,10 +154,10 @@ static enum gw_err borrow(struct gw_exchange *x)
 
 static void log_unreachable(const struct gw_exchange *x)
 {
-    char addr[GW_ADDR_TEXT];
+    char addr[GW_ADDR_TEXT], id[GW_ID_TEXT];
     struct gw_log_line line;
     gw_log_begin(&line, GW_LOG_WARN, "instance not reached");
-    gw_log_cstr(&line, "x", x->id);
+    gw_log_cstr(&line, "x", gw_exchange_id(x, id));
     gw_log_cstr(&line, "instance", x->instance->id);
     gw_log_cstr(&line, "addr", gw_addr_text(&x->instance->addr, addr));
     gw_log_cstr(&line, "why", gw_err_slug((enum gw_err)x->origin_why));
@@ -230,27 +231,28 @@ static void take_reply(struct gw_exchange *x)
     x->body_end = true;
 }
 
-static char *put_text(char *out, const char **text)
-{
-    size_t size = strlen(*text) + 1;
-    *text = memcpy(out, *text, size);
-    return out + size;
-}
-
 /* A stream may stay for hours: what is known of it is put into as many bytes as it takes, and then
  * (settle) is all that stays. What gw_forward_response adds to the response it can add again. */
 static void pack(struct gw_exchange *x)
 {
-    const struct gw_head *in = x->way->request, *out = x->way->response;
-    size_t request = gw_head_packed_size(in), response = gw_head_packed_size(out);
-    struct gw_kept *kept =
-        malloc(sizeof *kept + request + response + strlen(x->id) + 1 + strlen(x->rule) + 1);
+    const struct gw_way *way = x->way;
+    size_t request = gw_id_packed_size(way->id);
+    size_t response = request + gw_head_packed_size(way->request);
+    size_t rule = response + gw_head_packed_size(way->response), rule_size = strlen(x->rule) + 1;
+    struct gw_kept *kept = malloc(offsetof(struct gw_kept, text) + rule + rule_size);
     GW_CHECK(kept != NULL);
-    kept->response = (uint32_t)request;
-    gw_head_pack(in, kept->text);
-    gw_head_pack(out, kept->text + request);
-    put_text(put_text(kept->text + request + response, &x->id), &x->rule);
+    kept->request = (uint8_t)request;
+    kept->response = (uint32_t)response;
+    gw_id_pack(way->id, kept->text);
+    gw_head_pack(way->request, kept->text + request);
+    gw_head_pack(way->response, kept->text + response);
+    x->rule = memcpy(kept->text + rule, x->rule, rule_size);
     x->kept = kept;
+}
+
+const char *gw_exchange_id(const struct gw_exchange *x, char text[GW_ID_TEXT])
+{
+    return x->kept ? gw_id_unpack(x->kept->text, text) : x->way->id;
 }
 
 struct gw_way *gw_exchange_way(struct gw_exchange *x)
@@ -297,7 +299,7 @@ static struct gw_way *unsettle(struct gw_exchange *x)
 {
     struct gw_way *way = gw_exchange_way(x);
     if (x->kept && !way->request) {
-        way->request = unpack(&way->arena, x->kept->text);
+        way->request = unpack(&way->arena, x->kept->text + x->kept->request);
         way->response = unpack(&way->arena, x->kept->text + x->kept->response);
         gw_forward_response(x);
     }
@@ -689,9 +691,9 @@ struct gw_exchange *gw_exchange_new(struct gw_gateway *gateway, struct gw_stream
     x->generation = gw_generation_ref(gateway->current);
     x->client = client;
     x->peer = &gw_stream_conn(client)->peer;
-    x->id = x->rule = "";
+    x->rule = "";
     x->start_ms = gateway->loop->now_ms;
-    gw_exchange_way(x);
+    gw_exchange_way(x)->id = "";
     gw_buf_init(&x->upload);
     gw_buf_init(&x->body);
     gw_timer_init(&x->timer, on_timer);

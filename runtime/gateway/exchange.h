@@ -7,6 +7,7 @@
 #include "gateway/hooks.h"
 #include "gateway/instance.h"
 #include "gateway/pool.h"
+#include "gateway/request_id.h"
 #include "gateway/stats.h"
 #include "http/fields.h"
 #include "sse/scan.h"
@@ -86,6 +87,7 @@ struct gw_relay {
 struct gw_way {
     struct gw_head *request, *response; /* NULL before they are there, or are unpacked */
     struct gw_arena arena;              /* heads of streams that have closed, or were unpacked */
+    const char *id; /* the request's: ours, or the client's where it is sane; packed when kept */
     struct gw_reply *reply;
     uint32_t sent_ms; /* when the request went, since start_ms */
     unsigned tried_count;
@@ -94,7 +96,8 @@ struct gw_way {
 
 /* What is kept of the way to an open stream, in one block. */
 struct gw_kept {
-    uint32_t response; /* where in text its packed head begins; the request's is at the front */
+    uint32_t response; /* where in text its packed head begins */
+    uint8_t request;   /* the same; in front of it is the id */
     char text[];
 };
 
@@ -147,12 +150,10 @@ struct gw_exchange {
     struct gw_script_part script;
     struct gw_relay relay;
     const char *rule; /* its id, for the log; "" before there is one */
-    const char *id;   /* request id: ours, or the client's where it is sane */
 };
 
 enum {
     GW_EXCHANGE_MAGIC = 0x7865,
-    GW_ID_MAX = 64,           /* bytes of a request id */
     GW_SEND_MARK = 64 * 1024, /* bytes a client has not taken at which its stream is paused */
     GW_TURN_EVENTS = 64,
     GW_TURN_BYTES = 64 * 1024
@@ -188,6 +189,8 @@ struct gw_way *gw_exchange_way(struct gw_exchange *x);
 /* The heads; those of an open stream are unpacked when somebody asks. NULL before there is one. */
 struct gw_head *gw_exchange_request(struct gw_exchange *x);
 struct gw_head *gw_exchange_response(struct gw_exchange *x);
+/* Its request id; "" before there is one. It may be written to `text`. */
+const char *gw_exchange_id(const struct gw_exchange *x, char text[GW_ID_TEXT]);
 /* Since its start, in ms. */
 static inline uint32_t gw_exchange_age(const struct gw_exchange *x)
 {

@@ -90,8 +90,9 @@ void gw_problem_write(struct gw_head *head, struct gw_buf *body, const struct gw
 void gw_reply_problem(struct gw_exchange *x, unsigned status, struct gw_slice text)
 {
     struct gw_reply *reply = gw_reply_new(x, status);
+    char id[GW_ID_TEXT];
     gw_problem_write(&reply->head, &reply->body, x->way->request, status, text,
-                     gw_slice_str(x->id));
+                     gw_slice_str(gw_exchange_id(x, id)));
 }
 
 void gw_reply_error(struct gw_exchange *x, enum gw_err err)

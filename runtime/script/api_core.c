@@ -77,11 +77,12 @@ static void log_error(lua_State *L, lua_State *failed, struct gw_exchange *x,
                       struct gw_stats_slot *count, const char *text)
 {
     struct gw_log_line line;
+    char id[GW_ID_TEXT];
     if (count)
         gw_stat_add(count, GW_STAT_HOOK_ERRORS, 1);
     gw_log_begin(&line, GW_LOG_ERROR, text);
     if (x) {
-        gw_log_cstr(&line, "x", x->id);
+        gw_log_cstr(&line, "x", gw_exchange_id(x, id));
         gw_log_cstr(&line, "step", gw_step_name(x->step));
     }
     if (x && x->rule[0])
@@ -250,7 +251,8 @@ static int core_client(lua_State *L)
 
 static int core_id(lua_State *L)
 {
-    lua_pushstring(L, gw_handle_check(L, 1)->id);
+    char id[GW_ID_TEXT];
+    lua_pushstring(L, gw_exchange_id(gw_handle_check(L, 1), id));
     return 1;
 }
 

@@ -171,8 +171,9 @@ static void log_move(const struct gw_exchange *x, const struct gw_generation *to
                      const char *why)
 {
     struct gw_log_line line;
+    char id[GW_ID_TEXT];
     gw_log_begin(&line, GW_LOG_WARN, what);
-    gw_log_cstr(&line, "x", x->id);
+    gw_log_cstr(&line, "x", gw_exchange_id(x, id));
     gw_log_cstr(&line, "rule", x->rule);
     gw_log_int(&line, "generation", (int64_t)to->number);
     if (why)

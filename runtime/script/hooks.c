@@ -346,10 +346,12 @@ static void hook_cancel(struct gw_exchange *x)
 static void hook_close(struct gw_exchange *x, const char *reason)
 {
     int nargs;
+    char id[GW_ID_TEXT];
     hook_cancel(x);
     struct gw_task *task = prepare(x, GW_ENTRY_CLOSE, &nargs);
     if (!task) {
-        gw_log(GW_LOG_WARN, "x=%s: on_close is not called: its VM is being replaced", x->id);
+        gw_log(GW_LOG_WARN, "x=%s: on_close is not called: its VM is being replaced",
+               gw_exchange_id(x, id));
         return;
     }
     lua_pushstring(task->co, reason);
@@ -361,7 +363,8 @@ static void hook_close(struct gw_exchange *x, const char *reason)
         gw_task_give(task);
         break;
     case RUN_WAITS:
-        gw_log(GW_LOG_WARN, "x=%s: an on_close hook yields and yields; it is cancelled", x->id);
+        gw_log(GW_LOG_WARN, "x=%s: an on_close hook yields and yields; it is cancelled",
+               gw_exchange_id(x, id));
         break;
     case RUN_FAILED:
         log_failure(x, task);
