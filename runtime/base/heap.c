@@ -11,9 +11,9 @@ enum {
     STEP = 16, /* sizes of the first classes; beyond them a doubling has four */
     FINE_MAX = 512,
     FINE_CLASSES = FINE_MAX / STEP,
-    SMALL_MAX = 4096,
+    SMALL_MAX = 2048,
     MEDIUM_MAX = 32768,
-    SMALL_BLOCK = 64 << 10,
+    SMALL_BLOCK = 32 << 10,
     MEDIUM_BLOCK = 512 << 10
 };
 static const size_t RESERVED = (size_t)8 << 30;

@@ -11,7 +11,7 @@
 #include "base/poison.h"
 #include "base/region.h"
 
-enum { ALIGN = 8, BLOCK_MIN = 16384, PER_BLOCK = 15, SPARE_MAX = 1 };
+enum { ALIGN = 8, BLOCK_MIN = 16384, PER_BLOCK = 15, REGION_SPARE = 65536 };
 
 struct free_object {
     struct free_object *next;
@@ -32,6 +32,7 @@ static void init(struct gw_slab *slab, size_t size, size_t block_size)
     gw_list_init(&slab->partial);
     gw_list_init(&slab->full);
     slab->block_size = block_size;
+    slab->spare_max = 1;
     while (slab->block_size < head_size + slab->size * PER_BLOCK)
         slab->block_size *= 2;
 }
@@ -47,6 +48,8 @@ void gw_slab_init_in(struct gw_slab *slab, size_t size, struct gw_region *region
     GW_CHECK(size > 0 && size * PER_BLOCK <= region->block_size - head_size);
     init(slab, size, region->block_size);
     slab->region = region;
+    if (slab->block_size < REGION_SPARE)
+        slab->spare_max = REGION_SPARE / slab->block_size;
 }
 
 /* Each object for itself, in the allocator's care. */
@@ -134,7 +137,7 @@ void *gw_slab_alloc_raw(struct gw_slab *slab)
 /* Empty blocks wait at the end of the list: the others fill up first and they can go. */
 static void block_emptied(struct gw_slab *slab, struct block *block)
 {
-    if (slab->spare >= SPARE_MAX) {
+    if (slab->spare >= slab->spare_max) {
         block_free(slab, block);
         return;
     }

@@ -14,14 +14,14 @@ struct gw_slab {
     struct gw_list partial; /* blocks with room */
     struct gw_list full;
     size_t objects, blocks;   /* handed out; mapped, the empty ones included */
-    size_t spare;             /* empty blocks kept back */
+    size_t spare, spare_max;  /* empty blocks kept back, and how many may be */
     struct gw_region *region; /* where its blocks come from; NULL: from the system */
 };
 
 /* size: bytes of one object, at most 16 KiB. The slab must not move afterwards. */
 void gw_slab_init(struct gw_slab *slab, size_t size);
-/* The same with blocks of a region, so that it needs no fini before the region's. Whoever looks for
- * misuse of memory (ASan) sees only the region. */
+/* The same with blocks of a region, so that it needs no fini before the region's; up to 64 KiB of
+ * empty ones are kept back. Whoever looks for misuse of memory (ASan) sees only the region. */
 void gw_slab_init_in(struct gw_slab *slab, size_t size, struct gw_region *region);
 /* All objects must have been freed. */
 void gw_slab_fini(struct gw_slab *slab);

@@ -16,13 +16,14 @@ void gw_access_log(struct gw_exchange *x)
 {
     count(x);
     struct gw_log_line line;
+    char id[GW_ID_TEXT];
     bool bad = x->why != GW_OK && x->why != GW_ERR_CLIENT_GONE;
     if (!bad && !x->generation->settings.log_access)
         return;
     gw_log_begin(&line, bad ? GW_LOG_WARN : GW_LOG_INFO, "request");
     if (!line.live)
         return;
-    gw_log_cstr(&line, "x", x->id);
+    gw_log_cstr(&line, "x", gw_exchange_id(x, id));
     const struct gw_head *request = gw_exchange_request(x);
     if (request) {
         gw_log_str(&line, "method", request->method);

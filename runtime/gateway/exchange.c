@@ -35,7 +35,7 @@ static const struct {
     [GW_STEP_CLOSE] = {"close", step_close, 0},
 };
 
-static struct gw_slab exchanges;
+static struct gw_slab exchanges, ways;
 
 const char *gw_step_name(enum gw_step step)
 {
@@ -51,9 +51,10 @@ static void set_step(struct gw_exchange *x, enum gw_step next)
 {
     GW_DEBUG_CHECK(next == GW_STEP_CLOSE || (steps[x->step].next & 1u << next));
     struct gw_log_line line;
+    char id[GW_ID_TEXT];
     gw_log_begin(&line, GW_LOG_DEBUG, "step");
     if (line.live) {
-        gw_log_cstr(&line, "x", x->id);
+        gw_log_cstr(&line, "x", gw_exchange_id(x, id));
         gw_log_cstr(&line, "step", steps[next].name);
         gw_log_int(&line, "after_ms", (int64_t)(gw_exchange_age(x) - x->step_ms));
         gw_log_end(&line);
@@ -118,8 +119,8 @@ static enum gw_step step_access(struct gw_exchange *x)
 
 static bool was_tried(const struct gw_exchange *x, const struct gw_instance *instance)
 {
-    for (unsigned i = 0; i < x->tried_count; i++) {
-        if (x->tried[i] == instance->index)
+    for (unsigned i = 0; i < x->way->tried_count; i++) {
+        if (x->way->tried[i] == instance->index)
             return true;
     }
     return false;
@@ -153,10 +154,10 @@ static enum gw_err borrow(struct gw_exchange *x)
 
 static void log_unreachable(const struct gw_exchange *x)
 {
-    char addr[GW_ADDR_TEXT];
+    char addr[GW_ADDR_TEXT], id[GW_ID_TEXT];
     struct gw_log_line line;
     gw_log_begin(&line, GW_LOG_WARN, "instance not reached");
-    gw_log_cstr(&line, "x", x->id);
+    gw_log_cstr(&line, "x", gw_exchange_id(x, id));
     gw_log_cstr(&line, "instance", x->instance->id);
     gw_log_cstr(&line, "addr", gw_addr_text(&x->instance->addr, addr));
     gw_log_cstr(&line, "why", gw_err_slug((enum gw_err)x->origin_why));
@@ -175,11 +176,9 @@ static enum gw_step step_connect(struct gw_exchange *x)
         return x->origin->opened ? GW_STEP_SEND : GW_STEP_WAIT;
     log_unreachable(x);
     x->origin_closed = false;
-    if (x->tried_count == GW_TRIED_MAX)
+    if (x->way->tried_count == GW_TRIED_MAX)
         return refuse(x, (enum gw_err)x->origin_why, true);
-    if (!x->tried)
-        x->tried = gw_arena_alloc(x->request->arena, GW_TRIED_MAX * sizeof *x->tried);
-    x->tried[x->tried_count++] = x->instance->index;
+    x->way->tried[x->way->tried_count++] = x->instance->index;
     return GW_STEP_BALANCE;
 }
 
@@ -190,7 +189,7 @@ static enum gw_step step_send(struct gw_exchange *x)
     gw_arena_init(&arena);
     gw_head_init(&head, &arena);
     gw_forward_request(x, &head);
-    x->sent_ms = gw_exchange_age(x);
+    x->way->sent_ms = gw_exchange_age(x);
     enum gw_err err = x->origin ? gw_stream_send_head(x->origin, &head) : GW_OK;
     gw_arena_clear(&arena);
     (void)err; /* a failed write is the stream's on_close, which STEP_HEAD deals with */
@@ -201,9 +200,9 @@ static enum gw_step step_send(struct gw_exchange *x)
 
 static bool may_try_fresh(const struct gw_exchange *x)
 {
-    return !x->retried_stale && !x->request->has_body &&
+    return !x->retried_stale && !x->way->request->has_body &&
            gw_pool_is_stale(x->origin_reused, (enum gw_err)x->origin_why) &&
-           gw_method_is_safe(x->request->method);
+           gw_method_is_safe(x->way->request->method);
 }
 
 static enum gw_step origin_without_answer(struct gw_exchange *x)
@@ -225,40 +224,61 @@ static void take_reply(struct gw_exchange *x)
     x->origin_closed = false;
     gw_buf_clear(&x->body);
     x->uncredited = 0;
-    x->response = &x->reply->head;
-    x->reply->set = false;
-    gw_buf_move(&x->body, &x->reply->body);
+    struct gw_reply *reply = x->way->reply;
+    x->way->response = &reply->head;
+    reply->set = false;
+    gw_buf_move(&x->body, &reply->body);
     x->body_end = true;
-}
-
-static char *put_text(char *out, const char **text)
-{
-    size_t size = strlen(*text) + 1;
-    *text = memcpy(out, *text, size);
-    return out + size;
 }
 
 /* A stream may stay for hours: what is known of it is put into as many bytes as it takes, and then
  * (settle) is all that stays. What gw_forward_response adds to the response it can add again. */
 static void pack(struct gw_exchange *x)
 {
-    size_t request = gw_head_packed_size(x->request), response = gw_head_packed_size(x->response);
-    struct gw_kept *kept =
-        malloc(sizeof *kept + request + response + strlen(x->id) + 1 + strlen(x->rule) + 1);
+    const struct gw_way *way = x->way;
+    size_t request = gw_id_packed_size(way->id);
+    size_t response = request + gw_head_packed_size(way->request);
+    size_t rule = response + gw_head_packed_size(way->response), rule_size = strlen(x->rule) + 1;
+    struct gw_kept *kept = malloc(offsetof(struct gw_kept, text) + rule + rule_size);
     GW_CHECK(kept != NULL);
-    kept->response = (uint32_t)request;
-    gw_head_pack(x->request, kept->text);
-    gw_head_pack(x->response, kept->text + request);
-    put_text(put_text(kept->text + request + response, &x->id), &x->rule);
+    kept->request = (uint8_t)request;
+    kept->response = (uint32_t)response;
+    gw_id_pack(way->id, kept->text);
+    gw_head_pack(way->request, kept->text + request);
+    gw_head_pack(way->response, kept->text + response);
+    x->rule = memcpy(kept->text + rule, x->rule, rule_size);
     x->kept = kept;
+}
+
+const char *gw_exchange_id(const struct gw_exchange *x, char text[GW_ID_TEXT])
+{
+    return x->kept ? gw_id_unpack(x->kept->text, text) : x->way->id;
+}
+
+struct gw_way *gw_exchange_way(struct gw_exchange *x)
+{
+    if (!ways.size)
+        gw_slab_init(&ways, sizeof(struct gw_way));
+    if (!x->way) {
+        x->way = gw_slab_alloc(&ways);
+        gw_arena_init(&x->way->arena);
+    }
+    return x->way;
+}
+
+static void free_way(struct gw_exchange *x)
+{
+    if (!x->way)
+        return;
+    gw_reply_free(x->way->reply);
+    gw_arena_clear(&x->way->arena);
+    gw_slab_free(&ways, x->way);
+    x->way = NULL;
 }
 
 static void settle(struct gw_exchange *x)
 {
-    x->request = x->response = NULL;
-    x->tried = NULL;
-    x->tried_count = 0;
-    gw_arena_clear(&x->arena);
+    free_way(x);
     gw_arena_clear(&x->client->arena);
     if (x->origin)
         gw_arena_clear(&x->origin->arena);
@@ -275,31 +295,31 @@ static struct gw_head *unpack(struct gw_arena *arena, const char *packed)
     return head;
 }
 
-static void unsettle(struct gw_exchange *x)
+static struct gw_way *unsettle(struct gw_exchange *x)
 {
-    if (!x->kept || x->request)
-        return;
-    x->request = unpack(&x->arena, x->kept->text);
-    x->response = unpack(&x->arena, x->kept->text + x->kept->response);
-    gw_forward_response(x);
+    struct gw_way *way = gw_exchange_way(x);
+    if (x->kept && !way->request) {
+        way->request = unpack(&way->arena, x->kept->text + x->kept->request);
+        way->response = unpack(&way->arena, x->kept->text + x->kept->response);
+        gw_forward_response(x);
+    }
+    return way;
 }
 
 struct gw_head *gw_exchange_request(struct gw_exchange *x)
 {
-    unsettle(x);
-    return x->request;
+    return unsettle(x)->request;
 }
 
 struct gw_head *gw_exchange_response(struct gw_exchange *x)
 {
-    unsettle(x);
-    return x->response;
+    return unsettle(x)->response;
 }
 
 void gw_exchange_set_rule(struct gw_exchange *x, struct gw_slice id)
 {
     if (!gw_slice_eq(gw_slice_str(x->rule), id))
-        x->rule = gw_arena_copy(x->request ? x->request->arena : &x->arena, id).ptr;
+        x->rule = gw_arena_copy(&gw_exchange_way(x)->arena, id).ptr;
 }
 
 static enum gw_step send_response_head(struct gw_exchange *x)
@@ -307,12 +327,13 @@ static enum gw_step send_response_head(struct gw_exchange *x)
     if (gw_relay_is_stream(x))
         pack(x);
     gw_forward_response(x);
-    if (!x->response->has_body)
+    struct gw_head *head = x->way->response;
+    if (!head->has_body)
         gw_buf_clear(&x->body);
-    x->status = (uint16_t)x->response->status;
+    x->status = (uint16_t)head->status;
     x->head_ms = gw_exchange_age(x);
     x->head_sent = true;
-    if (gw_stream_send_head(x->client, x->response) != GW_OK)
+    if (gw_stream_send_head(x->client, head) != GW_OK)
         return refuse(x, GW_ERR_CLIENT_GONE, false);
     gw_relay_start(x);
     if (x->relay.mode != GW_BODY_PLAIN)
@@ -323,11 +344,11 @@ static enum gw_step send_response_head(struct gw_exchange *x)
 static enum gw_step step_head(struct gw_exchange *x)
 {
     gw_relay_upload(x);
-    if (x->reply && x->reply->set)
+    if (x->way->reply && x->way->reply->set)
         take_reply(x);
-    if (!x->response && x->origin_closed)
+    if (!x->way->response && x->origin_closed)
         return origin_without_answer(x);
-    if (!x->response) {
+    if (!x->way->response) {
         gw_exchange_arm(x);
         return GW_STEP_WAIT;
     }
@@ -394,8 +415,7 @@ static enum gw_step step_close(struct gw_exchange *x)
     gw_buf_clear(&x->upload);
     gw_buf_clear(&x->body);
     gw_buf_clear(&x->relay.inserts);
-    gw_reply_free(x->reply);
-    gw_arena_clear(&x->arena);
+    free_way(x);
     free(x->kept);
     if (gateway->adoption_at == &x->node)
         gateway->adoption_at = x->node.next;
@@ -478,7 +498,7 @@ static uint64_t asked_since(const struct gw_exchange *x)
 {
     if (!x->origin || (!x->upload_sent && !gw_stream_pending(x->origin)))
         return 0;
-    uint64_t written = gw_stream_conn(x->origin)->write_ms, sent = x->start_ms + x->sent_ms;
+    uint64_t written = gw_stream_conn(x->origin)->write_ms, sent = x->start_ms + x->way->sent_ms;
     return written > sent ? written : sent;
 }
 
@@ -489,7 +509,7 @@ static struct deadline next_deadline(const struct gw_exchange *x)
     bool stream = x->relay.mode != GW_BODY_PLAIN;
     if (x->why == GW_OK)
         sooner(&best, x->start_ms, x->timeout_ms, GW_ERR_TOTAL_TIMEOUT, true);
-    uint64_t asked = x->step == GW_STEP_HEAD && !x->response ? asked_since(x) : 0;
+    uint64_t asked = x->step == GW_STEP_HEAD && !x->way->response ? asked_since(x) : 0;
     if (asked)
         sooner(&best, asked, s->response_head_ms, GW_ERR_RESPONSE_TIMEOUT, true);
     if (x->step != GW_STEP_RELAY)
@@ -539,9 +559,10 @@ static void on_timer(struct gw_timer *timer)
 /* The stream is freed behind this call, but the head is needed until the log is written. */
 static void keep_head(struct gw_exchange *x, struct gw_stream *stream, struct gw_head *head)
 {
-    gw_arena_absorb(&x->arena, &stream->arena);
+    struct gw_arena *arena = &gw_exchange_way(x)->arena;
+    gw_arena_absorb(arena, &stream->arena);
     if (head && head->arena == &stream->arena)
-        head->arena = &x->arena;
+        head->arena = arena;
 }
 
 static bool accepts_events(const struct gw_head *head)
@@ -553,7 +574,7 @@ static bool accepts_events(const struct gw_head *head)
 static void client_on_head(struct gw_stream *stream, struct gw_head *head)
 {
     struct gw_exchange *x = stream->owner;
-    x->request = head;
+    x->way->request = head;
     x->accepts_events = accepts_events(head);
     x->head_only = gw_slice_eq(head->method, GW_SLICE("HEAD"));
     gw_forward_id(x);
@@ -580,7 +601,7 @@ static void client_on_close(struct gw_stream *stream, enum gw_err why)
     struct gw_addr *peer = gw_arena_alloc(&stream->arena, sizeof *peer);
     *peer = *x->peer;
     x->peer = peer;
-    keep_head(x, stream, x->request);
+    keep_head(x, stream, gw_exchange_way(x)->request);
     x->client = NULL;
     if (why == GW_OK) {
         gw_exchange_wake(x);
@@ -598,7 +619,7 @@ static void origin_on_open(struct gw_stream *stream)
 /* 100 is ours to give; other interim answers go on to clients that know them. */
 static void pass_interim(struct gw_exchange *x, struct gw_head *head)
 {
-    if (!x->client || x->head_sent || head->status == 100 || x->request->minor == 0)
+    if (!x->client || x->head_sent || head->status == 100 || x->way->request->minor == 0)
         return;
     if (gw_stream_send_head(x->client, head) != GW_OK)
         gw_exchange_fail(x, GW_ERR_CLIENT_GONE, false);
@@ -611,7 +632,7 @@ static void origin_on_head(struct gw_stream *stream, struct gw_head *head)
         pass_interim(x, head);
         return;
     }
-    x->response = head;
+    x->way->response = head;
     gw_exchange_wake(x);
 }
 
@@ -630,7 +651,7 @@ static void origin_on_body(struct gw_stream *stream, struct gw_buf *body, bool e
 static void origin_on_close(struct gw_stream *stream, enum gw_err why)
 {
     struct gw_exchange *x = stream->owner;
-    keep_head(x, stream, x->response);
+    keep_head(x, stream, gw_exchange_way(x)->response);
     x->origin = NULL;
     x->origin_closed = true;
     x->origin_reused = stream->reused;
@@ -672,9 +693,9 @@ struct gw_exchange *gw_exchange_new(struct gw_gateway *gateway, struct gw_stream
     x->generation = gw_generation_ref(gateway->current);
     x->client = client;
     x->peer = &gw_stream_conn(client)->peer;
-    x->id = x->rule = "";
+    x->rule = "";
     x->start_ms = gateway->loop->now_ms;
-    gw_arena_init(&x->arena);
+    gw_exchange_way(x)->id = "";
     gw_buf_init(&x->upload);
     gw_buf_init(&x->body);
     gw_timer_init(&x->timer, on_timer);

@@ -7,9 +7,12 @@
 #include "gateway/hooks.h"
 #include "gateway/instance.h"
 #include "gateway/pool.h"
+#include "gateway/request_id.h"
 #include "gateway/stats.h"
 #include "http/fields.h"
 #include "sse/scan.h"
+
+enum { GW_TRIED_MAX = 4 }; /* instances that are given up before the exchange is */
 
 /* What all exchanges of one process share. */
 struct gw_gateway {
@@ -79,9 +82,22 @@ struct gw_relay {
     struct gw_buf inserts; /* whole events of a script's, for between two of the backend's */
 };
 
+/* What an exchange needs on its way to the answer. A stream that is open has none, until somebody
+ * asks for its heads: gw_exchange_way. */
+struct gw_way {
+    struct gw_head *request, *response; /* NULL before they are there, or are unpacked */
+    struct gw_arena arena;              /* heads of streams that have closed, or were unpacked */
+    const char *id; /* the request's: ours, or the client's where it is sane; packed when kept */
+    struct gw_reply *reply;
+    uint32_t sent_ms; /* when the request went, since start_ms */
+    unsigned tried_count;
+    unsigned tried[GW_TRIED_MAX]; /* instances that could not be reached */
+};
+
 /* What is kept of the way to an open stream, in one block. */
 struct gw_kept {
-    uint32_t response; /* where in text its packed head begins; the request's is at the front */
+    uint32_t response; /* where in text its packed head begins */
+    uint8_t request;   /* the same; in front of it is the id */
     char text[];
 };
 
@@ -109,7 +125,6 @@ struct gw_exchange {
     bool accepts_events : 1; /* the request asked for text/event-stream */
     bool retires : 1;        /* it ends soon, for a new version does not want it */
     bool head_only : 1;      /* it was a HEAD, whatever hooks made of it */
-    uint8_t tried_count;
     struct gw_gateway *gateway;
     struct gw_generation *generation;
     struct gw_stream *client, *origin; /* borrowed; NULL when gone */
@@ -120,32 +135,25 @@ struct gw_exchange {
         struct gw_grave grave; /* once it is over */
     };
     struct gw_timer timer;
-    struct gw_head *request,
-        *response; /* NULL while they are kept packed, see gw_exchange_request */
-    struct gw_kept *kept;
-    struct gw_arena arena;      /* heads of streams that have closed, or that were unpacked */
+    struct gw_way *way;         /* may be NULL */
+    struct gw_kept *kept;       /* of an open stream */
     struct gw_buf upload;       /* request body on its way */
     struct gw_buf body;         /* response body on its way */
     uint32_t uncredited;        /* bytes of body the origin has not been credited for */
     uint32_t upload_uncredited; /* bytes of upload the client has not been credited for */
-    uint32_t sent_ms, head_ms;  /* when the request went and the head came, since start_ms */
+    uint32_t head_ms;           /* when the head came, since start_ms */
     uint32_t step_ms;           /* when the step began, since start_ms */
+    uint32_t timeout_ms;        /* of all of it; 0: none */
     uint32_t pinned; /* number of a generation that this stream could not move to; its low half */
     uint64_t start_ms;
-    uint64_t timeout_ms;
     uint64_t bytes_out;
-    unsigned *tried; /* instances that could not be reached */
-    struct gw_reply *reply;
     struct gw_script_part script;
     struct gw_relay relay;
     const char *rule; /* its id, for the log; "" before there is one */
-    const char *id;   /* request id: ours, or the client's where it is sane */
 };
 
 enum {
     GW_EXCHANGE_MAGIC = 0x7865,
-    GW_TRIED_MAX = 4,         /* instances that are given up before the exchange is */
-    GW_ID_MAX = 64,           /* bytes of a request id */
     GW_SEND_MARK = 64 * 1024, /* bytes a client has not taken at which its stream is paused */
     GW_TURN_EVENTS = 64,
     GW_TURN_BYTES = 64 * 1024
@@ -176,9 +184,13 @@ void gw_exchange_wake(struct gw_exchange *x);
 void gw_exchange_fail(struct gw_exchange *x, enum gw_err why, bool upstream);
 /* Goes to this instance (or to none); the exchange holds a reference. */
 void gw_exchange_use(struct gw_exchange *x, struct gw_instance *instance);
+/* What the way to the answer needs; made afresh for an open stream. */
+struct gw_way *gw_exchange_way(struct gw_exchange *x);
 /* The heads; those of an open stream are unpacked when somebody asks. NULL before there is one. */
 struct gw_head *gw_exchange_request(struct gw_exchange *x);
 struct gw_head *gw_exchange_response(struct gw_exchange *x);
+/* Its request id; "" before there is one. It may be written to `text`. */
+const char *gw_exchange_id(const struct gw_exchange *x, char text[GW_ID_TEXT]);
 /* Since its start, in ms. */
 static inline uint32_t gw_exchange_age(const struct gw_exchange *x)
 {

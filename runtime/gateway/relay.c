@@ -40,7 +40,8 @@ void gw_relay_upload(struct gw_exchange *x)
         return;
     x->upload_begun = true;
     x->upload_sent = x->upload_end;
-    x->sent_ms = gw_exchange_age(x);
+    if (x->way)
+        x->way->sent_ms = gw_exchange_age(x);
     /* A backend that stops reading may still answer: its answer or its end decides, not this. */
     if (gw_stream_send(x->origin, &x->upload, x->upload_end) != GW_OK)
         gw_buf_clear(&x->upload);

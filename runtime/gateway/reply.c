@@ -17,10 +17,11 @@ void gw_reply_free(struct gw_reply *reply)
 
 struct gw_reply *gw_reply_new(struct gw_exchange *x, unsigned status)
 {
-    struct gw_reply *reply = calloc(1, sizeof *reply), *last = x->reply;
+    struct gw_way *way = gw_exchange_way(x);
+    struct gw_reply *reply = calloc(1, sizeof *reply), *last = way->reply;
     GW_CHECK(reply != NULL);
     reply->older = last;
-    if (last && x->response != &last->head) {
+    if (last && way->response != &last->head) {
         reply->older = last->older;
         last->older = NULL;
         gw_reply_free(last);
@@ -30,7 +31,7 @@ struct gw_reply *gw_reply_new(struct gw_exchange *x, unsigned status)
     gw_head_init(&reply->head, &reply->arena);
     reply->head.status = status;
     reply->set = true;
-    x->reply = reply;
+    way->reply = reply;
     return reply;
 }
 
@@ -89,7 +90,9 @@ void gw_problem_write(struct gw_head *head, struct gw_buf *body, const struct gw
 void gw_reply_problem(struct gw_exchange *x, unsigned status, struct gw_slice text)
 {
     struct gw_reply *reply = gw_reply_new(x, status);
-    gw_problem_write(&reply->head, &reply->body, x->request, status, text, gw_slice_str(x->id));
+    char id[GW_ID_TEXT];
+    gw_problem_write(&reply->head, &reply->body, x->way->request, status, text,
+                     gw_slice_str(gw_exchange_id(x, id)));
 }
 
 void gw_reply_error(struct gw_exchange *x, enum gw_err err)
@@ -97,5 +100,5 @@ void gw_reply_error(struct gw_exchange *x, enum gw_err err)
     int status = gw_err_status(err);
     gw_reply_problem(x, status ? (unsigned)status : 500, gw_slice_str(gw_err_text(err)));
     if (status == 503)
-        gw_fields_set(&x->reply->head, GW_SLICE("retry-after"), GW_SLICE("1"));
+        gw_fields_set(&x->way->reply->head, GW_SLICE("retry-after"), GW_SLICE("1"));
 }

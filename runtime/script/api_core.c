@@ -77,11 +77,12 @@ static void log_error(lua_State *L, lua_State *failed, struct gw_exchange *x,
                       struct gw_stats_slot *count, const char *text)
 {
     struct gw_log_line line;
+    char id[GW_ID_TEXT];
     if (count)
         gw_stat_add(count, GW_STAT_HOOK_ERRORS, 1);
     gw_log_begin(&line, GW_LOG_ERROR, text);
     if (x) {
-        gw_log_cstr(&line, "x", x->id);
+        gw_log_cstr(&line, "x", gw_exchange_id(x, id));
         gw_log_cstr(&line, "step", gw_step_name(x->step));
     }
     if (x && x->rule[0])
@@ -235,7 +236,7 @@ static int core_fail(lua_State *L)
     unsigned status = gw_api_check_status(L, 2, "fail: expected a status from 200 to 599");
     gw_reply_problem(x, status, gw_lua_slice(L, 3));
     if (!lua_isnoneornil(L, 4))
-        gw_api_set_fields(L, 4, &x->reply->head);
+        gw_api_set_fields(L, 4, &x->way->reply->head);
     return push_reply(L);
 }
 
@@ -250,7 +251,8 @@ static int core_client(lua_State *L)
 
 static int core_id(lua_State *L)
 {
-    lua_pushstring(L, gw_handle_check(L, 1)->id);
+    char id[GW_ID_TEXT];
+    lua_pushstring(L, gw_exchange_id(gw_handle_check(L, 1), id));
     return 1;
 }
 
@@ -264,9 +266,10 @@ static int core_tried(lua_State *L)
 {
     struct gw_exchange *x = gw_handle_check(L, 1);
     unsigned index = (unsigned)luaL_checkinteger(L, 2);
+    const struct gw_way *way = gw_exchange_way(x);
     bool found = false;
-    for (unsigned i = 0; i < x->tried_count; i++)
-        found |= x->tried[i] == index;
+    for (unsigned i = 0; i < way->tried_count; i++)
+        found |= way->tried[i] == index;
     lua_pushboolean(L, found);
     return 1;
 }

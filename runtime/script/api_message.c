@@ -54,7 +54,8 @@ static struct gw_exchange *exchange_at(lua_State *L, int index)
 /* A reply that waits to be sent is the response; before it, what the backend sent. */
 static struct gw_head *response_of(struct gw_exchange *x)
 {
-    return x->reply && x->reply->set ? &x->reply->head : gw_exchange_response(x);
+    const struct gw_way *way = x->way;
+    return way && way->reply && way->reply->set ? &way->reply->head : gw_exchange_response(x);
 }
 
 static struct gw_head *head_at(lua_State *L, int index)
@@ -141,7 +142,7 @@ void gw_api_set_field(lua_State *L, int name_at, int value, struct gw_head *head
  */
 static bool is_host(lua_State *L, const struct gw_head *head, int name)
 {
-    return head == exchange_at(L, 1)->request && lua_type(L, name) == LUA_TSTRING &&
+    return head == gw_exchange_request(exchange_at(L, 1)) && lua_type(L, name) == LUA_TSTRING &&
            gw_slice_ieq(gw_lua_slice(L, name), GW_SLICE("host"));
 }
 
@@ -368,8 +369,9 @@ static int set_body(lua_State *L, struct gw_exchange *x)
         return luaL_error(L, "ctx.req.body: read it whole before it is replaced");
     gw_buf_clear(&x->upload);
     gw_buf_add(&x->upload, text);
-    x->request->length = (int64_t)text.len;
-    x->request->has_body = true;
+    struct gw_head *request = gw_exchange_request(x);
+    request->length = (int64_t)text.len;
+    request->has_body = true;
     return 0;
 }
 

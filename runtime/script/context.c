@@ -3,6 +3,7 @@
  * has one context that is in use; its handle is the only one that leads to the exchange. */
 #include "script/context.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include "base/check.h"
 #include "gateway/relay.h"
@@ -18,7 +19,7 @@ struct gw_fallback {
     struct gw_generation *generation; /* a reference */
     struct gw_script_part script;
     unsigned hook_flags;
-    uint64_t timeout_ms;
+    uint32_t timeout_ms;
     uint64_t since_ms;
 };
 
@@ -122,7 +123,7 @@ void gw_context_take_rule(struct gw_exchange *x, lua_State *co, int first)
 {
     double seconds = lua_tonumber(co, first + 1);
     x->hook_flags = (unsigned)lua_tointeger(co, first);
-    x->timeout_ms = seconds > 0 ? (uint64_t)(seconds * 1000) : 0;
+    x->timeout_ms = (uint32_t)fmin(fmax(seconds * 1000, 0), UINT32_MAX);
     x->script.event_hook = (unsigned)lua_tointeger(co, first + 2) & MAX_EVENT_HOOK;
 }
 
@@ -170,8 +171,9 @@ static void log_move(const struct gw_exchange *x, const struct gw_generation *to
                      const char *why)
 {
     struct gw_log_line line;
+    char id[GW_ID_TEXT];
     gw_log_begin(&line, GW_LOG_WARN, what);
-    gw_log_cstr(&line, "x", x->id);
+    gw_log_cstr(&line, "x", gw_exchange_id(x, id));
     gw_log_cstr(&line, "rule", x->rule);
     gw_log_int(&line, "generation", (int64_t)to->number);
     if (why)

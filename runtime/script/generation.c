@@ -213,10 +213,11 @@ static void log_death(const struct gw_generation *generation, const struct gw_ex
 {
     const struct gw_vm *vm = generation->script;
     struct gw_log_line line;
+    char id[GW_ID_TEXT];
     gw_stat_add(generation->gateway->count, GW_STAT_HOOK_ERRORS, 1);
     gw_log_begin(&line, GW_LOG_ERROR, "hook stopped by force; its VM is replaced");
     if (x) {
-        gw_log_cstr(&line, "x", x->id);
+        gw_log_cstr(&line, "x", gw_exchange_id(x, id));
         gw_log_cstr(&line, "step", gw_step_name(x->step));
     }
     if (x && x->rule[0])

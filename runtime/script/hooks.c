@@ -130,7 +130,8 @@ static enum gw_hook_result run_hook(struct gw_exchange *x, enum gw_entry entry, 
     case RUN_DONE:
         break;
     }
-    enum gw_hook_result result = x->reply && x->reply->set ? GW_HOOK_REPLY : finish(x, task->co);
+    const struct gw_reply *reply = x->way ? x->way->reply : NULL;
+    enum gw_hook_result result = reply && reply->set ? GW_HOOK_REPLY : finish(x, task->co);
     gw_task_give(task);
     return result;
 }
@@ -150,7 +151,7 @@ static enum gw_hook_result finish_route(struct gw_exchange *x, lua_State *co)
 
 static enum gw_hook_result finish_balance(struct gw_exchange *x, lua_State *co)
 {
-    if (lua_isnil(co, 1) && x->tried_count)
+    if (lua_isnil(co, 1) && x->way->tried_count)
         return GW_HOOK_NEXT; /* none is left that was not tried: the step sees the old one again */
     lua_Integer index = lua_tointeger(co, 1);
     if (index >= 1 && (unsigned)index <= x->generation->instance_count) {
@@ -374,9 +375,11 @@ static bool run_close(struct gw_exchange *x, const char *reason, int i)
  * without it. */
 static void hook_close(struct gw_exchange *x, const char *reason)
 {
+    char id[GW_ID_TEXT];
     hook_cancel(x);
     if (is_stranded(x) || (!x->script.handle && !gw_context_revive(x))) {
-        gw_log(GW_LOG_WARN, "x=%s: on_close is not called: its VM is being replaced", x->id);
+        gw_log(GW_LOG_WARN, "x=%s: on_close is not called: its VM is being replaced",
+               gw_exchange_id(x, id));
         return;
     }
     for (int i = 1; run_close(x, reason, i); i++)

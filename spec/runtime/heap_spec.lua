@@ -80,8 +80,8 @@ describe("gw_heap", function()
 
   it("has nothing more when its addresses are used up, and keeps what is there", function()
     local small = ffi.new "struct gw_heap"
-    C.gw_heap_init(small, 4 * 65536)
-    local pieces, size = {}, 4096
+    C.gw_heap_init(small, 4 * 32768)
+    local pieces, size = {}, 2048
     repeat
       local piece = C.gw_heap_realloc(small, nil, 0, size)
       pieces[#pieces + 1] = piece ~= nil and piece or nil
@@ -89,7 +89,7 @@ describe("gw_heap", function()
     assert.equal(4 * 15, #pieces)
     local used = tonumber(small.used)
     ffi.fill(pieces[1], size, 7)
-    assert.is_true(C.gw_heap_realloc(small, pieces[1], size, 3000) == nil) -- of a class with no room
+    assert.is_true(C.gw_heap_realloc(small, pieces[1], size, 1500) == nil) -- of a class with no room
     assert.is_true(holds(pieces[1], size, 7))
     assert.equal(used, tonumber(small.used))
     C.gw_heap_realloc(small, pieces[1], size, 0)
@@ -99,8 +99,8 @@ describe("gw_heap", function()
 
   it("uses blocks that became empty for other sizes", function()
     local small = ffi.new "struct gw_heap"
-    C.gw_heap_init(small, 4 * 65536)
-    for _, size in ipairs { 4096, 3000, 16, 200, 4096 } do
+    C.gw_heap_init(small, 4 * 32768)
+    for _, size in ipairs { 2048, 1500, 16, 200, 2048 } do
       local pieces = {}
       repeat
         local piece = C.gw_heap_realloc(small, nil, 0, size)
