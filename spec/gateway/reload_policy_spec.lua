@@ -213,7 +213,8 @@ describe("after a reload", function()
       gw:renew { config = { lua = { maxRunTime = "20ms" } } }
       local stream = open()
       assert.equal("a/v1/1", echo(stream, "a"))
-      local text = "local big = {} for i = 1, 40 do big = { big, big } end " .. count(2) -- without an end, in text
+      -- As text it has no end.
+      local text = "local big = {} for i = 1, 40 do big = { big, big } end " .. count(2)
       local upgrade = "upgrade = function(state) state.big = big return state end,"
       gw:write("plugins/count.lua", (text:gsub("jit = true,", function(line) return line .. upgrade end)))
       gw:renew()
