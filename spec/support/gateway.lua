@@ -82,6 +82,7 @@ local function configuration(options)
     router = { rules = options.rules or {} },
     workers = options.workers or 1,
     management = { enabled = false },
+    lua = { maxRunTime = "5s" }, -- a sanitizer makes hooks slow
   }, options.config)
   local lines = {}
   for key, value in pairs(tree) do lines[#lines + 1] = key .. ": " .. gateway.yaml(value) end
