@@ -86,6 +86,7 @@ describe("after a reload", function()
     gw = site.start {
       services = { api = server.port }, rules = rules(policy),
       files = { ["plugins/count.lua"] = count(1), ["plugins/late.lua"] = LATE },
+      config = { lua = { maxRunTime = "50ms" } },
     }
   end
 
