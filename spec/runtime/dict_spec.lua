@@ -1,5 +1,6 @@
 local bit = require "bit"
 local ffi = require "ffi"
+local forks = require "spec.support.forks"
 local rt = require "support.runtime"
 local sys = require "support.sys"
 local C = rt.load("base/dict.h", "base/shm.h")
@@ -304,32 +305,9 @@ describe("gw_dict", function()
   end
 
   describe("between processes", function()
-    local children = {}
+    local child, wait = forks.child, forks.wait
 
-    after_each(function()
-      for pid in pairs(children) do
-        sys.C.spec_kill(pid, SIGKILL)
-        sys.C.spec_waitpid(pid, nil, 0)
-        children[pid] = nil
-      end
-    end)
-
-    local function child(run)
-      local pid = sys.C.spec_fork()
-      if pid == 0 then
-        local ok = pcall(run)
-        sys.C.spec__exit(ok and 0 or 1)
-      end
-      children[pid] = true
-      return pid
-    end
-
-    local function wait(pid)
-      local status = ffi.new "int[1]"
-      sys.C.spec_waitpid(pid, status, 0)
-      children[pid] = nil
-      return status[0]
-    end
+    after_each(forks.kill_all)
 
     it("shows all of them the same entries", function()
       set("g", "before", "parent")

@@ -2,6 +2,7 @@
 -- hand, and what happens when several processes work on it, and when one of them is killed.
 local bit = require "bit"
 local ffi = require "ffi"
+local forks = require "spec.support.forks"
 local rt = require "support.runtime"
 local sys = require "support.sys"
 require "gateway.testing" -- the cases ask for a gateway when they are loaded here, to be counted
@@ -108,29 +109,9 @@ describe("gateway.shared in the runtime", function()
   end)
 
   describe("between processes", function()
-    local children = {}
+    local child, wait = forks.child, forks.wait
 
-    after_each(function()
-      for pid in pairs(children) do
-        sys.C.spec_kill(pid, SIGKILL)
-        sys.C.spec_waitpid(pid, nil, 0)
-        children[pid] = nil
-      end
-    end)
-
-    local function child(work)
-      local pid = sys.C.spec_fork()
-      if pid == 0 then sys.C.spec__exit(pcall(work) and 0 or 1) end
-      children[pid] = true
-      return pid
-    end
-
-    local function wait(pid)
-      local status = ffi.new "int[1]"
-      sys.C.spec_waitpid(pid, status, 0)
-      children[pid] = nil
-      return status[0]
-    end
+    after_each(forks.kill_all)
 
     local group = rt.slice "d:x"
 
