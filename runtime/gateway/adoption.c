@@ -1,6 +1,5 @@
 /* Owns the walk over open streams after a swap, and the pace at which those end that shall not go
- * on
- * (`onReload: drain`). Called by gateway.c, and by the relay step of a stream that could not be
+ * on (`onReload: drain`). Called by gateway.c, and by the relay step of a stream that could not be
  * moved at once. Invariant: a stream changes its generation between two events only. */
 #include "gateway/adoption.h"
 

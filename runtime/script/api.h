@@ -46,6 +46,8 @@ struct gw_handle *gw_handle_push(lua_State *L, struct gw_exchange *x);
 /* The exchange of the handle at that index; a Lua error when it is over or no handle. */
 struct gw_exchange *gw_handle_check(lua_State *L, int index);
 
+/* Adds whom a line is about: id, step and rule. x may be NULL. */
+void gw_api_log_exchange(struct gw_log_line *line, const struct gw_exchange *x);
 /* Logs and counts the error on the top of L: the pipeline's table of plugin, hook, message,
  * traceback, event; or a plain error of the gateway's own Lua. It stays there. failed: the thread
  * that raised it. */
@@ -81,6 +83,9 @@ unsigned gw_event_batch_count(const struct gw_task *task);
  * not changed any. */
 bool gw_event_batch_write(const struct gw_task *task, struct gw_buf *out);
 void gw_event_batch_free(struct gw_task *task);
+/* Push the data or the comments of an event that has been parsed, in one piece; nil for none. */
+void gw_event_push_data(lua_State *L, struct gw_event *event);
+void gw_event_push_comment(lua_State *L, struct gw_event *event);
 /* No hook may look at the task's event, or events, any more. */
 void gw_event_ref_end(struct gw_task *task);
 

@@ -73,20 +73,24 @@ static void error_field(struct gw_log_line *line, lua_State *co, const char *key
     lua_pop(co, 1);
 }
 
+void gw_api_log_exchange(struct gw_log_line *line, const struct gw_exchange *x)
+{
+    char id[GW_ID_TEXT];
+    if (!x)
+        return;
+    gw_log_cstr(line, "x", gw_exchange_id(x, id));
+    gw_log_cstr(line, "step", gw_step_name(x->step));
+    if (x->rule[0])
+        gw_log_cstr(line, "rule", x->rule);
+}
+
 static void log_error(lua_State *L, lua_State *failed, struct gw_exchange *x,
                       struct gw_stats_slot *count, const char *text)
 {
     struct gw_log_line line;
-    char id[GW_ID_TEXT];
-    if (count)
-        gw_stat_add(count, GW_STAT_HOOK_ERRORS, 1);
+    gw_stat_add(count, GW_STAT_HOOK_ERRORS, 1);
     gw_log_begin(&line, GW_LOG_ERROR, text);
-    if (x) {
-        gw_log_cstr(&line, "x", gw_exchange_id(x, id));
-        gw_log_cstr(&line, "step", gw_step_name(x->step));
-    }
-    if (x && x->rule[0])
-        gw_log_cstr(&line, "rule", x->rule);
+    gw_api_log_exchange(&line, x);
     if (lua_istable(L, -1)) {
         error_field(&line, L, "plugin");
         error_field(&line, L, "hook");
@@ -109,7 +113,7 @@ void gw_api_log_error(lua_State *L, lua_State *failed, struct gw_exchange *x)
 
 void gw_api_log_task_error(lua_State *L, struct gw_task *task)
 {
-    log_error(L, task->co, task->x, task->vm->count, "task failed");
+    log_error(L, task->co, task->x, task->vm->generation->gateway->count, "task failed");
 }
 
 /* An error that was survived: `onError: skip`, or one of several on_close hooks. */

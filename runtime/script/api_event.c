@@ -183,7 +183,7 @@ typedef size_t length_fn(struct gw_event *event);
 typedef void copy_fn(struct gw_event *event, char *out);
 
 /* Text that stands in several lines is put together first. */
-static int push_joined(lua_State *L, struct gw_event *event, length_fn *length, copy_fn *copy)
+static void push_joined(lua_State *L, struct gw_event *event, length_fn *length, copy_fn *copy)
 {
     char small[1024];
     size_t n = length(event);
@@ -193,17 +193,24 @@ static int push_joined(lua_State *L, struct gw_event *event, length_fn *length, 
     lua_pushlstring(L, text, n);
     if (text != small)
         free(text);
-    return 1;
 }
 
-static int push_data(lua_State *L, struct gw_event *event)
+void gw_event_push_data(lua_State *L, struct gw_event *event)
 {
     if (!(event->has & GW_EVENT_DATA))
-        return 0;
-    if (event->data_lines > 1)
-        return push_joined(L, event, gw_event_data_len, gw_event_data_copy);
-    lua_pushlstring(L, event->data.ptr ? event->data.ptr : "", event->data.len);
-    return 1;
+        lua_pushnil(L);
+    else if (event->data_lines > 1)
+        push_joined(L, event, gw_event_data_len, gw_event_data_copy);
+    else
+        lua_pushlstring(L, event->data.ptr ? event->data.ptr : "", event->data.len);
+}
+
+void gw_event_push_comment(lua_State *L, struct gw_event *event)
+{
+    if (event->has & GW_EVENT_COMMENT)
+        push_joined(L, event, gw_event_comment_len, gw_event_comment_copy);
+    else
+        lua_pushnil(L);
 }
 
 /* The data in one piece; several lines of it are put together in `joined`, which the caller clears.
@@ -298,16 +305,16 @@ static int event_index(lua_State *L)
         lua_pushlstring(L, event->id.ptr ? event->id.ptr : "", event->id.len);
         return 1;
     case E_DATA:
-        return push_data(L, event);
+        gw_event_push_data(L, event);
+        return 1;
     case E_RETRY:
         if (!(event->has & GW_EVENT_RETRY))
             return 0;
         lua_pushnumber(L, (lua_Number)event->retry_ms);
         return 1;
     case E_COMMENT:
-        if (!(event->has & GW_EVENT_COMMENT))
-            return 0;
-        return push_joined(L, event, gw_event_comment_len, gw_event_comment_copy);
+        gw_event_push_comment(L, event);
+        return 1;
     case E_RAW:
         gw_lua_push(L, event->raw);
         return 1;

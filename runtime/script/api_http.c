@@ -16,7 +16,6 @@ enum want { WANT_ANSWER, WANT_HEAD, WANT_PIECE, WANT_EVENT };
 /* A full userdata. */
 struct call {
     struct gw_fetch *fetch; /* NULL: closed, or all of it has been taken */
-    struct gw_vm *vm;
     struct gw_list node;
     struct gw_task *task; /* waits for `want` */
     enum want want;
@@ -265,15 +264,6 @@ static int call_read(lua_State *L)
     return 1;
 }
 
-static void push_joined(lua_State *L, struct gw_event *event, size_t len,
-                        void (*copy)(struct gw_event *event, char *out))
-{
-    char *text = lua_newuserdata(L, len ? len : 1);
-    copy(event, text);
-    lua_pushlstring(L, text, len);
-    lua_remove(L, -2);
-}
-
 /* Pushes raw, type, id, data, retry, comment; nil for what is not there. */
 static int push_event(lua_State *L, struct gw_event *event)
 {
@@ -281,18 +271,12 @@ static int push_event(lua_State *L, struct gw_event *event)
     gw_lua_push(L, event->raw);
     gw_lua_push(L, event->has & GW_EVENT_TYPE ? event->type : (struct gw_slice){0});
     gw_lua_push(L, event->has & GW_EVENT_ID ? event->id : (struct gw_slice){0});
-    if (event->has & GW_EVENT_DATA)
-        push_joined(L, event, gw_event_data_len(event), gw_event_data_copy);
-    else
-        lua_pushnil(L);
+    gw_event_push_data(L, event);
     if (event->has & GW_EVENT_RETRY)
         lua_pushnumber(L, (lua_Number)event->retry_ms);
     else
         lua_pushnil(L);
-    if (event->has & GW_EVENT_COMMENT)
-        push_joined(L, event, gw_event_comment_len(event), gw_event_comment_copy);
-    else
-        lua_pushnil(L);
+    gw_event_push_comment(L, event);
     return 6;
 }
 
@@ -349,13 +333,13 @@ static struct gw_list *owner_of(const struct gw_task *task)
 static struct call *push_call(lua_State *L, struct gw_task *task)
 {
     struct call *call = lua_newuserdata(L, sizeof *call);
-    *call = (struct call){.vm = task->vm};
+    *call = (struct call){0};
     gw_list_init(&call->node);
     gw_buf_init(&call->in);
     gw_sse_scan_init(&call->scan);
     luaL_getmetatable(L, call_type);
     lua_setmetatable(L, -2);
-    call->fetch = gw_fetch_new(task->vm->gateway, on_changed, call);
+    call->fetch = gw_fetch_new(task->vm->generation->gateway, on_changed, call);
     gw_list_push(owner_of(task), &call->node); /* an error behind this leaves it to its owner */
     return call;
 }
@@ -410,10 +394,11 @@ static size_t check_size(lua_State *L, int index, size_t otherwise)
 static int core_fetch(lua_State *L)
 {
     struct gw_task *task = gw_task_may_wait(L, "gateway.http");
-    if (!task->vm->gateway || !task->vm->gateway->pool.settings)
+    const struct gw_generation *generation = task->vm->generation;
+    if (!generation || !generation->gateway->pool.settings)
         return gw_api_raise(L, "gateway.http: nothing is served yet");
     struct gw_slice method = gw_lua_slice(L, 1), url = gw_lua_slice(L, 2);
-    const struct gw_settings *s = task->vm->gateway->pool.settings;
+    const struct gw_settings *s = generation->gateway->pool.settings;
     struct gw_fetch_wish wish = {
         .has_payload = !lua_isnoneornil(L, 4),
         .payload = lua_isnoneornil(L, 4) ? GW_SLICE("") : gw_lua_slice(L, 4),

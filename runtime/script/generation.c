@@ -101,8 +101,6 @@ static void take_vm(struct gw_generation *generation, struct gw_vm *vm)
 {
     generation->script = vm;
     vm->generation = generation;
-    vm->count = generation->gateway->count;
-    vm->gateway = generation->gateway;
     vm->run_ns = (int64_t)generation->settings.lua_run_ms * 1000000;
     vm->max_memory = generation->settings.lua_max_memory;
 }
@@ -213,16 +211,10 @@ static void log_death(const struct gw_generation *generation, const struct gw_ex
 {
     const struct gw_vm *vm = generation->script;
     struct gw_log_line line;
-    char id[GW_ID_TEXT];
     gw_stat_add(generation->gateway->count, GW_STAT_HOOK_ERRORS, 1);
     gw_log_begin(&line, GW_LOG_ERROR, "hook stopped by force; its VM is replaced");
-    if (x) {
-        gw_log_cstr(&line, "x", gw_exchange_id(x, id));
-        gw_log_cstr(&line, "step", gw_step_name(x->step));
-    }
-    if (x && x->rule[0])
-        gw_log_cstr(&line, "rule", x->rule);
-    gw_log_cstr(&line, "limit", *vm->died_of == 't' ? "lua.maxRunTime" : "lua.maxMemory");
+    gw_api_log_exchange(&line, x);
+    gw_log_cstr(&line, "limit", vm->too_large ? "lua.maxMemory" : "lua.maxRunTime");
     gw_log_end(&line);
 }
 
@@ -232,9 +224,8 @@ void gw_generation_died(struct gw_generation *generation, struct gw_exchange *x)
     struct gw_list *all = &generation->gateway->exchanges;
     log_death(generation, x);
     gw_generation_ref(generation); /* the last that uses it may be among those that forget it */
-    for (struct gw_list *at = all->next; at != all; at = at->next) {
+    for (struct gw_list *at = all->next; at != all; at = at->next)
         gw_hooks_forget(GW_CONTAINER(at, struct gw_exchange, node), generation);
-    }
     gw_task_drop_list(&vm->own_tasks);
     gw_calls_close(&vm->calls);
     gw_task_drop_idle(vm);

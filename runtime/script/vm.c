@@ -250,7 +250,7 @@ static bool call_loader(struct gw_vm *vm, int handler, gw_vm_report *report, voi
         gw_watchdog_stop();
     if (status == GW_LUA_STOPPED) {
         snprintf(text, sizeof text, "%s: stopped by force while it was loaded: too much %s",
-                 vm->work, vm->died_of);
+                 vm->work, vm->too_large ? "memory" : "time");
         report(text, data);
     } else if (status != 0) {
         report(lua_isstring(L, -1) ? lua_tostring(L, -1) : "the loader failed", data);

@@ -13,7 +13,6 @@
 #include "net/aside.h"
 #include "script/library.h"
 
-struct gw_gateway;
 struct gw_stats_slot;
 struct gw_generation;
 struct gw_vm;
@@ -63,7 +62,7 @@ struct gw_vm {
     bool compiled;                    /* and it was in compiled code then */
     bool reviving;                    /* another one is on its way into its place */
     struct gw_generation *generation; /* whose it is; NULL while it is loaded */
-    const char *died_of;              /* what it took too much of */
+    bool too_large;                   /* it died of its memory, not of its time */
     char work[128];                   /* what is being loaded */
     struct gw_pack pack;              /* what it was loaded from; bytes NULL: from disk */
     const struct gw_script_env *env;
@@ -75,12 +74,10 @@ struct gw_vm {
     int json_array;
     struct gw_list idle_tasks;
     unsigned idle_count;
-    unsigned tasks;              /* live ones, idle or not */
-    struct gw_list own_tasks;    /* of the VM: gateway.spawn, gateway.timer */
-    bool serves;                 /* exchanges may come: what was started while it loaded runs */
-    struct gw_stats_slot *count; /* where errors of its tasks are counted; NULL before it serves */
-    struct gw_gateway *gateway;  /* NULL before it serves */
-    struct gw_list calls;        /* requests of its own tasks that hold something: see api_http.c */
+    unsigned tasks;           /* live ones, idle or not */
+    struct gw_list own_tasks; /* of the VM: gateway.spawn, gateway.timer */
+    bool serves;              /* exchanges may come: what was started while it loaded runs */
+    struct gw_list calls;     /* requests of its own tasks that hold something: see api_http.c */
     unsigned uses, uses_seen;
     unsigned cycles;           /* of collection since the last use */
     struct gw_timer probation; /* until then streams may fall back to an older version */

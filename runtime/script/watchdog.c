@@ -112,7 +112,7 @@ static void ask(struct watch *w, enum stage stage, enum reason reason)
 static void jump(struct watch *w)
 {
     w->vm->dead = true;
-    w->vm->died_of = w->reason == OF_TIME ? "time" : "memory";
+    w->vm->too_large = w->reason == OF_MEMORY;
     siglongjmp(w->out, 1);
 }
 
