@@ -56,6 +56,7 @@ struct master {
     struct gw_loop loop;
     struct gw_shm shm;
     struct gw_stats *stats;
+    struct gw_facts *facts;
     struct gw_dict *dict, *shared; /* sessions; what plugins share */
     size_t shared_bytes;
     struct gw_watch *watch;
@@ -293,7 +294,7 @@ static bool spawn(unsigned number)
         close(pair[0]);
         leave_parent(w);
         struct gw_worker_setup setup = {number,       pair[1],     master.file,  master.library,
-                                        master.stats, master.dict, master.shared};
+                                        master.facts, master.dict, master.shared};
         exit(gw_worker_run(&setup));
     }
     close(pair[1]);
@@ -605,6 +606,7 @@ static void bury_worker(unsigned number, int status)
     ev_io_stop(master.loop.ev, &w->io);
     close(w->control);
     gw_stats_forget(&master.stats->slot[number]);
+    gw_facts_forget(master.facts, number);
     *w = (struct worker_slot){.control = -1};
     if (master.ending == ENDING_NO)
         go_on_without(&dead, well);
@@ -691,15 +693,16 @@ static void set_signals(void)
 /* What plugins share has memory of its own, so that it can't push out sessions. */
 static bool make_shared(size_t shared_bytes)
 {
-    if (!gw_shm_init(&master.shm, SHARED_BYTES + shared_bytes)) {
+    if (!gw_shm_init(&master.shm, SHARED_BYTES + sizeof *master.facts + shared_bytes)) {
         gw_log(GW_LOG_ERROR, "no shared memory: %m");
         return false;
     }
     master.stats = gw_stats_new(&master.shm);
+    master.facts = gw_facts_new(&master.shm, master.stats);
     master.dict = gw_dict_new(&master.shm, DICT_BYTES);
     master.shared = gw_dict_new(&master.shm, shared_bytes);
     master.shared_bytes = shared_bytes;
-    return master.stats && master.dict && master.shared;
+    return master.facts && master.dict && master.shared;
 }
 
 /* The first version, from disk; its mistakes go to stderr as plain lines. */

@@ -68,7 +68,7 @@ static struct worker worker;
 
 static bool too_busy(void)
 {
-    uint64_t least = gw_stats_least_load(worker.setup->stats);
+    uint64_t least = gw_stats_least_load(worker.setup->facts->stats);
     uint64_t apart = least * APART_PERCENT / 100;
     return gw_stats_load(worker.gateway.count) > least + (apart > APART ? apart : APART);
 }
@@ -393,7 +393,7 @@ int gw_worker_run(const struct gw_worker_setup *setup)
     gw_aside_init(&worker.aside, &worker.loop);
     set_signals();
     gw_watchdog_start();
-    gw_gateway_init(&worker.gateway, &worker.loop, setup->stats, setup->number);
+    gw_gateway_init(&worker.gateway, &worker.loop, setup->facts, setup->number);
     gw_timer_init(&worker.balance, balance);
     gw_timer_init(&worker.drain_check, drain_check);
     ev_io_init(&worker.control, on_control, setup->control, EV_READ);

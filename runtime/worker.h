@@ -3,7 +3,7 @@
 #define GW_WORKER_H
 
 #include "base/dict.h"
-#include "gateway/stats.h"
+#include "gateway/facts.h"
 #include "script/library.h"
 
 struct gw_worker_setup {
@@ -11,7 +11,7 @@ struct gw_worker_setup {
     int control;      /* this side of the socket pair */
     const char *file; /* the configuration, for messages and relative paths */
     const struct gw_library *library;
-    struct gw_stats *stats;
+    struct gw_facts *facts;
     struct gw_dict *dict;   /* sessions */
     struct gw_dict *shared; /* what plugins share */
 };

@@ -7,6 +7,7 @@ local config = require("gateway.config")
 local pipeline = require("gateway.pipeline")
 local plugin = require("gateway.plugin")
 local sandbox = require("gateway.sandbox")
+local service = require("gateway.service")
 local source = require("gateway.source")
 
 local loader = {}
@@ -167,14 +168,12 @@ end
 local function list_instances(tree)
   local instances, services = {}, {}
   for _, listed in ipairs(tree.registry.static.services) do
-    local service = { name = listed.name, healthy = {}, by_id = {} }
-    services[listed.name] = service
+    local of = service.new(listed.name)
+    services[listed.name] = of
     for _, item in ipairs(listed.instances) do
       local instance = { index = #instances + 1, id = item.id, service = listed.name,
         address = numeric(item.address), port = item.port, weight = item.weight, health = item.health }
-      instances[instance.index] = instance
-      service.by_id[instance.id] = instance
-      if instance.health == "healthy" then table.insert(service.healthy, instance) end
+      instances[instance.index] = of:add(instance)
     end
   end
   return instances, services

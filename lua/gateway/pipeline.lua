@@ -5,15 +5,15 @@
 
 local buffer = require("string.buffer")
 
+local balance = require("gateway.balance")
 local context = require("gateway.context")
 local core = require("gateway.core")
 local event = require("gateway.event")
 local failure = require("gateway.failure")
+local hook = require("gateway.hook")
 local json = require("gateway.json")
-local round_robin = require("gateway.balancer.round_robin")
 local router = require("gateway.router")
 local session = require("gateway.session")
-local sticky_session = require("gateway.balancer.sticky_session")
 
 local REPLY = core.REPLY
 
@@ -22,71 +22,16 @@ local pipeline = {}
 --- What `route` returns: which hooks the rule has.
 local HAS_ACCESS, HAS_RESPONSE, HAS_EVENT, HAS_CLOSE, HAS_COMMENTS, HAS_BATCH = 1, 2, 4, 8, 16, 32
 
-local hook_error = failure.of
-
-local function skip(ctx, err)
-  err.skipped = true
-  core.hook_error(ctx._x, err)
-end
-
--- One hook of one plugin, ready to be called with ctx and what the hook gets besides.
-local function guard(entry, hook, fn)
-  local name, conf, slot = entry.name, entry.conf, entry.slot
-  local function fail(err) return hook_error(name, hook, err) end
-  return function(ctx, value)
-    ctx._slot = slot
-    local ok, verdict = xpcall(fn, fail, ctx, conf, value)
-    if ok then return verdict end
-    verdict = hook_error(name, hook, verdict)
-    if hook == "on_event" then verdict.event = value.id end
-    if not entry.skip then error(verdict, 0) end
-    skip(ctx, verdict)
-    return nil
-  end
-end
-
--- A hook returned what it may not. With `onError: skip` it counts as nothing.
-local function misuse(ctx, entry, hook, text, ev)
-  local err = hook_error(entry.name, hook, text)
-  err.event = ev and ev.id
-  if not entry.skip then error(err, 0) end
-  skip(ctx, err)
-  return nil
-end
-
-local function describe(value)
-  if type(value) == "string" then return ("the text %q"):format(value) end
-  if type(value) == "table" and context.is_close(value) then return "ctx:close(...)" end
-  if value == REPLY then return "ctx:reply(...)" end
-  return (type(value) == "table" or type(value) == "userdata") and "a " .. type(value) or tostring(value)
-end
-
--- A hook that takes many events takes one where there are others around it.
-local function one_by_one(on_events)
-  return on_events and function(ctx, conf, ev) return on_events(ctx, conf, { ev }) end
-end
-
--- A list of hooks: the functions at 1..n, beside them who they belong to.
-local function hook_list(entries, hook, up)
-  local list = { entries = {}, hook = hook }
-  for i = 1, #entries do
-    local entry = entries[up and #entries - i + 1 or i]
-    local fn = entry.plugin[hook] or hook == "on_event" and one_by_one(entry.plugin.on_events)
-    if fn then
-      list[#list + 1] = guard(entry, hook, fn)
-      list.entries[#list] = entry
-    end
-  end
-  return list
-end
+local hook_error, describe, guard, hook_list = failure.of, hook.describe, hook.guard, hook.list
+local misuse, skip = hook.misuse, hook.skip
 
 -- The functions of a Lua route as its innermost plugin. They get no conf: they are the
 -- configuration.
 local function rule_entry(conf)
   local hooks = { name = "route " .. conf.id }
-  for _, hook in ipairs({ "access", "on_response", "on_event", "on_close" }) do
-    local fn = conf[hook]
-    if fn then hooks[hook] = function(ctx, _, value) return fn(ctx, value) end end
+  for _, name in ipairs({ "access", "on_response", "on_event", "on_close" }) do
+    local fn = conf[name]
+    if fn then hooks[name] = function(ctx, _, value) return fn(ctx, value) end end
   end
   return { plugin = hooks, name = hooks.name, skip = false }
 end
@@ -107,48 +52,6 @@ local function placed(entries, conf)
       key = entry.name .. "#" .. count[entry.name] }
   end
   return out
-end
-
-local function one_of(instance, instances)
-  for i = 1, #instances do
-    if instances[i] == instance then return true end
-  end
-  return false
-end
-
-local function checked_instance(ctx, entry, instances, chosen)
-  if ctx._replied then return REPLY end
-  if chosen == nil or one_of(chosen, instances) then return chosen end
-  local text = ("returned %s, which is none of the instances it got"):format(describe(chosen))
-  return misuse(ctx, entry, "balance", text)
-end
-
--- A policy that is no part of the gateway: a plugin's balance hook, or a function of a Lua route.
-local function foreign_policy(entry, fn)
-  local balance = guard(entry, "balance", fn)
-  return function(ctx, instances)
-    return checked_instance(ctx, entry, instances, balance(ctx, instances))
-      or round_robin.balance(ctx, nil, instances)
-  end
-end
-
-local function base_policy(rule, policy_entry)
-  local named = rule.conf.loadBalance
-  if type(named) == "function" then
-    local entry = { name = "route " .. rule.id, slot = #rule.entries + 1 }
-    return foreign_policy(entry, function(ctx, _, instances) return named(ctx, instances) end)
-  elseif policy_entry then
-    local entry = { name = policy_entry.name, conf = policy_entry.conf, slot = #rule.entries + 1 }
-    return foreign_policy(entry, policy_entry.plugin.balance)
-  end
-  return function(ctx, instances) return round_robin.balance(ctx, nil, instances) end
-end
-
-local function policy_of(rule, policy_entry)
-  local place = base_policy(rule, policy_entry)
-  if not rule.session then return place end
-  local conf = sticky_session.new(rule.session, place)
-  return function(ctx, instances) return sticky_session.balance(ctx, conf, instances) end
 end
 
 local function flags_of(rule)
@@ -220,7 +123,7 @@ function pipeline.compile(conf, entries, policy_entry)
   rule.service = rule_function(rule, "serviceName")
   rule.session = session.compile(conf)
   add_hooks(rule)
-  rule.policy = policy_of(rule, policy_entry)
+  rule.policy = balance.policy(rule, policy_entry)
   rule.flags = flags_of(rule)
   router.prepare(rule)
   return rule
@@ -236,9 +139,9 @@ function pipeline.outer(entries)
   return rule
 end
 
-local function expect_reply(ctx, entry, hook, verdict)
+local function expect_reply(ctx, entry, name, verdict)
   if verdict == nil or verdict == REPLY then return end
-  misuse(ctx, entry, hook, ("returned %s; expected nothing or ctx:reply(...)"):format(describe(verdict)))
+  misuse(ctx, entry, name, ("returned %s; expected nothing or ctx:reply(...)"):format(describe(verdict)))
 end
 
 -- Runs the response hooks of the plugins that lie outside of `slot`, innermost first. Those around
@@ -344,14 +247,6 @@ local function no_instance(ctx, rule, service)
   return answered(ctx, rule, math.huge)
 end
 
-local function untried(ctx, instances)
-  local left = {}
-  for i = 1, #instances do
-    if not core.tried(ctx._x, instances[i].index) then left[#left + 1] = instances[i] end
-  end
-  return left
-end
-
 function Program:_service(ctx, rule)
   local name = rule.conf.serviceName
   if rule.service then name = rule.service(ctx) end
@@ -362,30 +257,20 @@ function Program:_service(ctx, rule)
   error(hook_error("route " .. rule.id, "serviceName", text), 0)
 end
 
--- Asks the balance hooks, then the rule's policy.
-local function choose(ctx, rule, instances)
-  local list = rule.balance
-  for i = 1, #list do
-    local chosen = checked_instance(ctx, list.entries[i], instances, list[i](ctx, instances))
-    if chosen then return chosen, list.entries[i].slot end
-  end
-  return rule.policy(ctx, instances), #rule.entries + 1
-end
-
 --- Chooses an instance. Called again for a retry.
 ---@param ctx gateway.Context
 ---@return any index of the instance, or REPLY; nil when a retry has none left
 function Program:balance(ctx)
   local rule = ctx._rule
   local service = self:_service(ctx, rule)
-  local instances, again = service.healthy, ctx._balanced
-  if again then instances = untried(ctx, instances) end
+  local again = ctx._balanced
+  local instances = again and service:untried(ctx) or service:usable()
   ctx._balanced = true
   if not instances[1] then
-    if again and service.healthy[1] then return nil end
+    if again and service:usable()[1] then return nil end
     return no_instance(ctx, rule, service.name)
   end
-  local chosen, slot = choose(ctx, rule, instances)
+  local chosen, slot = balance.choose(ctx, rule, instances)
   if chosen == REPLY then return answered(ctx, rule, slot) end
   if not chosen then return no_instance(ctx, rule, service.name) end
   ctx._instance = chosen
@@ -701,7 +586,7 @@ local FUNCTIONS = { "open", "route", "access", "balance", "response", "event", "
 ---@class gateway.Parts
 ---@field settings table                   the effective configuration
 ---@field instances gateway.Instance[]     of all services
----@field services table<string, {name: string, healthy: gateway.Instance[], by_id: table}>
+---@field services table<string, gateway.Service>
 ---@field rules gateway.Rule[]
 ---@field outer table                      from pipeline.outer
 ---@field compile fun(rule: table): gateway.Rule?, string?  for rules that a route hook returns

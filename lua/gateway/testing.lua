@@ -19,6 +19,7 @@ local message = require("gateway.testing.message")
 local pipeline = require("gateway.pipeline")
 local plugin = require("gateway.plugin")
 local sandbox = require("gateway.sandbox")
+local service = require("gateway.service")
 local source = require("gateway.source")
 
 local testing = {
@@ -98,7 +99,8 @@ end
 ---@class gateway.testing.Chain one or more plugins as one route would run them
 ---@field _program table
 ---@field _rule gateway.Rule
----@field _service table
+---@field _service gateway.Service
+---@field _services table<string, gateway.Service>
 local Chain = {}
 Chain.__index = Chain
 
@@ -145,7 +147,7 @@ function Chain:balance(ctx, instances)
   if instances then self:_use(instances) end
   local index = call(self._program.balance, ctx)
   if index == core.REPLY then return reply_of(ctx) end
-  return self._service.healthy[index]
+  return self._service.instances[index]
 end
 
 --- Runs the `on_response` hooks; look at ctx.res afterwards.
@@ -258,14 +260,14 @@ function Chain:adopt(ctx)
 end
 
 function Chain:_use(instances)
-  local service = self._service
-  service.healthy, service.by_id = {}, {}
+  self._service = service.new("test")
+  self._services[self._rule.conf.serviceName] = self._service
   for i, given in ipairs(instances) do
     local instance = { index = i, service = "test", address = "127.0.0.1", port = 3000 + i, weight = 1,
       health = "healthy" }
     for key, value in pairs(given) do instance[key] = value end
     instance.id = instance.id or "test-" .. i
-    service.healthy[i], service.by_id[instance.id] = instance, instance
+    self._service:add(instance)
   end
 end
 
@@ -299,10 +301,10 @@ function testing.chain(list, rule)
   local entries = {}
   for i, item in ipairs(list) do entries[i] = entry_of(item, conf) end
   local self = setmetatable({ _rule = pipeline.compile(conf, entries), _outer = pipeline.outer(entries),
-    _service = { name = "test" } }, Chain)
+    _services = {} }, Chain)
   self:_use({ {}, {} })
-  self._program = pipeline.new({ settings = {}, instances = self._service.healthy, rules = { self._rule },
-    services = { [conf.serviceName] = self._service }, outer = self._outer,
+  self._program = pipeline.new({ settings = {}, instances = {}, rules = { self._rule },
+    services = self._services, outer = self._outer,
     compile = function() return nil, "specs have one rule" end })
   return self
 end

@@ -625,6 +625,13 @@ static void pass_interim(struct gw_exchange *x, struct gw_head *head)
         gw_exchange_fail(x, GW_ERR_CLIENT_GONE, false);
 }
 
+static void note_answer(struct gw_exchange *x)
+{
+    uint64_t took_ms = gw_exchange_age(x) - x->way->sent_ms;
+    gw_facts_answered(x->gateway->facts, x->instance->fact, took_ms * 1000,
+                      x->gateway->loop->now_ms);
+}
+
 static void origin_on_head(struct gw_stream *stream, struct gw_head *head)
 {
     struct gw_exchange *x = stream->owner;
@@ -633,6 +640,7 @@ static void origin_on_head(struct gw_stream *stream, struct gw_head *head)
         return;
     }
     x->way->response = head;
+    note_answer(x);
     gw_exchange_wake(x);
 }
 
@@ -674,13 +682,24 @@ static const struct gw_stream_events origin_events = {
     .on_close = origin_on_close,
 };
 
+static void count_on_instance(const struct gw_exchange *x, int n)
+{
+    if (!x->instance)
+        return;
+    gw_instance_add(x->instance, GW_LOAD_REQUESTS, n);
+    if (x->relay.mode != GW_BODY_PLAIN)
+        gw_instance_add(x->instance, GW_LOAD_STREAMS, n);
+}
+
 void gw_exchange_use(struct gw_exchange *x, struct gw_instance *instance)
 {
     if (instance)
         gw_instance_ref(instance);
+    count_on_instance(x, -1);
     if (x->instance)
         gw_instance_unref(x->instance);
     x->instance = instance;
+    count_on_instance(x, 1);
 }
 
 struct gw_exchange *gw_exchange_new(struct gw_gateway *gateway, struct gw_stream *client)

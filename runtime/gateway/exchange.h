@@ -32,6 +32,7 @@ struct gw_gateway {
         limits; /* of client connections; kept here, as they outlive generations */
     struct gw_stats *stats;
     struct gw_stats_slot *count;  /* this worker's slot */
+    struct gw_facts *facts;       /* of instances; shared by all workers */
     struct gw_task_node adoption; /* moves open streams to the current generation, some per turn */
     struct gw_list *adoption_at;  /* the exchange that is looked at next */
     struct gw_timer retirement;   /* ends those that a new version lets go, some at a time */
@@ -162,7 +163,7 @@ enum {
 /* By which listener a connection came in. */
 enum gw_door { GW_DOOR_TRAFFIC, GW_DOOR_ADMIN };
 
-void gw_gateway_init(struct gw_gateway *gateway, struct gw_loop *loop, struct gw_stats *stats,
+void gw_gateway_init(struct gw_gateway *gateway, struct gw_loop *loop, struct gw_facts *facts,
                      unsigned worker);
 void gw_gateway_fini(struct gw_gateway *gateway);
 /* Makes a generation the current one (a reference is taken) and begins to move open streams. */

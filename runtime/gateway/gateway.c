@@ -117,11 +117,12 @@ void gw_gateway_swap(struct gw_gateway *gateway, struct gw_generation *generatio
     gw_generation_unref(old);
 }
 
-void gw_gateway_init(struct gw_gateway *gateway, struct gw_loop *loop, struct gw_stats *stats,
+void gw_gateway_init(struct gw_gateway *gateway, struct gw_loop *loop, struct gw_facts *facts,
                      unsigned worker)
 {
-    *gateway = (struct gw_gateway){.loop = loop, .stats = stats, .worker = worker};
-    gateway->count = &stats->slot[worker];
+    *gateway =
+        (struct gw_gateway){.loop = loop, .stats = facts->stats, .facts = facts, .worker = worker};
+    gateway->count = &gateway->stats->slot[worker];
     gateway->host = (struct gw_codec_host){loop, &gateway->limits, &client_events};
     gw_pool_init(&gateway->pool, loop, gateway->count);
     gw_list_init(&gateway->exchanges);

@@ -2,6 +2,7 @@
 #ifndef GW_GATEWAY_INSTANCE_H
 #define GW_GATEWAY_INSTANCE_H
 
+#include "gateway/facts.h"
 #include "net/addr.h"
 
 struct gw_pool_host;
@@ -13,6 +14,9 @@ struct gw_instance {
     struct gw_addr addr;
     struct gw_pool_host *host; /* its idle connections; shared by all generations */
     unsigned index;            /* from 1, as Lua counts */
+    unsigned worker;           /* that counts for it */
+    unsigned fact;             /* its place among the facts */
+    struct gw_facts *facts;    /* NULL before gw_instance_note */
 };
 
 /* Zeroed, with one reference. */
@@ -22,5 +26,13 @@ static inline void gw_instance_ref(struct gw_instance *instance)
     instance->refs++;
 }
 void gw_instance_unref(struct gw_instance *instance);
+/* Finds what is known of it, by its service, id and address, and counts there from now on. */
+void gw_instance_note(struct gw_instance *instance, struct gw_facts *facts, unsigned worker,
+                      uint64_t now_ms);
+/* Counts n more of this worker's on it. */
+static inline void gw_instance_add(const struct gw_instance *instance, enum gw_load load, int n)
+{
+    gw_facts_add(instance->facts, instance->worker, instance->fact, load, n);
+}
 
 #endif

@@ -73,6 +73,8 @@ void gw_relay_start(struct gw_exchange *x)
     r->keepalive_ms = r->upstream_ms = r->client_ms = now;
     if (r->mode != GW_BODY_PLAIN) {
         gw_stat_add(x->gateway->count, GW_STAT_STREAMS, 1);
+        if (x->instance)
+            gw_instance_add(x->instance, GW_LOAD_STREAMS, 1);
         gw_stat_add(x->gateway->count, GW_STAT_STREAMS_OPENED, 1);
     }
 }

@@ -60,7 +60,7 @@ static void copy_text(lua_State *L, const char *key, char *out, size_t cap)
 }
 
 /* The instance described by the table on the stack's top. */
-static struct gw_instance *read_instance(lua_State *L, struct gw_pool *pool, unsigned index)
+static struct gw_instance *read_instance(lua_State *L, struct gw_gateway *gateway, unsigned index)
 {
     struct gw_instance *instance = gw_instance_new();
     char host[GW_ADDR_TEXT];
@@ -72,7 +72,8 @@ static struct gw_instance *read_instance(lua_State *L, struct gw_pool *pool, uns
     unsigned port = (unsigned)lua_tointeger(L, -1);
     lua_pop(L, 1);
     if (gw_addr_parse(&instance->addr, host, port)) {
-        instance->host = gw_pool_host(pool, &instance->addr);
+        instance->host = gw_pool_host(&gateway->pool, &instance->addr);
+        gw_instance_note(instance, gateway->facts, gateway->worker, gateway->loop->now_ms);
         return instance;
     }
     gw_log(GW_LOG_ERROR, "instance %s: not an address: %s", instance->id, host);
@@ -80,14 +81,14 @@ static struct gw_instance *read_instance(lua_State *L, struct gw_pool *pool, uns
     return NULL;
 }
 
-static bool read_instances(struct gw_generation *generation, lua_State *L, struct gw_pool *pool)
+static bool read_instances(struct gw_generation *generation, lua_State *L)
 {
     unsigned n = (unsigned)lua_objlen(L, -1);
     generation->instances = calloc(n + 1, sizeof *generation->instances);
     GW_CHECK(generation->instances != NULL);
     for (unsigned i = 0; i < n; i++) {
         lua_rawgeti(L, -1, (int)i + 1);
-        struct gw_instance *instance = read_instance(L, pool, i + 1);
+        struct gw_instance *instance = read_instance(L, generation->gateway, i + 1);
         lua_pop(L, 1);
         if (!instance)
             return false;
@@ -121,7 +122,7 @@ struct gw_generation *gw_generation_new(struct gw_vm *vm, struct gw_gateway *gat
     bool good = read_settings(vm->L, &generation->settings);
     take_vm(generation, vm);
     gw_vm_push(vm, "instances");
-    good = good && read_instances(generation, vm->L, &gateway->pool);
+    good = good && read_instances(generation, vm->L);
     lua_settop(vm->L, 0);
     if (good)
         return generation;

@@ -3,6 +3,7 @@ local core = require("gateway.core")
 local event = require("gateway.event")
 local json = require("gateway.json")
 local pipeline = require("gateway.pipeline")
+local services_of = require("gateway.service")
 
 -- A plugin that notes what runs; `fields` are its hooks.
 local function plugin(name, fields)
@@ -240,10 +241,9 @@ end)
 
 -- A program of rules with plugins, and one service `s` of three instances.
 local function program(rules, outer, services)
-  local service = { name = "s", healthy = {}, by_id = {} }
+  local service = services_of.new("s")
   for i = 1, 3 do
-    local instance = { index = i, id = "s-" .. i, service = "s", weight = 1, health = "healthy" }
-    service.healthy[i], service.by_id[instance.id] = instance, instance
+    service:add { index = i, id = "s-" .. i, service = "s", weight = 1, health = "healthy" }
   end
   local compiled = {}
   for i, rule in ipairs(rules) do
@@ -251,7 +251,7 @@ local function program(rules, outer, services)
     conf.id, conf.serviceName = conf.id or conf.path, conf.serviceName or "s"
     compiled[i] = pipeline.compile(conf, rule.entries or outer or {}, rule.policy)
   end
-  local parts = { settings = {}, instances = service.healthy, services = services or { s = service },
+  local parts = { settings = {}, instances = service.instances, services = services or { s = service },
     rules = compiled, outer = pipeline.outer(outer or {}) }
   parts.compile = function(made)
     if not made.path then return nil, "no path" end
@@ -449,7 +449,7 @@ describe("balance", function()
   end)
 
   it("answers 503 when no instance is healthy, through the response hooks", function()
-    local service = { name = "s", healthy = {}, by_id = {} }
+    local service = services_of.new("s")
     local function tag(ctx) ctx.res.headers["X-R"] = "1" end
     local built = program({ { path = "/", on_response = tag } }, {}, { s = service })
     local ctx, handle = routed(built)

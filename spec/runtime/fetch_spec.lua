@@ -44,9 +44,9 @@ describe("a fetch", function()
     end
     loop = net.loop()
     shm = ffi.new "struct gw_shm"
-    assert(C.gw_shm_init(shm, MIB))
+    assert(C.gw_shm_init(shm, 16 * MIB))
     gateway = ffi.new "struct gw_gateway"
-    C.gw_gateway_init(gateway, loop, C.gw_stats_new(shm), 1)
+    C.gw_gateway_init(gateway, loop, C.gw_facts_new(shm, C.gw_stats_new(shm)), 1)
     boot()
     listener, port = net.bound(1024)
   end)

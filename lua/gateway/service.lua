@@ -1,0 +1,68 @@
+--- gateway.service: the services of a version, their instances, and which of these may be asked.
+
+local core = require("gateway.core")
+
+local service = {}
+
+---@class gateway.Instance
+---@field index integer           of all instances of the version, as the runtime counts
+---@field id string
+---@field service string
+---@field address string
+---@field port integer
+---@field weight integer
+---@field health "healthy"|"unhealthy"  as configured
+---@field in_flight integer       requests that it is at, open streams included, of all workers
+---@field open_streams integer    of these, the event streams
+---@field response_time number    moving average of the time to the response head, in seconds; 0 = unknown
+local FACTS = { in_flight = true, open_streams = true, response_time = true }
+local Instance = {}
+
+-- Measured by the runtime, and read when somebody asks.
+function Instance.__index(self, key)
+  if FACTS[key] then return core.fact(self.index, key) end
+end
+
+---@class gateway.Service
+---@field name string
+---@field instances gateway.Instance[]
+---@field by_id table<string, gateway.Instance>
+---@field healthy gateway.Instance[]  not said to be unhealthy
+local Service = {}
+Service.__index = Service
+
+---@param name string
+---@return gateway.Service
+function service.new(name)
+  return setmetatable({ name = name, instances = {}, by_id = {}, healthy = {} }, Service)
+end
+
+--- Adds an instance, which gets its facts from the runtime by its index.
+---@param instance table the fields of gateway.Instance that are no facts
+---@return gateway.Instance
+function Service:add(instance)
+  setmetatable(instance, Instance)
+  table.insert(self.instances, instance)
+  self.by_id[instance.id] = instance
+  if instance.health == "healthy" then table.insert(self.healthy, instance) end
+  return instance
+end
+
+--- The instances that may be asked now.
+---@return gateway.Instance[] not to be changed
+function Service:usable()
+  return self.healthy
+end
+
+--- Of these, the ones that this exchange has not tried in vain.
+---@param ctx gateway.Context
+---@return gateway.Instance[]
+function Service:untried(ctx)
+  local usable, left = self:usable(), {}
+  for i = 1, #usable do
+    if not core.tried(ctx._x, usable[i].index) then left[#left + 1] = usable[i] end
+  end
+  return left
+end
+
+return service
