@@ -4,9 +4,10 @@
 local context = require("gateway.context")
 local core = require("gateway.core")
 local failure = require("gateway.failure")
+local running = require("gateway.running")
 
 local hook_error = failure.of
-local REPLY = core.REPLY
+local REPLY, at = core.REPLY, running.at
 
 local hook = {}
 
@@ -27,9 +28,11 @@ local skip = hook.skip
 ---@return fun(ctx: gateway.Context, value: any): any
 function hook.guard(entry, name, fn)
   local plugin, conf, slot = entry.name, entry.conf, entry.slot
+  local number = running.number(plugin, name)
   local function fail(err) return hook_error(plugin, name, err) end
   return function(ctx, value)
     ctx._slot = slot
+    at[0] = number
     local ok, verdict = xpcall(fn, fail, ctx, conf, value)
     if ok then return verdict end
     verdict = hook_error(plugin, name, verdict)

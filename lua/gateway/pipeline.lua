@@ -13,6 +13,7 @@ local failure = require("gateway.failure")
 local hook = require("gateway.hook")
 local json = require("gateway.json")
 local router = require("gateway.router")
+local running = require("gateway.running")
 local session = require("gateway.session")
 
 local REPLY = core.REPLY
@@ -527,6 +528,7 @@ end
 local function upgraded(ctx, entry, state)
   if not entry.plugin.upgrade then return state end
   ctx._slot = entry.slot
+  running.at[0] = running.number(entry.name, "upgrade")
   local function fail(err) return hook_error(entry.name, "upgrade", err) end
   local ok, new = xpcall(entry.plugin.upgrade, fail, state, entry.conf, ctx)
   if not ok then return nil, tostring(new) end
@@ -579,8 +581,16 @@ function Program:adopt(handle, text, rule_id, service_name, instance_id, again)
   return ctx, rule.flags, rule.timeout, rule.event_hook
 end
 
+--- What becomes of open streams of a rule when they meet this version.
+---@param rule_id string
+---@return "adopt"|"pin"|"drain"|nil nil: there is no such rule
+function Program:on_reload(rule_id)
+  local rule = self._by_id[rule_id]
+  return rule and rule.conf.onReload
+end
+
 local FUNCTIONS = { "open", "route", "access", "balance", "response", "event", "events", "comment",
-  "event_failed", "close", "save", "adopt" }
+  "event_failed", "close", "save", "adopt", "on_reload" }
 
 --- Puts a generation together.
 ---@class gateway.Parts
@@ -596,11 +606,13 @@ local FUNCTIONS = { "open", "route", "access", "balance", "response", "event", "
 function pipeline.new(parts)
   local self = setmetatable({ _outer = parts.outer, _services = parts.services, _compile = parts.compile,
     _dynamic = setmetatable({}, { __mode = "k" }), _by_id = {}, _router = router.new(parts.rules) }, Program)
-  local program = { settings = parts.settings, instances = parts.instances, event_hooks = {} }
+  local program = { settings = parts.settings, instances = parts.instances, event_hooks = {},
+    event_numbers = {} }
   for _, rule in ipairs(parts.rules) do
     self._by_id[rule.id] = rule
     if #rule.events == 1 and not rule.batch then
       table.insert(program.event_hooks, lone_event_hook(rule.events))
+      table.insert(program.event_numbers, running.number(rule.events.entries[1].name, "on_event"))
       rule.event_hook = #program.event_hooks
     end
   end

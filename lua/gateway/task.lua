@@ -3,6 +3,7 @@
 
 local core = require("gateway.core")
 local failure = require("gateway.failure")
+local running = require("gateway.running")
 
 local task = {}
 
@@ -16,11 +17,13 @@ local function owner_of(fn)
 end
 
 -- Errors of it have the plugin's name, and the traceback of where they were raised.
-local function guarded(name, hook, fn)
-  local function fail(err) return failure.of(name, hook, err) end
+local function guarded(name, what, fn)
+  local number = running.number(name, what)
+  local function fail(err) return failure.of(name, what, err) end
   return function(...)
+    running.at[0] = number
     local ok, err = xpcall(fn, fail, ...)
-    if not ok then error(failure.of(name, hook, err), 0) end
+    if not ok then error(failure.of(name, what, err), 0) end
   end
 end
 

@@ -13,13 +13,17 @@ enum {
     RETIRE_TICKS = 100 /* so that not all clients come again at once */
 };
 
-static bool may_adopt(const struct gw_exchange *x)
+/* An open stream of an older version, which has not been refused yet. */
+static bool is_candidate(const struct gw_exchange *x)
 {
     const struct gw_generation *current = x->gateway->current;
-    return x->generation != current && x->pinned != (uint32_t)current->number && !x->over &&
-           x->step == GW_STEP_RELAY && x->relay.mode != GW_BODY_PLAIN && !x->response_sent &&
-           gw_relay_between_events(x) && !x->generation->hooks->waiting(x) &&
-           !x->generation->hooks->tied(x);
+    return x->generation != current && x->pinned != (uint32_t)current->number &&
+           x->step == GW_STEP_RELAY && x->relay.mode != GW_BODY_PLAIN && !x->response_sent;
+}
+
+static bool is_free(const struct gw_exchange *x)
+{
+    return gw_relay_between_events(x) && !x->generation->hooks->waiting(x);
 }
 
 static void change(struct gw_exchange *x, struct gw_generation *to)
@@ -44,10 +48,27 @@ static void retire_later(struct gw_exchange *x)
     }
 }
 
+/* It can't move as long as its tasks run, which may be for ever; but it may have to end. */
+static void ask_for_tied(struct gw_exchange *x)
+{
+    struct gw_generation *current = x->gateway->current;
+    if (!x->asked && current->hooks->unwanted(x, current)) {
+        x->pinned = (uint32_t)current->number;
+        retire_later(x);
+    }
+    x->asked = true;
+}
+
 void gw_adoption_try(struct gw_exchange *x)
 {
     struct gw_generation *current = x->gateway->current;
-    if (!may_adopt(x))
+    if (!is_candidate(x))
+        return;
+    if (x->generation->hooks->tied(x)) {
+        ask_for_tied(x);
+        return;
+    }
+    if (!is_free(x))
         return;
     enum gw_adoption adoption = x->generation->hooks->adopt(x, current);
     if (adoption == GW_ADOPTED) {
@@ -91,7 +112,9 @@ static void adopt_some(struct gw_task_node *task)
     while (gateway->adoption_at != &gateway->exchanges) {
         struct gw_list *at = gateway->adoption_at;
         gateway->adoption_at = at->next;
-        gw_adoption_try(GW_CONTAINER(at, struct gw_exchange, node));
+        struct gw_exchange *x = GW_CONTAINER(at, struct gw_exchange, node);
+        x->asked = false;
+        gw_adoption_try(x);
         if (clock_us() >= enough) {
             gw_loop_wake(gateway->loop, task, adopt_some);
             return;

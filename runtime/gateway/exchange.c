@@ -400,9 +400,11 @@ static void leave_client(struct gw_exchange *x)
 static enum gw_step step_close(struct gw_exchange *x)
 {
     struct gw_gateway *gateway = x->gateway;
+    if (x->kept) /* else the response's head is the backend's stream's */
+        drop_origin(x);
+    if ((x->hook_flags & GW_HAS_CLOSE) && !hooks(x)->close(x, gw_exchange_reason(x)))
+        return GW_STEP_WAIT;
     x->over = true;
-    if (x->hook_flags & GW_HAS_CLOSE)
-        hooks(x)->close(x, gw_exchange_reason(x));
     gw_access_log(x);
     hooks(x)->release(x);
     if (x->relay.mode != GW_BODY_PLAIN)
@@ -464,6 +466,8 @@ void gw_exchange_wake(struct gw_exchange *x)
 
 void gw_exchange_fail(struct gw_exchange *x, enum gw_err why, bool upstream)
 {
+    if (x->step == GW_STEP_CLOSE)
+        return;
     blame(x, why, upstream);
     x->failed = true;
     gw_exchange_wake(x);

@@ -125,6 +125,7 @@ struct gw_exchange {
     bool retried_stale : 1;
     bool accepts_events : 1; /* the request asked for text/event-stream */
     bool retires : 1;        /* it ends soon, for a new version does not want it */
+    bool asked : 1;          /* whether the current version wants it, while it can't move there */
     bool head_only : 1;      /* it was a HEAD, whatever hooks made of it */
     struct gw_gateway *gateway;
     struct gw_generation *generation;

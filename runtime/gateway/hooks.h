@@ -63,13 +63,16 @@ struct gw_hooks {
      * waits, event is called for the outcome. */
     enum gw_event_verdict (*events)(struct gw_exchange *x, const struct gw_slice *raws, unsigned n,
                                     struct gw_buf *out);
-    /* Once, at the end; does not wait for the outcome. */
-    void (*close)(struct gw_exchange *x, const char *reason);
+    /* Once, at the end; does not wait for the outcome. False: it could not be told yet, and wakes
+     * the exchange when it can. */
+    bool (*close)(struct gw_exchange *x, const char *reason);
     /* An event stream is open now, maybe for hours: what only its beginning needed may go. */
     void (*settle)(struct gw_exchange *x);
     /* Carries an open stream over to another generation, between two events; x->hook_flags and
      * x->timeout_ms are the new ones then, and the caller sets x->generation. */
     enum gw_adoption (*adopt)(struct gw_exchange *x, struct gw_generation *to);
+    /* Under that generation an open stream like this one is to end, and not to be carried over. */
+    bool (*unwanted)(struct gw_exchange *x, struct gw_generation *to);
     /* Tasks beside its hooks keep the exchange with the generation it has. */
     bool (*tied)(const struct gw_exchange *x);
     /* There is room again for what is inserted into its stream. */
@@ -89,7 +92,8 @@ struct gw_script_part {
     void *task;   /* the suspended task, if any */
     void *handle; /* what Lua holds of the exchange, made stale at the end; NULL: no context */
     int ctx_ref;  /* the context, or without one the text it was saved as; 0: an empty one */
-    unsigned event_hook : 29; /* index of the rule's lone event hook; 0: there is none */
+    unsigned event_hook : 22; /* index of the rule's lone event hook; 0: there is none */
+    unsigned closed : 7;      /* how many of its close hooks have run */
     bool unproven : 1;        /* no event has passed since it changed versions */
     bool stranded : 1;        /* it waits for another VM, for its own has died */
     bool in_events : 1;       /* the last hook that ran was an event hook */
@@ -101,6 +105,8 @@ struct gw_generation {
     unsigned kept; /* of these, those of streams that are elsewhere and may fall back to it */
     bool counted;  /* in GW_STAT_GENERATIONS: while there are others */
     uint64_t number;
+    unsigned deaths;   /* of its VMs */
+    uint64_t pause_ms; /* before tasks of its own begin in the next one */
     struct gw_settings settings;
     const struct gw_hooks *hooks;
     void *script;

@@ -144,7 +144,7 @@ static void put_keepalive(struct gw_exchange *x, struct gw_buf *out)
 
 const char *gw_relay_refuses(const struct gw_exchange *x)
 {
-    if (x->over || x->failed || x->response_sent || !x->client)
+    if (x->step == GW_STEP_CLOSE || x->failed || x->response_sent || !x->client)
         return "the stream has ended";
     if (!x->head_sent)
         return "the response has not begun";

@@ -198,7 +198,7 @@ static int push_reply(lua_State *L)
 static struct gw_exchange *replying(lua_State *L)
 {
     struct gw_exchange *x = gw_handle_check(L, 1);
-    if (x->head_sent || x->over)
+    if (x->head_sent || x->step == GW_STEP_CLOSE)
         luaL_error(L, "ctx:reply: the response has begun already");
     return x;
 }
@@ -298,6 +298,13 @@ static int core_fact(lua_State *L)
     return 1;
 }
 
+/* name_hook("plugin hook") */
+static int core_name_hook(lua_State *L)
+{
+    lua_pushinteger(L, gw_vm_name_hook(gw_api_vm(L), luaL_checkstring(L, 1)));
+    return 1;
+}
+
 static const luaL_Reg functions[] = {
     {"log", core_log},
     {"progress", core_progress},
@@ -312,6 +319,7 @@ static const luaL_Reg functions[] = {
     {"sleep", gw_task_sleep},
     {"tried", core_tried},
     {"fact", core_fact},
+    {"name_hook", core_name_hook},
     {"hook_error", core_hook_error},
     {NULL, NULL},
 };
@@ -327,6 +335,8 @@ void gw_api_core(struct gw_vm *vm)
     luaL_setfuncs(L, functions, 1);
     lua_pushlightuserdata(L, &reply_mark);
     lua_setfield(L, -2, "REPLY");
+    lua_pushlightuserdata(L, &vm->running);
+    lua_setfield(L, -2, "running");
     lua_pushinteger(L, (lua_Integer)vm->env->worker);
     lua_setfield(L, -2, "worker");
     lua_pushliteral(L, GW_VERSION);

@@ -213,12 +213,10 @@ void gw_event_push_comment(lua_State *L, struct gw_event *event)
         lua_pushnil(L);
 }
 
-/* The data in one piece; several lines of it are put together in `joined`, which the caller clears.
- */
+/* The data in one piece; several lines of it are put together in `joined`, which is empty. */
 static struct gw_slice whole_data(struct gw_event *event, struct gw_buf *joined)
 {
     size_t room, n = gw_event_data_len(event);
-    gw_buf_init(joined);
     if (event->data_lines <= 1)
         return event->data;
     gw_event_data_copy(event, gw_buf_reserve(joined, n, &room));
@@ -243,15 +241,15 @@ static void push_decoded(lua_State *L, struct gw_slice text)
 /* Decoded once per event. */
 static int push_json(lua_State *L, struct gw_event_ref *ref)
 {
-    struct gw_buf joined;
+    struct gw_buf *joined = gw_vm_scratch(gw_api_vm(L), GW_SCRATCH_JOINED);
     if (ref->json != LUA_NOREF) {
         lua_rawgeti(L, LUA_REGISTRYINDEX, ref->json);
         return 1;
     }
     if (!(ref->event.has & GW_EVENT_DATA))
         return 0;
-    push_decoded(L, whole_data(&ref->event, &joined));
-    gw_buf_clear(&joined);
+    push_decoded(L, whole_data(&ref->event, joined));
+    gw_buf_clear(joined);
     if (lua_istable(L, -1)) {
         lua_pushvalue(L, -1);
         ref->json = luaL_ref(L, LUA_REGISTRYINDEX);
@@ -262,12 +260,11 @@ static int push_json(lua_State *L, struct gw_event_ref *ref)
 /* For gateway.event.encode: what would be sent now. */
 static int push_encoded(lua_State *L, const struct gw_event *event)
 {
-    struct gw_buf out;
-    gw_buf_init(&out);
-    gw_event_write(event, &out);
-    struct gw_slice text = gw_buf_linear(&out, gw_buf_len(&out));
+    struct gw_buf *out = gw_vm_scratch(gw_api_vm(L), GW_SCRATCH_ENCODED);
+    gw_event_write(event, out);
+    struct gw_slice text = gw_buf_linear(out, gw_buf_len(out));
     lua_pushlstring(L, text.ptr ? text.ptr : "", text.len);
-    gw_buf_clear(&out);
+    gw_buf_clear(out);
     return 1;
 }
 
@@ -357,7 +354,6 @@ static void anchor(lua_State *L, enum member m)
 static bool encode_value(lua_State *L, struct gw_buf *out)
 {
     struct gw_vm *vm = gw_api_vm(L);
-    gw_buf_init(out);
     if (gw_lua_json_write(vm, L, 3, out))
         return true;
     gw_buf_clear(out);
@@ -387,10 +383,10 @@ static void take_data(lua_State *L, struct gw_event_ref *ref, struct gw_buf *tex
 
 static int set_json(lua_State *L, struct gw_event_ref *ref)
 {
-    struct gw_buf text;
-    if (!encode_value(L, &text))
+    struct gw_buf *text = gw_vm_scratch(gw_api_vm(L), GW_SCRATCH_VALUE);
+    if (!encode_value(L, text))
         return luaL_error(L, "event.json: %s", lua_tostring(L, -1));
-    take_data(L, ref, &text, true);
+    take_data(L, ref, text, true);
     return 0;
 }
 
@@ -457,14 +453,14 @@ static int event_json_get(lua_State *L)
 {
     struct gw_event_ref *ref = check_self(L);
     struct gw_slice path = gw_lua_slice(L, 2);
-    struct gw_buf joined;
+    struct gw_buf *joined = gw_vm_scratch(gw_api_vm(L), GW_SCRATCH_JOINED);
     lua_pushnil(L);
     if (!(ref->event.has & GW_EVENT_DATA))
         return 1;
-    struct gw_json_field field = gw_json_find(whole_data(&ref->event, &joined), path);
+    struct gw_json_field field = gw_json_find(whole_data(&ref->event, joined), path);
     if (field.type > GW_JSON_ABSENT)
         push_decoded(L, field.value);
-    gw_buf_clear(&joined);
+    gw_buf_clear(joined);
     return 1;
 }
 
@@ -514,25 +510,25 @@ static int event_json_set(lua_State *L)
 {
     struct gw_event_ref *ref = check_self(L);
     struct gw_slice path = gw_lua_slice(L, 2), value = {NULL, 0};
-    struct gw_buf joined, encoded;
+    struct gw_buf *joined = gw_vm_scratch(gw_api_vm(L), GW_SCRATCH_JOINED);
+    struct gw_buf *encoded = gw_vm_scratch(gw_api_vm(L), GW_SCRATCH_VALUE);
     lua_settop(L, 3);
-    gw_buf_init(&encoded);
     if (!(ref->event.has & GW_EVENT_DATA))
         return refuse(L, "no data");
     if (!lua_isnil(L, 3)) {
-        if (!encode_value(L, &encoded))
+        if (!encode_value(L, encoded))
             return refuse(L, lua_tostring(L, -1));
-        value = gw_buf_linear(&encoded, gw_buf_len(&encoded));
+        value = gw_buf_linear(encoded, gw_buf_len(encoded));
     }
-    struct gw_slice data = whole_data(&ref->event, &joined);
+    struct gw_slice data = whole_data(&ref->event, joined);
     bool good = edit_data(L, ref, data, value) == GW_OK;
     int results = 1;
     if (good)
         lua_pushboolean(L, true);
     else
         results = refuse_edit(L, data, path);
-    gw_buf_clear(&joined);
-    gw_buf_clear(&encoded);
+    gw_buf_clear(joined);
+    gw_buf_clear(encoded);
     return results;
 }
 

@@ -49,7 +49,7 @@ static int task_spawn_for(lua_State *L)
     struct gw_exchange *x = gw_handle_check(L, 1);
     uint64_t after_ms = gw_task_check_ms(L, 4, "ctx:timer");
     luaL_checktype(L, 5, LUA_TFUNCTION);
-    if (x->over)
+    if (x->step == GW_STEP_CLOSE)
         return gw_api_raise(L, "the exchange is over");
     struct gw_company *company = gw_company_of(lua_touserdata(L, 1));
     struct gw_task *task = gw_task_new_own(L, vm, &company->tasks, x);

@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 #include "base/check.h"
 #include "gateway/relay.h"
 #include "script/api.h"
@@ -12,7 +13,7 @@
 #include "script/hooks.h"
 #include "script/watchdog.h"
 
-enum { MAX_EVENT_HOOK = (1 << 29) - 1, PROBATION_MS = 30000 };
+enum { MAX_EVENT_HOOK = (1 << 22) - 1, PROBATION_MS = 30000 };
 
 /* Where a stream came from, as it was there. */
 struct gw_fallback {
@@ -32,6 +33,7 @@ int gw_context_call(struct gw_exchange *x, struct gw_generation *generation, int
                     int nresults)
 {
     struct gw_vm *vm = generation->script;
+    vm->running = 0;
     int status = gw_watch_pcall(vm, vm->L, nargs, nresults, 0);
     if (status == GW_LUA_STOPPED)
         gw_generation_died(generation, x);
@@ -196,6 +198,7 @@ static enum gw_adoption call_adopt(struct gw_exchange *x, struct gw_generation *
     lua_pushstring(L, x->instance ? x->instance->service : NULL);
     lua_pushstring(L, x->instance ? x->instance->id : NULL);
     lua_pushboolean(L, to == x->generation);
+    vm->running = 0;
     int status = gw_watch_pcall(vm, L, 6, 4, 0);
     if (status == 0 && lua_istable(L, 2))
         return GW_ADOPTED;
@@ -299,6 +302,23 @@ enum gw_adoption gw_context_adopt(struct gw_exchange *x, struct gw_generation *t
     take_up(x, vm, handle);
     keep_fallback(x, vm, fallback);
     return GW_ADOPTED;
+}
+
+bool gw_context_unwanted(struct gw_exchange *x, struct gw_generation *to)
+{
+    struct gw_vm *vm = to->script;
+    lua_State *L = vm->L;
+    if (vm->dead)
+        return false;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, vm->entry[GW_ENTRY_ON_RELOAD]);
+    lua_pushstring(L, x->rule);
+    int status = gw_context_call(x, to, 1, 1);
+    if (status == GW_LUA_STOPPED)
+        return false;
+    const char *policy = status == 0 ? lua_tostring(L, -1) : NULL;
+    bool unwanted = policy && strcmp(policy, "drain") == 0;
+    lua_settop(L, 0);
+    return unwanted;
 }
 
 bool gw_context_roll_back(struct gw_exchange *x)

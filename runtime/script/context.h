@@ -22,6 +22,7 @@ void gw_context_drop(struct gw_exchange *x);
 /* See struct gw_hooks. */
 void gw_context_settle(struct gw_exchange *x);
 enum gw_adoption gw_context_adopt(struct gw_exchange *x, struct gw_generation *to);
+bool gw_context_unwanted(struct gw_exchange *x, struct gw_generation *to);
 
 /* A stream that was carried over keeps its context in the old version until an event has gone well.
  * True: one has not, and it is back there now. */

@@ -1,6 +1,7 @@
 /* Owns generations: a VM with its program, and the instances it names. Called by the worker when it
  * loads, and by hooks.c when a VM dies. Invariant: freed with the last exchange that uses it, VM
  * and all; a VM that is made anew belongs to the same generation. */
+#include <luajit.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +9,12 @@
 #include "script/api.h"
 #include "script/hooks.h"
 #include "script/task.h"
+
+enum {
+    PAUSE_MIN_MS = 100,
+    PAUSE_MAX_MS = 60000,
+    COMPILED_MAX = 16 /* deaths after which its VMs do without the JIT */
+};
 
 static void free_generation(struct gw_generation *generation)
 {
@@ -145,6 +152,12 @@ static void load_again(struct gw_aside_job *job)
     revival->vm = gw_vm_start(&revival->env, &revival->pack);
 }
 
+void gw_generation_pause(struct gw_generation *generation)
+{
+    uint64_t next_ms = generation->pause_ms ? 2 * generation->pause_ms : PAUSE_MIN_MS;
+    generation->pause_ms = next_ms < PAUSE_MAX_MS ? next_ms : PAUSE_MAX_MS;
+}
+
 /* Where there is none, they fail now; the next one who asks tries again. */
 static void end_waiting(struct revival *revival)
 {
@@ -154,11 +167,25 @@ static void end_waiting(struct revival *revival)
         if (x->generation != revival->generation || !x->script.stranded)
             continue;
         x->script.stranded = false;
-        if (revival->vm)
-            gw_exchange_wake(x);
-        else
+        if (!revival->vm && x->step == GW_STEP_CLOSE)
+            x->hook_flags = 0;
+        if (!revival->vm)
             gw_exchange_fail(x, GW_ERR_HOOK, false);
+        gw_exchange_wake(x);
     }
+}
+
+/* What LuaJIT has compiled lies outside of a VM's heap, and stays when the VM has died in a state
+ * in which LuaJIT can't be asked to free it: half a MiB at most, but each time. */
+static void tame(const struct gw_generation *generation, struct gw_vm *vm)
+{
+    if (generation->deaths < COMPILED_MAX)
+        return;
+    luaJIT_setmode(vm->L, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_FLUSH);
+    luaJIT_setmode(vm->L, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_OFF);
+    if (generation->deaths == COMPILED_MAX)
+        gw_log(GW_LOG_WARN, "generation %llu: %u VMs died; it goes on without the JIT",
+               (unsigned long long)generation->number, generation->deaths);
 }
 
 static void end_revival(struct gw_aside_job *job)
@@ -169,8 +196,9 @@ static void end_revival(struct gw_aside_job *job)
     if (revival->vm) {
         revival->vm->env = dead->env;
         take_vm(generation, revival->vm);
+        tame(generation, revival->vm);
         if (dead->serves)
-            gw_task_serve(revival->vm);
+            gw_task_serve(revival->vm, generation->pause_ms);
         gw_vm_free(dead);
     } else {
         gw_log(GW_LOG_ERROR, "a VM that was stopped can't be replaced");
@@ -216,6 +244,8 @@ static void log_death(const struct gw_generation *generation, const struct gw_ex
     gw_log_begin(&line, GW_LOG_ERROR, "hook stopped by force; its VM is replaced");
     gw_api_log_exchange(&line, x);
     gw_log_cstr(&line, "limit", vm->too_large ? "lua.maxMemory" : "lua.maxRunTime");
+    if (vm->running)
+        gw_log_cstr(&line, "hook", vm->names[vm->running]);
     gw_log_end(&line);
 }
 
@@ -223,6 +253,7 @@ void gw_generation_died(struct gw_generation *generation, struct gw_exchange *x)
 {
     struct gw_vm *vm = generation->script;
     struct gw_list *all = &generation->gateway->exchanges;
+    generation->deaths++;
     log_death(generation, x);
     gw_generation_ref(generation); /* the last that uses it may be among those that forget it */
     for (struct gw_list *at = all->next; at != all; at = at->next)

@@ -12,7 +12,7 @@
 #include "script/task.h"
 #include "script/watchdog.h"
 
-enum { CLOSE_MAX = 1000 };
+enum { CLOSE_MAX = 127 }; /* as many as struct gw_script_part can count */
 
 static struct gw_vm *vm_of(const struct gw_exchange *x)
 {
@@ -21,14 +21,15 @@ static struct gw_vm *vm_of(const struct gw_exchange *x)
 
 /* The function to call. While events follow each other it is the hook itself, where there is only
  * one. */
-static int entry_of(struct gw_exchange *x, enum gw_entry entry)
+static int entry_of(struct gw_exchange *x, enum gw_entry entry, struct gw_task *task)
 {
     struct gw_vm *vm = vm_of(x);
     bool again = x->script.in_events;
     x->script.in_events = entry == GW_ENTRY_EVENT;
-    if (again && x->script.in_events && x->script.event_hook)
-        return vm->event_hooks[x->script.event_hook];
-    return vm->entry[entry];
+    if (!again || !x->script.in_events || !x->script.event_hook)
+        return vm->entry[entry];
+    task->running = vm->event_numbers[x->script.event_hook];
+    return vm->event_hooks[x->script.event_hook];
 }
 
 /* Its VM has died, and the next one is not there yet. */
@@ -61,7 +62,7 @@ static struct gw_task *prepare(struct gw_exchange *x, enum gw_entry entry, int *
         return task;
     }
     task = gw_task_take(vm, x);
-    lua_rawgeti(task->co, LUA_REGISTRYINDEX, entry_of(x, entry));
+    lua_rawgeti(task->co, LUA_REGISTRYINDEX, entry_of(x, entry, task));
     lua_rawgeti(task->co, LUA_REGISTRYINDEX, x->script.ctx_ref);
     *nargs = 1;
     return task;
@@ -189,18 +190,29 @@ static enum gw_hook_result hook_response(struct gw_exchange *x)
     return run_hook(x, GW_ENTRY_RESPONSE, finish_plain);
 }
 
-/* What a hook gave in the place of the event: event objects and whole serialised events. */
-static void emit_list(lua_State *co, struct gw_buf *out)
+/* What a hook gave in the place of the event: event objects and whole serialised events. False: it
+ * is more than the VM itself might hold; one event may stand in a list any number of times. */
+static bool emit_list(struct gw_task *task, struct gw_buf *out)
 {
+    lua_State *co = task->co;
+    size_t limit = task->vm->max_memory;
+    struct gw_buf list;
+    gw_buf_init(&list);
     for (int i = 1; i <= (int)lua_objlen(co, 1); i++) {
+        if (limit && gw_buf_len(&list) > limit) {
+            gw_buf_clear(&list);
+            return false;
+        }
         lua_rawgeti(co, 1, i);
         struct gw_event_ref *ref = gw_event_ref_at(co, -1);
         if (ref)
-            gw_event_write(&ref->event, out);
+            gw_event_write(&ref->event, &list);
         else if (lua_type(co, -1) == LUA_TSTRING)
-            gw_buf_add(out, gw_lua_slice(co, -1));
+            gw_buf_add(&list, gw_lua_slice(co, -1));
         lua_pop(co, 1);
     }
+    gw_buf_move(out, &list);
+    return true;
 }
 
 /* The hooks let the event pass, as they left it. */
@@ -223,6 +235,15 @@ static enum gw_event_verdict drop(struct gw_task *task, unsigned left)
     return count && left >= count ? GW_EVENT_CHANGED : GW_EVENT_DROP;
 }
 
+static enum gw_event_verdict too_many(struct gw_task *task)
+{
+    lua_State *L = task->vm->L;
+    lua_pushliteral(L, "on_event: the events that it returned take more than lua.maxMemory");
+    gw_api_log_error(L, task->co, task->x);
+    lua_pop(L, 1);
+    return GW_EVENT_FAIL;
+}
+
 static enum gw_event_verdict read_verdict(struct gw_task *task, struct gw_buf *out)
 {
     lua_State *co = task->co;
@@ -231,7 +252,8 @@ static enum gw_event_verdict read_verdict(struct gw_task *task, struct gw_buf *o
     case LUA_TNIL:
         return pass(task, out);
     case LUA_TTABLE:
-        emit_list(co, out);
+        if (!emit_list(task, out))
+            return too_many(task);
         return lua_toboolean(co, 2) ? GW_EVENT_END : drop(task, (unsigned)lua_objlen(co, 1));
     default:
         return drop(task, 0);
@@ -345,45 +367,59 @@ static void hook_cancel(struct gw_exchange *x)
     gw_task_discard(task);
 }
 
-/* The i-th of them; false when there are no more. */
-static bool run_close(struct gw_exchange *x, const char *reason, int i)
+enum closing { CLOSE_MORE, CLOSE_DONE, CLOSE_STOPPED };
+
+/* The next of them. */
+static enum closing run_close(struct gw_exchange *x, const char *reason)
 {
     struct gw_vm *vm = vm_of(x);
     struct gw_task *task = gw_task_new_own(vm->L, vm, &vm->own_tasks, NULL);
     lua_rawgeti(task->co, LUA_REGISTRYINDEX, vm->entry[GW_ENTRY_CLOSE]);
     lua_rawgeti(task->co, LUA_REGISTRYINDEX, x->script.ctx_ref);
     lua_pushstring(task->co, reason);
-    lua_pushinteger(task->co, i);
+    lua_pushinteger(task->co, ++x->script.closed);
     int status = gw_task_run_own(task, 3);
     if (status == LUA_YIELD)
-        return true;
+        return CLOSE_MORE;
     if (status == GW_LUA_STOPPED) {
         gw_generation_died(x->generation, x);
-        return false;
+        return CLOSE_STOPPED;
     }
     if (status == 0) {
         bool more = lua_toboolean(task->co, 1);
         gw_task_give(task);
-        return more;
+        return more ? CLOSE_MORE : CLOSE_DONE;
     }
     lua_xmove(task->co, vm->L, 1);
     log_failure(x, task);
-    return i < CLOSE_MAX;
+    return CLOSE_MORE;
+}
+
+/* Its VM is there, or will be, which waits tells. */
+static bool may_close(struct gw_exchange *x)
+{
+    char id[GW_ID_TEXT];
+    if (!is_stranded(x) && (x->script.handle || gw_context_revive(x)))
+        return true;
+    if (x->script.stranded && vm_of(x)->reviving && vm_of(x)->env->aside)
+        return true;
+    gw_log(GW_LOG_WARN, "x=%s: on_close is not called: there is no VM for it",
+           gw_exchange_id(x, id));
+    return false;
 }
 
 /* They are tasks of the VM's own, for they may outlive the exchange: what waits there goes on
- * without it. */
-static void hook_close(struct gw_exchange *x, const char *reason)
+ * without it. Those behind one that takes its VM along run in the next VM. */
+static bool hook_close(struct gw_exchange *x, const char *reason)
 {
-    char id[GW_ID_TEXT];
+    enum closing next = CLOSE_MORE;
     hook_cancel(x);
-    if (is_stranded(x) || (!x->script.handle && !gw_context_revive(x))) {
-        gw_log(GW_LOG_WARN, "x=%s: on_close is not called: its VM is being replaced",
-               gw_exchange_id(x, id));
-        return;
+    while (next != CLOSE_DONE && x->script.closed < CLOSE_MAX && may_close(x)) {
+        if (x->script.stranded)
+            return false;
+        next = run_close(x, reason);
     }
-    for (int i = 1; run_close(x, reason, i); i++)
-        continue;
+    return true;
 }
 
 static void hook_release(struct gw_exchange *x)
@@ -415,7 +451,7 @@ static void hook_room(struct gw_exchange *x)
 
 static void hook_serve(struct gw_generation *generation)
 {
-    gw_task_serve(generation->script);
+    gw_task_serve(generation->script, 0);
 }
 
 const struct gw_hooks gw_lua_hooks = {
@@ -428,6 +464,7 @@ const struct gw_hooks gw_lua_hooks = {
     .close = hook_close,
     .settle = gw_context_settle,
     .adopt = gw_context_adopt,
+    .unwanted = gw_context_unwanted,
     .tied = hook_tied,
     .room = hook_room,
     .serve = hook_serve,

@@ -24,6 +24,9 @@ struct gw_generation *gw_generation_return(struct gw_generation *generation);
 void gw_generation_died(struct gw_generation *generation, struct gw_exchange *x);
 /* Has another VM made, unless one is on its way, for an exchange that is about to wait for it. */
 void gw_generation_revive(struct gw_generation *generation);
+/* What its plugins start while they are loaded begins later in its next VM: each time twice as
+ * late. Hooks do not wait for that. */
+void gw_generation_pause(struct gw_generation *generation);
 /* Forgets all that x has in the dead VM of a generation. */
 void gw_hooks_forget(struct gw_exchange *x, const struct gw_generation *generation);
 /* The hooks that a generation of Lua has. */

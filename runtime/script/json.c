@@ -15,7 +15,8 @@ enum {
     HELD = 16,         /* members that wait on the stack until their table is made */
     NUMBER_TEXT = 40,  /* bytes of a number, at most, in both directions */
     EXACT_DIGITS = 16, /* so many may be exact in a double */
-    WINDOW = 4096      /* bytes reserved at once: a large chunk, so that a text is rarely in two */
+    WINDOW = 4096,     /* bytes reserved at once: a large chunk, so that a text is rarely in two */
+    SHORT = 512        /* a string with escapes that is put together on the C stack */
 };
 
 static const int64_t EXACT_MAX = 1LL << 53;
@@ -67,14 +68,16 @@ static bool has_surrogate(struct gw_slice text)
 /* A string with escapes, quotes included. */
 static bool push_escaped(struct reader *r, struct gw_slice quoted)
 {
-    size_t room;
-    struct gw_buf text;
+    char text[SHORT];
     if (gw_json_find(quoted, GW_SLICE("")).type != GW_JSON_STRING || has_surrogate(quoted))
         return false;
-    gw_buf_init(&text);
-    char *out = gw_buf_reserve(&text, quoted.len, &room);
+    if (quoted.len <= sizeof text) {
+        lua_pushlstring(r->L, text, gw_json_unquote(quoted, text));
+        return true;
+    }
+    char *out = lua_newuserdata(r->L, quoted.len); /* goes by itself, also after an error */
     lua_pushlstring(r->L, out, gw_json_unquote(quoted, out));
-    gw_buf_clear(&text);
+    lua_remove(r->L, -2);
     return true;
 }
 
@@ -527,13 +530,15 @@ static int json_decode(lua_State *L)
 
 static int json_encode(lua_State *L)
 {
-    struct gw_buf out;
+    struct gw_vm *vm = gw_api_vm(L);
+    if (!vm->env->loop) /* buffers are the loop's thread's */
+        return 0;
+    struct gw_buf *out = gw_vm_scratch(vm, GW_SCRATCH_ENCODED);
     lua_settop(L, 1);
-    gw_buf_init(&out);
-    bool good = gw_lua_json_write(gw_api_vm(L), L, 1, &out);
+    bool good = gw_lua_json_write(vm, L, 1, out);
     if (good)
-        gw_lua_push(L, gw_buf_linear(&out, gw_buf_len(&out)));
-    gw_buf_clear(&out);
+        gw_lua_push(L, gw_buf_linear(out, gw_buf_len(out)));
+    gw_buf_clear(out);
     return good;
 }
 

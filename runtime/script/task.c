@@ -66,10 +66,13 @@ static void unbind_thread(struct gw_task *task)
     lua_settable(L, LUA_REGISTRYINDEX);
 }
 
+/* Lua may have no memory for it, which is an error to whoever asks; then what there is of it is
+ * used for the next one. */
 static struct gw_task *task_new(lua_State *L, struct gw_vm *vm)
 {
-    struct gw_task *task = calloc(1, sizeof *task);
+    struct gw_task *task = vm->half ? vm->half : calloc(1, sizeof *task);
     GW_CHECK(task != NULL);
+    vm->half = task;
     gw_list_init(&task->node);
     gw_list_init(&task->queue);
     gw_timer_init(&task->timer, on_timer);
@@ -78,6 +81,7 @@ static struct gw_task *task_new(lua_State *L, struct gw_vm *vm)
     task->ref = luaL_ref(L, LUA_REGISTRYINDEX);
     task->event_ref = LUA_NOREF;
     bind_thread(L, task);
+    vm->half = NULL;
     vm->tasks++;
     return task;
 }
@@ -89,6 +93,7 @@ static struct gw_task *take(lua_State *L, struct gw_vm *vm, struct gw_exchange *
     struct gw_task *task = node ? GW_CONTAINER(node, struct gw_task, node) : task_new(L, vm);
     vm->idle_count -= node != NULL;
     task->state = GW_TASK_RUNNING;
+    task->running = 0;
     task->x = x;
     return task;
 }
@@ -102,9 +107,11 @@ struct gw_task *gw_task_take(struct gw_vm *vm, struct gw_exchange *x)
 int gw_task_resume(struct gw_task *task, int nargs)
 {
     task->state = GW_TASK_RUNNING;
+    task->vm->running = task->running;
     int status = gw_watch_resume(task->vm, task->co, nargs);
     if (status != LUA_YIELD)
         return status;
+    task->running = task->vm->running;
     lua_settop(task->co, 0);
     if (task->state == GW_TASK_RUNNING)
         task->state = GW_TASK_RUNNABLE; /* a bare coroutine.yield: go on in the next turn */
@@ -121,7 +128,7 @@ static void clear(struct gw_task *task)
     if (task->vm->env->loop)
         gw_loop_unwake(task->vm->env->loop, &task->ready);
     task->x = NULL;
-    task->own = task->movable = false;
+    task->own = task->movable = task->unasked = false;
 }
 
 void gw_task_give(struct gw_task *task)
@@ -223,6 +230,8 @@ static void run_own(struct gw_task_node *node)
     int slot = swap_slot(task, task->slot);
     int status = gw_task_run_own(task, lua_gettop(task->co) - begins);
     if (status == GW_LUA_STOPPED) {
+        if (task->unasked) /* the next VM starts it again, and nothing else would slow that down */
+            gw_generation_pause(task->vm->generation);
         gw_generation_died(task->vm->generation, x);
         return;
     }
@@ -239,8 +248,10 @@ static void run_own(struct gw_task_node *node)
 struct gw_task *gw_task_new_own(lua_State *L, struct gw_vm *vm, struct gw_list *owner,
                                 struct gw_exchange *x)
 {
+    const struct gw_task *parent = gw_task_current(L);
     struct gw_task *task = take(L, vm, x);
     task->own = true;
+    task->unasked = parent ? parent->unasked : !vm->serves;
     gw_list_push(owner, &task->node);
     return task;
 }
@@ -263,12 +274,12 @@ void gw_task_start(struct gw_task *task, uint64_t after_ms)
         task->timer.due_ms = after_ms; /* there is no loop yet, or no time to count from */
 }
 
-void gw_task_serve(struct gw_vm *vm)
+void gw_task_serve(struct gw_vm *vm, uint64_t pause_ms)
 {
     vm->serves = true;
     for (struct gw_list *at = vm->own_tasks.next; at != &vm->own_tasks; at = at->next) {
         struct gw_task *task = GW_CONTAINER(at, struct gw_task, node);
-        arm(task, task->timer.due_ms);
+        arm(task, task->timer.due_ms + pause_ms);
     }
 }
 

@@ -31,10 +31,12 @@ struct gw_task {
     struct gw_list node; /* in the VM's idle list; of one of its own: in its owner's */
     enum gw_task_state state;
     bool own;     /* no exchange's hook */
+    bool unasked; /* it, or the task that started it, was started while its VM was loaded */
     bool movable; /* its plugin starts it anew when the exchange moves to another version */
     struct gw_vm *vm;
     lua_State *co;
     int ref;                       /* of co, in the registry */
+    int32_t running;               /* which hook it was at when it stopped: vm->running */
     int slot;                      /* ctx._slot while one of an exchange's own runs */
     struct gw_exchange *x;         /* whose hook it runs, or to which it belongs; may be NULL */
     gw_task_cancel *cancel;        /* while it waits */
@@ -87,8 +89,8 @@ struct gw_task *gw_task_new_own(lua_State *L, struct gw_vm *vm, struct gw_list *
 int gw_task_run_own(struct gw_task *task, int nargs);
 /* Runs it after that time, or, in a VM that does not serve yet, that time after gw_task_serve. */
 void gw_task_start(struct gw_task *task, uint64_t after_ms);
-/* The VM serves from now on: what was started while it was loaded begins. */
-void gw_task_serve(struct gw_vm *vm);
+/* The VM serves from now on: what was started while it was loaded begins, after that pause. */
+void gw_task_serve(struct gw_vm *vm, uint64_t pause_ms);
 
 /* Lua: core.sleep(seconds); yields. */
 int gw_task_sleep(lua_State *L);

@@ -20,6 +20,7 @@ enum {
     COLLECT_MAX_KIB = 2048, /* what is collected at once */
     STEP_KIB = 256,         /* a step of a collection that is not */
     STEP_MS = 10,           /* from one to the next */
+    NAMES_MAX = 10000,
     CYCLES = 2 /* what became garbage during the first one is found by the second one */
 };
 /* For each file, and each `new`, while a version is loaded: its own limits stand in it. */
@@ -27,12 +28,13 @@ static const int64_t LOAD_NS = 2000000000;
 static const size_t LOAD_BYTES = (size_t)512 << 20;
 
 static const char *const entry_names[GW_ENTRY_LIMIT] = {
-    [GW_ENTRY_OPEN] = "open",         [GW_ENTRY_ROUTE] = "route",
-    [GW_ENTRY_ACCESS] = "access",     [GW_ENTRY_BALANCE] = "balance",
-    [GW_ENTRY_RESPONSE] = "response", [GW_ENTRY_EVENT] = "event",
-    [GW_ENTRY_EVENTS] = "events",     [GW_ENTRY_COMMENT] = "comment",
-    [GW_ENTRY_CLOSE] = "close",       [GW_ENTRY_SAVE] = "save",
-    [GW_ENTRY_ADOPT] = "adopt",       [GW_ENTRY_EVENT_FAILED] = "event_failed",
+    [GW_ENTRY_OPEN] = "open",           [GW_ENTRY_ROUTE] = "route",
+    [GW_ENTRY_ACCESS] = "access",       [GW_ENTRY_BALANCE] = "balance",
+    [GW_ENTRY_RESPONSE] = "response",   [GW_ENTRY_EVENT] = "event",
+    [GW_ENTRY_EVENTS] = "events",       [GW_ENTRY_COMMENT] = "comment",
+    [GW_ENTRY_CLOSE] = "close",         [GW_ENTRY_SAVE] = "save",
+    [GW_ENTRY_ADOPT] = "adopt",         [GW_ENTRY_EVENT_FAILED] = "event_failed",
+    [GW_ENTRY_ON_RELOAD] = "on_reload",
 };
 
 static bool require(lua_State *L, const char *module)
@@ -118,6 +120,26 @@ struct gw_vm *gw_vm_new(const struct gw_script_env *env)
     return NULL;
 }
 
+int gw_vm_name_hook(struct gw_vm *vm, const char *name)
+{
+    for (int i = 1; i <= vm->name_count; i++)
+        if (strcmp(vm->names[i], name) == 0)
+            return i;
+    if (vm->name_count == NAMES_MAX)
+        return 0;
+    vm->names = realloc(vm->names, ((size_t)vm->name_count + 2) * sizeof *vm->names);
+    GW_CHECK(vm->names != NULL);
+    vm->names[++vm->name_count] = strdup(name);
+    GW_CHECK(vm->names[vm->name_count] != NULL);
+    return vm->name_count;
+}
+
+struct gw_buf *gw_vm_scratch(struct gw_vm *vm, enum gw_scratch which)
+{
+    gw_buf_clear(&vm->scratch[which]);
+    return &vm->scratch[which];
+}
+
 /* Some milliseconds where many streams have used it. */
 static void close_state(struct gw_aside_job *job)
 {
@@ -134,6 +156,10 @@ static void free_closed(struct gw_aside_job *job)
     if (vm->pack.bytes)
         munmap(vm->pack.bytes, vm->pack.len);
     free(vm->event_hooks);
+    free(vm->event_numbers);
+    for (int i = 1; i <= vm->name_count; i++)
+        free(vm->names[i]);
+    free(vm->names);
     free(vm);
 }
 
@@ -151,7 +177,7 @@ void gw_vm_bury(struct gw_vm *vm)
     if (!vm->L)
         return;
     stop_timers(vm);
-    /* Compiled code lies outside of the heap. Its list is in order only if it was running. */
+    /* Compiled code lies outside of the heap. */
     if (vm->compiled)
         luaJIT_setmode(vm->L, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_FLUSH);
     gw_heap_fini(&vm->heap);
@@ -164,6 +190,9 @@ void gw_vm_free(struct gw_vm *vm)
     gw_calls_close(&vm->calls);
     gw_task_drop_idle(vm);
     GW_DEBUG_CHECK(vm->tasks == 0);
+    free(vm->half);
+    for (int i = 0; i < GW_SCRATCH_LIMIT; i++)
+        gw_buf_clear(&vm->scratch[i]);
     if (vm->dead)
         gw_vm_bury(vm);
     stop_timers(vm);
@@ -208,15 +237,20 @@ static bool push_options(struct gw_vm *vm)
 static void keep_event_hooks(struct gw_vm *vm, int program)
 {
     lua_State *L = vm->L;
+    lua_getfield(L, program, "event_numbers");
     lua_getfield(L, program, "event_hooks");
     int count = (int)lua_objlen(L, -1);
     vm->event_hooks = calloc((size_t)count + 1, sizeof *vm->event_hooks);
-    GW_CHECK(vm->event_hooks != NULL);
+    vm->event_numbers = calloc((size_t)count + 1, sizeof *vm->event_numbers);
+    GW_CHECK(vm->event_hooks != NULL && vm->event_numbers != NULL);
     for (int i = 1; i <= count; i++) {
         lua_rawgeti(L, -1, i);
         vm->event_hooks[i] = luaL_ref(L, LUA_REGISTRYINDEX);
+        lua_rawgeti(L, -2, i);
+        vm->event_numbers[i] = (int32_t)lua_tointeger(L, -1);
+        lua_pop(L, 1);
     }
-    lua_pop(L, 1);
+    lua_pop(L, 2);
 }
 
 static void keep_program(struct gw_vm *vm, int program)

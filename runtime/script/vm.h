@@ -7,6 +7,7 @@
 #include <lua.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include "base/buf.h"
 #include "base/dict.h"
 #include "base/heap.h"
 #include "base/list.h"
@@ -42,6 +43,7 @@ enum gw_entry {
     GW_ENTRY_CLOSE,
     GW_ENTRY_SAVE,
     GW_ENTRY_ADOPT,
+    GW_ENTRY_ON_RELOAD,
     GW_ENTRY_LIMIT
 };
 
@@ -52,6 +54,15 @@ struct gw_pack {
     size_t len;
 };
 
+/* Buffers for what C functions of the API put together while Lua may raise an error: one for each
+ * that may be filled at the same time. What an error left in one goes at its next use. */
+enum gw_scratch {
+    GW_SCRATCH_JOINED,  /* the lines of an event's data */
+    GW_SCRATCH_VALUE,   /* JSON on its way into an event */
+    GW_SCRATCH_ENCODED, /* a text on its way into Lua */
+    GW_SCRATCH_LIMIT
+};
+
 struct gw_vm {
     lua_State *L;
     struct gw_heap heap;
@@ -59,17 +70,21 @@ struct gw_vm {
     int64_t run_ns;                   /* CPU time of one call; 0: no limit */
     bool eaten;                       /* somebody took too much memory and is not disposed of yet */
     bool dead;                        /* stopped by force: L may not be used any more */
-    bool compiled;                    /* and it was in compiled code then */
+    bool compiled;                    /* and its list of compiled code is in order */
     bool reviving;                    /* another one is on its way into its place */
     struct gw_generation *generation; /* whose it is; NULL while it is loaded */
     bool too_large;                   /* it died of its memory, not of its time */
     char work[128];                   /* what is being loaded */
     struct gw_pack pack;              /* what it was loaded from; bytes NULL: from disk */
     const struct gw_script_env *env;
-    int entry[GW_ENTRY_LIMIT];    /* references in the registry */
-    int program;                  /* the same for the whole table */
-    int *event_hooks;             /* the same for the lone event hooks, from 1 */
-    int source;                   /* where its files came from */
+    int entry[GW_ENTRY_LIMIT]; /* references in the registry */
+    int program;               /* the same for the whole table */
+    int *event_hooks;          /* the same for the lone event hooks, from 1 */
+    int32_t *event_numbers;    /* and which hooks these are, see names */
+    char **names;              /* of hooks, by number from 1: "plugin hook" */
+    int name_count;
+    int32_t running; /* the number of the one that runs; 0: none, or unknown. Written by Lua */
+    int source;      /* where its files came from */
     int json_decode, json_encode; /* of gateway.json, and the metatable of its arrays */
     int json_array;
     struct gw_list idle_tasks;
@@ -82,6 +97,8 @@ struct gw_vm {
     unsigned cycles;           /* of collection since the last use */
     struct gw_timer probation; /* until then streams may fall back to an older version */
     struct gw_timer quiet;     /* looks whether it is used any more */
+    struct gw_buf scratch[GW_SCRATCH_LIMIT];
+    struct gw_task *half; /* one whose making an error broke off: the next one */
     struct gw_aside_job closing;
 };
 
@@ -93,6 +110,12 @@ struct gw_vm *gw_vm_new(const struct gw_script_env *env);
 void gw_vm_free(struct gw_vm *vm);
 /* It is dead: gives all memory of its Lua back. Who still refers to that must forget it before. */
 void gw_vm_bury(struct gw_vm *vm);
+
+/* The number of a hook of this name, given to it if it has none; 0 when there are too many. */
+int gw_vm_name_hook(struct gw_vm *vm, const char *name);
+
+/* One of its buffers, emptied; on the loop's thread only. */
+struct gw_buf *gw_vm_scratch(struct gw_vm *vm, enum gw_scratch which);
 
 /* A hook is about to run. After the last one of a storm, garbage is collected that nobody else
  * would come to collect. */

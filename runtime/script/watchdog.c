@@ -292,6 +292,7 @@ static bool may_grow(struct watch *w, struct gw_vm *vm, size_t more)
         if (w->host)
             return false;
         w->reason = OF_MEMORY;
+        vm->compiled = true; /* LuaJIT expects errors here */
         jump(w);
     }
     if (w->stage == CALM)

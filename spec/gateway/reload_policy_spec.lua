@@ -332,6 +332,31 @@ describe("after a reload", function()
     end)
   end
 
+  it("with `onReload: drain` streams end whose tasks never do", function()
+    local function endless(version)
+      return ([[
+        return {
+          name = "count",
+          on_response = function(ctx) ctx:spawn(function() gateway.sleep(1e6) end) end,
+          on_event = function(_, _, event) event.id = %d end,
+        }
+      ]]):format(version)
+    end
+    start()
+    gw:write("plugins/count.lua", endless(1))
+    gw:renew()
+    local streams_of = { open(), open() }
+    gw:write("plugins/count.lua", endless(2))
+    gw:renew() -- adopts: they stay where they are as long as their tasks run
+    assert.equal("a", echo(streams_of[1], "a"))
+    gw:renew { rules = rules "drain" }
+    for _, stream in ipairs(streams_of) do
+      assert.equal("clean", select(2, stream:rest(30)))
+      assert.equal("ok", stream:logged_end(gw))
+    end
+    gw:wait_metric("generations", 1)
+  end)
+
   it("the new version's word counts", function()
     start "pin"
     local stream = open()

@@ -5,6 +5,7 @@ local gateway = require "spec.support.gateway"
 local http = require "spec.support.http"
 local site = require "spec.support.site"
 local streams = require "spec.support.streams"
+local sys = require "spec.support.sys"
 
 -- Each runs for ever, in a way of its own.
 local ENDLESS = {
@@ -34,6 +35,7 @@ local GREEDY = {
   json = "local json, t = require('gateway').json, {} for i = 1, 2e6 do t[i] = i end "
     .. "local kept = {} while true do kept[#kept + 1] = json.encode(t) end",
   closures = "local f = nil while true do local g = f f = function() return g end end",
+  repeats = "event.data = ('x'):rep(1e6) local out = {} for i = 1, 1e4 do out[i] = event end return out",
 }
 
 -- Each reaches the bound of memory again and again, and leaves it all to the collector.
@@ -116,7 +118,8 @@ describe("a plugin that does not come back", function()
     assert.matches("rule=" .. name, line)
     assert.matches(why, line)
     local forced = line:find("by force", 1, true)
-    if not forced then assert.matches("closed by hook_error", gw:wait_log("closed by", nil, mark)) end
+    assert.matches("closed by hook_error", gw:wait_log("closed by", nil, mark))
+    if forced then assert.matches(('hook="%s on_event"'):format(name), line) end
     assert.is_true(gw:metrics().hook_errors_total > errors)
     other:send("data: b\n\n")
     other:expect(("id: %d\ndata: b\n\n"):format(forced and 1 or 2))
@@ -255,6 +258,153 @@ describe("a plugin that does not come back", function()
       assert.equal(worker, gw:workers()[1])
       if not site.sanitized then assert.is_true(after < before + 2048, before .. " KiB, then " .. after) end
     end)
+  end)
+
+  it("gives back what LuaJIT has compiled", function()
+    gw = site.start {
+      services = { api = server.port },
+      files = { ["plugins/eater.lua"] = [[return {
+        name = "eater", jit = true,
+        access = function(ctx)
+          local t = {}
+          for i = 1, 1000 do t[i % 10] = { i } end
+          if ctx.req.query.stick then ("a"):rep(1e5):find((".-"):rep(20) .. "b") end
+          return ("x"):rep(2e9)
+        end,
+      }]] },
+      rules = { { id = "eater", path = "/", serviceName = "api", plugins = { "eater" } } },
+      config = { lua = { maxMemory = "8MiB", maxRunTime = "50ms" } },
+    }
+    local worker = gw:workers()[1]
+    local function compiled()
+      local bytes = 0
+      for line in io.lines("/proc/" .. worker .. "/maps") do
+        local from, to, rest = line:match("^(%x+)%-(%x+) r.xp(.*)")
+        if rest and not rest:find("[/%[]") then bytes = bytes + tonumber(to, 16) - tonumber(from, 16) end
+      end
+      return bytes
+    end
+    local function times(n, path)
+      for _ = 1, n do assert.equal(500, http.fetch(gw.port, path).status) end
+      return compiled()
+    end
+    local before, limit = times(3, "/"), 256 * 1024
+    assert.is_true(times(12, "/") <= before + limit, "compiled code stays")
+    before = times(3, "/?stick=1") -- with these it does, and they are the last that compile
+    assert.is_true(times(12, "/?stick=1") <= before + limit, "VMs go on compiling")
+    assert.equal(30, #gw:find_log("by force"))
+    gw:wait_log("without the JIT")
+    gw:stop()
+  end)
+
+  describe("at the end of an exchange", function()
+    -- While the file `hold` is there, the plugin can't be loaded.
+    local CLOSING = [[
+      local dir = %q
+      local hold = io.open(dir .. "/hold")
+      if hold then
+        hold:close()
+        local fifo = io.open(dir .. "/fifo")
+        io.open(dir .. "/reading", "w"):close()
+        fifo:read("*a")
+      end
+      return {
+        name = "closing",
+        access = function(ctx)
+          if ctx.req.query.stick then ("a"):rep(1e5):find((".-"):rep(20) .. "b") end
+        end,
+        on_close = function(ctx, _, reason)
+          ctx:log("info", "outer sees " .. ctx.req.path .. " closed by " .. reason)
+        end,
+      }
+    ]]
+    local STICKING = [[
+      return {
+        name = "sticking",
+        on_close = function(ctx) ("a"):rep(1e5):find((".-"):rep(20) .. "b") end,
+      }
+    ]]
+
+    before_each(function()
+      local dir = os.tmpname()
+      os.remove(dir)
+      assert(os.execute("mkdir " .. dir .. " && mkfifo " .. dir .. "/fifo"))
+      gw = site.start {
+        services = { api = server.port },
+        files = { ["plugins/closing.lua"] = CLOSING:format(dir), ["plugins/sticking.lua"] = STICKING },
+        rules = {
+          { id = "closing", path = "/closing", serviceName = "api", plugins = { "closing" } },
+          { id = "both", path = "/both", serviceName = "api", plugins = { "closing", "sticking" } },
+        },
+        config = { lua = { maxRunTime = "30ms", open = { "io" } } },
+      }
+      gw.hold = dir
+    end)
+
+    after_each(function()
+      streams.close_all()
+      os.execute("rm -r " .. gw.hold)
+      gw:stop()
+    end)
+
+    it("on_close waits until its VM is there again", function()
+      local left = streams.open(gw, server, { path = "/closing" })
+      local ended = streams.open(gw, server, { path = "/closing" })
+      local fifo = assert(io.open(gw.hold .. "/fifo", "r+"))
+      assert(io.open(gw.hold .. "/hold", "w")):close()
+      local mark = gw:mark()
+      local client = http.connect(gw.port)
+      client:send(http.format { path = "/closing?stick=1" })
+      gw:wait_log("by force", nil, mark)
+      left.conn:close()
+      ended:finish()
+      assert.equal("eof", (left.origin.conn:wait_end())) -- whatever its hooks wait for
+      assert.same({}, gw:find_log("closed by", mark))
+      sys.wait_until(function() return io.open(gw.hold .. "/reading") end, site.PATIENCE)
+      os.remove(gw.hold .. "/hold")
+      fifo:close()
+      gw:wait_metric("exchanges", 0)
+      client:close()
+      assert.equal(1, #gw:find_log("closed by client_gone", mark))
+      assert.equal(1, #gw:find_log("closed by ok", mark))
+      assert.equal("ok", ended:logged_end(gw))
+    end)
+
+    it("one that takes its VM along does not keep the others from running", function()
+      local mark = gw:mark()
+      local stream = streams.open(gw, server, { path = "/both" })
+      stream:finish()
+      assert.equal("ok", stream:logged_end(gw))
+      assert.equal(1, #gw:find_log("by force", mark))
+      assert.equal(1, #gw:find_log("outer sees /both closed by ok", mark))
+    end)
+  end)
+
+  it("a task that every version starts, and that never ends, starts again later and later", function()
+    gw = site.start {
+      services = { api = server.port },
+      files = { ["plugins/eager.lua"] = [[
+        gateway.spawn(function()
+          gateway.spawn(function() ("a"):rep(1e5):find((".-"):rep(20) .. "b") end)
+        end)
+        return { name = "eager", access = function(ctx) return ctx:reply(200, "fine") end }
+      ]] },
+      rules = { { id = "eager", path = "/", plugins = { "eager" }, serviceName = "api" } },
+      config = { lua = { maxRunTime = "30ms" } },
+    }
+    local marks, mark = {}, 0
+    for i = 1, 4 do
+      local line = gw:wait_log("by force", nil, mark)
+      assert.matches('hook="eager gateway.spawn"', line)
+      local hour, minute, second = line:match("T(%d+):(%d+):([%d.]+)Z")
+      marks[i] = (hour * 60 + minute) * 60 + second
+      for at, other in ipairs(gw:log()) do
+        if other == line then mark = at end
+      end
+      assert.equal("fine", gw:get "/")
+    end
+    assert.is_true((marks[4] - marks[1]) % 86400 >= 0.1 + 0.2 + 0.4)
+    gw:stop()
   end)
 
   describe("beside hooks", function()

@@ -45,6 +45,8 @@ end
 
 function core.progress() end
 
+function core.name_hook() return 0 end
+
 function core.now() return state.now end
 core.sleep = clock.sleep
 core.fetch = http.fetch
