@@ -8,7 +8,7 @@ local core = require("gateway.core")
 ---@class gateway.Running
 ---@field [0] integer the number of the hook that runs
 local running = core.running and ffi.cast("int32_t *", core.running) or {}
-local numbers = {}
+local numbers = {} -- by hook and plugin
 
 local module = { at = running }
 
@@ -17,9 +17,10 @@ local module = { at = running }
 ---@param hook string
 ---@return integer
 function module.number(plugin, hook)
-  local text = plugin .. " " .. hook
-  numbers[text] = numbers[text] or core.name_hook(text)
-  return numbers[text]
+  local of = numbers[hook] or {}
+  numbers[hook] = of
+  of[plugin] = of[plugin] or core.name_hook(plugin .. " " .. hook)
+  return of[plugin]
 end
 
 return module
