@@ -32,6 +32,7 @@ void gw_api_core(struct gw_vm *vm);
 void gw_api_message(struct gw_vm *vm);
 void gw_api_event(struct gw_vm *vm);
 void gw_api_shared(struct gw_vm *vm);
+void gw_api_crypto(struct gw_vm *vm);
 void gw_api_http(struct gw_vm *vm);
 void gw_api_task(struct gw_vm *vm);
 
