@@ -8,6 +8,7 @@ local pipeline = require("gateway.pipeline")
 local plugin = require("gateway.plugin")
 local sandbox = require("gateway.sandbox")
 local service = require("gateway.service")
+local session = require("gateway.session")
 local source = require("gateway.source")
 
 local loader = {}
@@ -82,7 +83,7 @@ local function report_route_hooks(list, plugins, report, path)
 end
 
 function Loading:policy_entry(rule, report, path)
-  local name = rule.loadBalance
+  local name = session.placing(rule)
   if type(name) ~= "string" or config.policies[name] then return nil end
   if not self.policies[name] then return nil end
   return self:entry({ name = name }, rule, report, placed(path, "loadBalance"))
@@ -140,7 +141,7 @@ end
 -- Plugins with a balance hook, looked for only when a rule names a policy that is not built in.
 function Loading:find_policies(tree)
   for _, rule in ipairs(tree.router.rules) do
-    local name = rule.loadBalance
+    local name = session.placing(rule)
     if name and not config.policies[name] then self.policies = self.plugins:policies() end
   end
   if tree.router.lua[1] then self.policies = self.plugins:policies() end

@@ -1,5 +1,6 @@
 --- Writes a checked tree as YAML, in the order of its schema. Called by gateway.config for `--print-conf`.
--- Invariant: what is written reads back as the same values, `${` in texts included.
+-- Invariant: what is written reads back as the same values, `${` in texts included; but for secrets, which
+-- are not told, and whose mask is refused as being too short for one.
 
 local schema = require("gateway.schema")
 
@@ -72,6 +73,15 @@ local function flow_list(value)
   return "[" .. table.concat(parts, ", ") .. "]"
 end
 
+local MASK = "***"
+
+local function masked(value)
+  if type(value) ~= "table" then return MASK end
+  local out = {}
+  for i = 1, #value do out[i] = MASK end
+  return out
+end
+
 local write_value
 
 local function write_list(out, value, spec, indent)
@@ -99,6 +109,7 @@ end
 
 -- Appends lines; one that does not begin with a blank fits behind its key or dash.
 function write_value(out, value, spec, indent)
+  if spec and spec.secret then value = masked(value) end
   if type(value) ~= "table" then
     out[#out + 1] = scalar(value)
   elseif is_array(value, spec) then
