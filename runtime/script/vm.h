@@ -13,6 +13,7 @@
 #include "net/aside.h"
 #include "script/library.h"
 
+struct evp_mac_ctx_st;
 struct gw_stats_slot;
 struct gw_generation;
 struct gw_vm;
@@ -83,6 +84,7 @@ struct gw_vm {
     struct gw_timer probation; /* until then streams may fall back to an older version */
     struct gw_timer quiet;     /* looks whether it is used any more */
     struct gw_aside_job closing;
+    struct evp_mac_ctx_st *mac; /* of api_crypto.c; NULL until a hash is asked for */
 };
 
 /* A VM with the library loaded and no program yet; NULL, with the reason logged, when the library

@@ -48,6 +48,15 @@ describe("gateway.core in the runtime", function()
       result 'core.hmac_sha256("", "")')
   end)
 
+  it("has a new key each time", function()
+    assert.equal("true", result [[(function()
+      local first, other = core.hmac_sha256("a", "x"), core.hmac_sha256("b", "x")
+      local none = core.hmac_sha256("", "")
+      return first ~= other and none:find("^b613679a") ~= nil
+        and first == core.hmac_sha256("a", "x") and other == core.hmac_sha256("b", "x")
+    end)()]])
+  end)
+
   it("compares whole texts", function()
     for text, same in pairs {
       ['"", ""'] = "true", ['"a", "a"'] = "true", ['"a\\0b", "a\\0b"'] = "true",
