@@ -20,7 +20,8 @@
 ---@field lua string|boolean?    true: a key of Lua routes only; "function": a Lua route may give a function
 ---@field doc string?            one line for the reference
 ---@field kind string?           what the reference calls the type
----@field secret boolean?        a text or a list of texts that is never printed
+---@field secret boolean?        a text or a list of texts that is never printed; not for plugins, whose
+---                              settings are printed without their schema
 
 local json = require("gateway.json")
 
@@ -518,7 +519,7 @@ end
 local spec_keys = {
   type = "string", default = "any", required = "boolean", optional = "boolean", min = "number",
   max = "number", of = "any", fields = "table", values = "table", words = "table", single = "boolean",
-  parse = "function", show = "function", lua = "any", doc = "string", kind = "string", secret = "boolean",
+  parse = "function", show = "function", lua = "any", doc = "string", kind = "string",
 }
 
 local verify_fields

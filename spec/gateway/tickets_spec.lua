@@ -140,16 +140,22 @@ describe("a ticket", function()
 
   it("ends, and slides while it is used", function()
     local gw = gateway.start(options { ["/echo/x"] = affinity({ NEW }, { ttl = 2 }) })
-    local server, ticket = ask(gw)
-    -- It has a new one when half of its time is over, at the latest.
-    local renewed
-    process.wait_until(function()
-      local now
-      now, renewed = ask(gw, ticket)
-      if renewed and #gw:find_log "expired" == 0 then assert.equal(server, now) end
-      return renewed
-    end, 10)
-    assert.not_equal(ticket, renewed)
+    local server, ticket, renewed, slid
+    -- Asks with a ticket until there is a new one: before its time is over, unless the machine stood still.
+    local function live_through()
+      local mark, now = gw:mark(), nil
+      server, ticket = ask(gw)
+      process.wait_until(function()
+        now, renewed = ask(gw, ticket)
+        return renewed
+      end, 10)
+      slid = #gw:find_log("expired", mark) == 0
+      if slid then assert.equal(server, now) end
+    end
+    for _ = 1, 5 do
+      if not slid then live_through() end
+    end
+    assert.is_true(slid)
     process.wait_until(function()
       ask(gw, ticket)
       return #gw:find_log "counts as none: expired" > 0
