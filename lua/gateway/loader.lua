@@ -7,6 +7,7 @@ local config = require("gateway.config")
 local pipeline = require("gateway.pipeline")
 local plugin = require("gateway.plugin")
 local sandbox = require("gateway.sandbox")
+local schema = require("gateway.schema")
 local service = require("gateway.service")
 local session = require("gateway.session")
 local source = require("gateway.source")
@@ -30,9 +31,16 @@ local function add_all(list, more)
   for _, item in ipairs(more) do list[#list + 1] = item end
 end
 
+-- The plugin that an entry names. What it declares is noted, for who prints the entry.
+function Loading:plugin(wanted)
+  local value, errors = self.plugins:get(wanted.name)
+  if value and value.schema then wanted.spec = schema.declared(value.schema) end
+  return value, errors
+end
+
 -- A plugin as one route wants it. What is wrong with its file is reported where it is asked for.
 function Loading:entry(wanted, rule, report, path)
-  local value, errors = self.plugins:get(wanted.name)
+  local value, errors = self:plugin(wanted)
   if not value then
     for _, err in ipairs(errors) do report(path, err) end
     return nil
@@ -62,7 +70,7 @@ end
 function Loading:outer_entries(list, report)
   local entries = {}
   for i, wanted in ipairs(list) do
-    local value = wanted.name and self.plugins:get(wanted.name)
+    local value = wanted.name and self:plugin(wanted)
     if value and (value.route or value.on_response or value.on_close) then
       entries[#entries + 1] = self:entry(wanted, nil, report, { "plugins", i, wanted.name })
     elseif value then

@@ -198,9 +198,9 @@ local function parse_plugin(value, check, mark)
   return entry
 end
 
--- Back to how it is written in a file.
+-- Back to how it is written in a file; the loader has noted what the plugin declares.
 local function show_plugin(entry)
-  return { { entry.name, entry.conf }, { "onError", entry.onError } }
+  return { { entry.name, entry.conf, entry.spec }, { "onError", entry.onError } }
 end
 
 --- Pieces that appear more than once -------------------------------------------------------------------
@@ -337,8 +337,8 @@ local affinity = { "sessionAffinity", type = "map", optional = true,
       .. "sets none. Headers are always learnt."),
     flag("stateless", false, "With `source: cookie`: the cookie itself names the instance, signed, and no "
       .. "table of sessions is kept: gateways with the same `secrets` agree."),
-    { "secrets", type = "array", default = {}, of = "string", kind = "list of texts", secret = true,
-      parse = parse_secrets,
+    { "secrets", type = "array", default = {}, of = { type = "string", secret = true },
+      kind = "list of texts", parse = parse_secrets,
       doc = "For `stateless`, 16 bytes or more each: the first signs, all are accepted. Empty ones do not "
         .. "count." },
     { "headerName", type = "string", min = 1, default = "X-Session-Id", parse = parse_header_name,

@@ -211,10 +211,18 @@ describe("a ticket", function()
   end)
 
   it("keeps its secrets to itself", function()
-    local gw = gateway.start(options { ["/echo/x"] = affinity { NEW, OLD } })
+    local made = options { ["/echo/x"] = affinity { NEW, OLD } }
+    made.files = { ["plugins/keys.lua"] = [[
+      local text = { type = "string", secret = true }
+      local many = { type = "array", of = text }
+      return { name = "keys", schema = { one = text, plain = "string", many = many } }
+    ]] }
+    made.config.plugins = { { keys = { one = NEW, plain = "shown", many = { OLD, NEW } } } }
+    local gw = gateway.start(made)
     local code, printed = gateway.run { "--print-conf", "-c", gw.conf }
     assert.equal(0, code)
     assert.is_truthy(printed:find('secrets: ["***", "***"]', 1, true))
+    assert.matches('many: %["%*%*%*", "%*%*%*"%]\n +one: "%*%*%*"\n +plain: shown\n', printed)
     assert.is_nil(printed:find("secret, long", 1, true))
     ask(gw, "x")
     assert.is_nil(gw:log_text():find("secret, long", 1, true))
