@@ -13,8 +13,8 @@ JOBS    ?= $(shell nproc 2>/dev/null || echo 1)
 PARALLEL = --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS))
 
 # Debian's packages. LuaJIT comes as OpenResty's branch, or as the plain one.
-DEB_BUILD := gcc libc6-dev make pkg-config libev-dev libyaml-dev libc-ares-dev node-llhttp \
-             lua-cjson libluajit2-5.1-dev+luajit2,libluajit-5.1-dev+luajit
+DEB_BUILD := gcc libc6-dev make pkg-config libev-dev libyaml-dev libc-ares-dev libssl-dev \
+             node-llhttp lua-cjson libluajit2-5.1-dev+luajit2,libluajit-5.1-dev+luajit
 DEB_TRY   := curl
 DEB_LINT  := lua-check clang-format
 DEB_TEST  := lua-busted luarocks universal-ctags procps strace valgrind
@@ -34,15 +34,17 @@ LLHTTP_C      := llhttp api http
 endif
 LUA_CFLAGS := $(shell $(PKG) --cflags luajit 2>/dev/null)
 LUA_LIBS   := $(shell $(PKG) --libs luajit 2>/dev/null)
+SSL_CFLAGS := $(shell $(PKG) --cflags libcrypto 2>/dev/null)
+SSL_LIBS   := $(shell $(PKG) --libs libcrypto 2>/dev/null)
 
 OPTIMIZE ?= -O2 -g
 HARDEN   ?= -fstack-protector-strong -D_FORTIFY_SOURCE=2 -fstack-clash-protection
 WARN     := -Wall -Wextra -Wshadow -Wmissing-prototypes $(WERROR)
 CPPFLAGS += -Iruntime -D_GNU_SOURCE -DGW_VERSION='"$(VERSION)"' \
-            $(subst -I,-isystem ,$(LUA_CFLAGS)) $(LLHTTP_CFLAGS)
+            $(subst -I,-isystem ,$(LUA_CFLAGS) $(SSL_CFLAGS)) $(LLHTTP_CFLAGS)
 CFLAGS   += -std=gnu11 $(OPTIMIZE) $(HARDEN) $(WARN) $(SANITIZE)
 LDFLAGS  += -Wl,-z,relro,-z,now $(SANITIZE)
-LIBS     := $(LUA_LIBS) -lev -lyaml -lcares -lpthread -lm -ldl $(LLHTTP_LIBS)
+LIBS     := $(LUA_LIBS) -lev -lyaml -lcares $(SSL_LIBS) -lpthread -lm -ldl $(LLHTTP_LIBS)
 
 FLOORS   := base net http sse gateway script config
 CORE_C   := $(sort $(wildcard $(FLOORS:%=runtime/%/*.c)))

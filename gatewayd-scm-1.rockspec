@@ -22,6 +22,7 @@ external_dependencies = {
   LUAJIT = { header = "luajit-2.1/luajit.h", library = "luajit-5.1" },
   LIBEV = { header = "ev.h", library = "ev" },
   CARES = { header = "ares.h", library = "cares" },
+  CRYPTO = { header = "openssl/evp.h", library = "crypto" },
   LIBYAML = { header = "yaml.h", library = "yaml" },
 }
 

@@ -4,6 +4,7 @@
 local core = require("gateway.core")
 local hook = require("gateway.hook")
 local round_robin = require("gateway.balancer.round_robin")
+local session = require("gateway.session")
 local sticky_session = require("gateway.balancer.sticky_session")
 
 local REPLY = core.REPLY
@@ -34,7 +35,7 @@ local function foreign_policy(entry, fn)
 end
 
 local function base_policy(rule, policy_entry)
-  local named = rule.conf.loadBalance
+  local named = session.placing(rule.conf)
   if type(named) == "function" then
     local entry = { name = "route " .. rule.id, slot = #rule.entries + 1 }
     return foreign_policy(entry, function(ctx, _, instances) return named(ctx, instances) end)

@@ -7,6 +7,7 @@ local core = require("gateway.core")
 local event = require("gateway.event")
 local failure = require("gateway.failure")
 local json = require("gateway.json")
+local session = require("gateway.session")
 local task = require("gateway.task")
 
 ---@class gateway.Context its fields are described in meta/gateway.lua
@@ -143,6 +144,20 @@ end
 ---@return gateway.Task
 function Context:timer(seconds, fn, ...)
   return task.start_for("ctx:timer", self, seconds, fn, ...)
+end
+
+--- Names the session of this exchange: the next request that carries this name, where the rule's source is,
+--- goes to the instance that this one goes to. Before one is chosen it is also what that is chosen by.
+---@param name string
+function Context:stick(name)
+  local conf = self._rule and self._rule.session
+  if not conf then error("ctx:stick: the rule has no stickySession or sessionAffinity", 2) end
+  if conf.tickets then error("ctx:stick: the rule's sessions are stateless, and kept nowhere", 2) end
+  if type(name) ~= "string" or name == "" then
+    error("ctx:stick: expected a text, not empty, that names a session, got " .. type(name), 2)
+  end
+  self._stick = name
+  if self._instance then session.stick(conf, name, self._instance) end
 end
 
 --- Writes a log line that carries the request's id.

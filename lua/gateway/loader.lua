@@ -7,7 +7,9 @@ local config = require("gateway.config")
 local pipeline = require("gateway.pipeline")
 local plugin = require("gateway.plugin")
 local sandbox = require("gateway.sandbox")
+local schema = require("gateway.schema")
 local service = require("gateway.service")
+local session = require("gateway.session")
 local source = require("gateway.source")
 
 local loader = {}
@@ -29,9 +31,16 @@ local function add_all(list, more)
   for _, item in ipairs(more) do list[#list + 1] = item end
 end
 
+-- The plugin that an entry names. What it declares is noted, for who prints the entry.
+function Loading:plugin(wanted)
+  local value, errors = self.plugins:get(wanted.name)
+  if value and value.schema then wanted.spec = schema.declared(value.schema) end
+  return value, errors
+end
+
 -- A plugin as one route wants it. What is wrong with its file is reported where it is asked for.
 function Loading:entry(wanted, rule, report, path)
-  local value, errors = self.plugins:get(wanted.name)
+  local value, errors = self:plugin(wanted)
   if not value then
     for _, err in ipairs(errors) do report(path, err) end
     return nil
@@ -61,7 +70,7 @@ end
 function Loading:outer_entries(list, report)
   local entries = {}
   for i, wanted in ipairs(list) do
-    local value = wanted.name and self.plugins:get(wanted.name)
+    local value = wanted.name and self:plugin(wanted)
     if value and (value.route or value.on_response or value.on_close) then
       entries[#entries + 1] = self:entry(wanted, nil, report, { "plugins", i, wanted.name })
     elseif value then
@@ -82,7 +91,7 @@ local function report_route_hooks(list, plugins, report, path)
 end
 
 function Loading:policy_entry(rule, report, path)
-  local name = rule.loadBalance
+  local name = session.placing(rule)
   if type(name) ~= "string" or config.policies[name] then return nil end
   if not self.policies[name] then return nil end
   return self:entry({ name = name }, rule, report, placed(path, "loadBalance"))
@@ -140,7 +149,7 @@ end
 -- Plugins with a balance hook, looked for only when a rule names a policy that is not built in.
 function Loading:find_policies(tree)
   for _, rule in ipairs(tree.router.rules) do
-    local name = rule.loadBalance
+    local name = session.placing(rule)
     if name and not config.policies[name] then self.policies = self.plugins:policies() end
   end
   if tree.router.lua[1] then self.policies = self.plugins:policies() end

@@ -56,9 +56,9 @@ local function placed(entries, conf)
 end
 
 local function flags_of(rule)
-  local sessions = rule.session and (rule.session.set_cookie or rule.session.learn)
+  local at_head = rule.session and rule.session.at_head
   return (rule.access[1] and HAS_ACCESS or 0)
-    + ((rule.response[1] or sessions) and HAS_RESPONSE or 0)
+    + ((rule.response[1] or at_head) and HAS_RESPONSE or 0)
     + (rule.events[1] and HAS_EVENT or 0)
     + (rule.close[1] and HAS_CLOSE or 0)
     + (rule.comments and HAS_COMMENTS or 0)
@@ -275,6 +275,7 @@ function Program:balance(ctx)
   if chosen == REPLY then return answered(ctx, rule, slot) end
   if not chosen then return no_instance(ctx, rule, service.name) end
   ctx._instance = chosen
+  if ctx._stick then session.stick(rule.session, ctx._stick, chosen) end
   return chosen.index
 end
 
@@ -287,7 +288,8 @@ function Program.response(_, ctx)
   ctx._responding = 0
   -- Answers of the gateway's own may come here after a hook read ctx.res.
   rawset(ctx, "res", nil)
-  if rule.session and slot > 0 then session.on_response(rule.session, ctx) end
+  local at_head = rule.session and rule.session.at_head
+  if at_head and slot > 0 then at_head(rule.session, ctx) end
   ctx._replied = false
   run_response(ctx, rule, slot)
   ctx._responding = nil

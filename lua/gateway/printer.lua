@@ -1,5 +1,6 @@
 --- Writes a checked tree as YAML, in the order of its schema. Called by gateway.config for `--print-conf`.
--- Invariant: what is written reads back as the same values, `${` in texts included.
+-- Invariant: what is written reads back as the same values, `${` in texts included; but for secrets, which
+-- are not told, and whose mask is refused as being too short for one.
 
 local schema = require("gateway.schema")
 
@@ -29,18 +30,26 @@ local function number_text(value)
   return tonumber(short) == value and short or ("%.17g"):format(value)
 end
 
-local function scalar(value)
+local MASK = '"***"'
+
+-- A text that is told to nobody; also the only one of a list.
+local function is_secret(spec)
+  return spec and (spec.secret or spec.of and is_secret(schema.spec(spec.of)))
+end
+
+local function scalar(value, spec)
+  if is_secret(spec) then return MASK end
   if type(value) == "string" then return scalar_text(value) end
   if type(value) == "number" then return number_text(value) end
   if schema.is_null(value) then return "null" end
   return tostring(value)
 end
 
--- Pairs of key, value, spec in the order to print; nil for a list.
+-- Key, value and spec, if there is one, in the order to print.
 local function entries_of(value, spec)
   local entries = {}
   if spec and spec.show then
-    for _, pair in ipairs(spec.show(value)) do entries[#entries + 1] = { pair[1], pair[2] } end
+    entries = spec.show(value)
   elseif spec and spec.fields then
     local fields = schema.fields(spec.fields)
     for _, name in ipairs(fields.names) do
@@ -63,11 +72,11 @@ local function is_array(value, spec)
 end
 
 -- A list of nothing but scalars, written on its line.
-local function flow_list(value)
+local function flow_list(value, spec)
   local parts = {}
   for i, item in ipairs(value) do
     if type(item) == "table" then return nil end
-    parts[i] = scalar(item)
+    parts[i] = scalar(item, spec)
   end
   return "[" .. table.concat(parts, ", ") .. "]"
 end
@@ -100,9 +109,9 @@ end
 -- Appends lines; one that does not begin with a blank fits behind its key or dash.
 function write_value(out, value, spec, indent)
   if type(value) ~= "table" then
-    out[#out + 1] = scalar(value)
+    out[#out + 1] = scalar(value, spec)
   elseif is_array(value, spec) then
-    local flow = flow_list(value)
+    local flow = flow_list(value, spec)
     if flow then out[#out + 1] = flow else write_list(out, value, spec, indent) end
   elseif next(value) == nil then
     out[#out + 1] = "{}"

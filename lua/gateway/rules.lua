@@ -36,6 +36,29 @@ local function check_service(check, i, rule)
   end
 end
 
+local function check_name(check, i, key, name)
+  if type(name) ~= "string" or not check.policies then return end
+  local known = {}
+  for policy in pairs(settings.policies) do known[policy] = true end
+  for policy in pairs(check.policies) do known[policy] = true end
+  if known[name] then return end
+  check.fail(i, key, ('unknown policy "%s"%s'):format(name, schema.suggest(name, known)))
+end
+
+local function check_fallback(check, i, rule)
+  local section = rule.sessionAffinity and "sessionAffinity" or "stickySession"
+  local name = rule[section] and rule[section].fallback
+  local key = section .. ".fallback"
+  if name == nil then return end
+  if rule.loadBalance ~= "sticky_session" then
+    check.fail(i, key, "is for loadBalance: sticky_session; any other places new sessions itself")
+  elseif name == "sticky_session" then
+    check.fail(i, key, "sticky_session can't be its own fallback")
+  else
+    check_name(check, i, key, name)
+  end
+end
+
 local function check_policy(check, i, rule)
   local sticky = (rule.stickySession and rule.stickySession.enabled)
     or (rule.sessionAffinity and rule.sessionAffinity.enabled)
@@ -44,12 +67,28 @@ local function check_policy(check, i, rule)
     rule.loadBalance = sticky and "sticky_session" or "round_robin"
   elseif name == "sticky_session" and not rule.stickySession and not rule.sessionAffinity then
     rule.stickySession = { enabled = true, ttl = 3600 }
-  elseif type(name) == "string" and check.policies then
-    local known = {}
-    for policy in pairs(settings.policies) do known[policy] = true end
-    for policy in pairs(check.policies) do known[policy] = true end
-    if known[name] then return end
-    check.fail(i, "loadBalance", ('unknown policy "%s"%s'):format(name, schema.suggest(name, known)))
+  else
+    check_name(check, i, "loadBalance", name)
+  end
+  check_fallback(check, i, rule)
+end
+
+local function check_path_source(check, i, rule)
+  local name = rule.sessionAffinity.pathParam
+  if not name then
+    check.fail(i, "sessionAffinity", "source: path needs pathParam, the name of a {segment} of the path")
+  elseif not rule.path:find("{" .. name .. "}", 1, true) then
+    check.fail(i, "sessionAffinity.pathParam", ('the path "%s" has no {%s}'):format(rule.path, name))
+  end
+end
+
+local function check_stateless(check, i, affinity)
+  if affinity.source ~= "cookie" then
+    check.fail(i, "sessionAffinity.stateless", "needs source: cookie, which is where the session is kept")
+  elseif affinity.learn then
+    check.fail(i, "sessionAffinity.stateless", "can't be had with learn, where the cookie is the backend's")
+  elseif #affinity.secrets == 0 then
+    check.fail(i, "sessionAffinity.stateless", "needs secrets, one at least that is not empty")
   end
 end
 
@@ -58,12 +97,15 @@ local function check_session(check, i, rule)
   if affinity and rule.stickySession then
     check.fail(i, "sessionAffinity", "stickySession is given too; a rule can have one of the two")
   end
-  if not affinity or affinity.source ~= "path" or not rule.path then return end
-  local name = affinity.pathParam
-  if not name then
-    check.fail(i, "sessionAffinity", "source: path needs pathParam, the name of a {segment} of the path")
-  elseif not rule.path:find("{" .. name .. "}", 1, true) then
-    check.fail(i, "sessionAffinity.pathParam", ('the path "%s" has no {%s}'):format(rule.path, name))
+  if not affinity then return end
+  if affinity.source == "path" and rule.path then check_path_source(check, i, rule) end
+  if affinity.learn and affinity.source ~= "cookie" and affinity.source ~= "header" then
+    check.fail(i, "sessionAffinity.learn", "is for source: cookie; a response carries no " .. affinity.source)
+  end
+  if affinity.stateless then
+    check_stateless(check, i, affinity)
+  elseif #affinity.secrets > 0 then
+    check.fail(i, "sessionAffinity.secrets", "are for stateless: true")
   end
 end
 

@@ -20,6 +20,7 @@
 ---@field lua string|boolean?    true: a key of Lua routes only; "function": a Lua route may give a function
 ---@field doc string?            one line for the reference
 ---@field kind string?           what the reference calls the type
+---@field secret boolean?        a text that is never printed
 
 local json = require("gateway.json")
 
@@ -497,6 +498,13 @@ local function is_spec(declared)
   return type(declared.type) == "string"
 end
 
+--- A plugin's `schema` as a spec: the fields of a map, or the spec of one value.
+---@param declared gateway.Spec|table
+---@return gateway.Spec
+function schema.declared(declared)
+  return is_spec(declared) and declared or { type = "map", fields = declared }
+end
+
 --- Checks a value and fills in the defaults.
 ---@param declared gateway.Spec|table  a spec, or the fields of a map (a plugin's `schema`)
 ---@param value any                     nil or {} for all defaults
@@ -508,8 +516,7 @@ function schema.check(declared, value, path, report, options)
   options = options or {}
   local check = setmetatable({ path = {}, report = report, lua = options.lua }, Check)
   for i, key in ipairs(path) do check.path[i] = key end
-  local spec = is_spec(declared) and declared or { type = "map", fields = declared }
-  return schema.run(check, spec, value, options.mark)
+  return schema.run(check, schema.declared(declared), value, options.mark)
 end
 
 --- The declaration itself --------------------------------------------------------------------------
@@ -517,7 +524,7 @@ end
 local spec_keys = {
   type = "string", default = "any", required = "boolean", optional = "boolean", min = "number",
   max = "number", of = "any", fields = "table", values = "table", words = "table", single = "boolean",
-  parse = "function", show = "function", lua = "any", doc = "string", kind = "string",
+  parse = "function", show = "function", lua = "any", doc = "string", kind = "string", secret = "boolean",
 }
 
 local verify_fields

@@ -1,19 +1,27 @@
 --- gateway.session: which session a request belongs to, and which instance a session is bound to.
 -- The table of sessions is the runtime's (all workers share it); this is what is kept in it and
--- when. Called by gateway.balancer.sticky_session and, at the response head, by gateway.pipeline.
+-- when. Stateless sessions are in no table: their cookie is a ticket. Called by
+-- gateway.balancer.sticky_session, by gateway.pipeline at the response head, and by ctx:stick.
 
+local cookie = require("gateway.cookie")
 local core = require("gateway.core")
-
-local find, sub, byte = string.find, string.sub, string.byte
+local ticket = require("gateway.ticket")
 
 local session = {}
+
+---@class gateway.SessionSource
+---@field kind "cookie"|"header"|"query"|"path"|"ip"
+---@field name string?
 
 ---@class gateway.Session the settings of one route, from `session.compile`
 ---@field ttl number
 ---@field max_entries integer?
----@field sources {kind: string, name: string?}[]  looked at in this order
----@field set_cookie string?   the cookie to set when it is missing
----@field learn string?        the response header that teaches a session
+---@field sources gateway.SessionSource[]  looked at in this order
+---@field named gateway.SessionSource[]    of these, the ones that ctx:stick names a session for
+---@field begins boolean?                  a request without a session begins one
+---@field cookie gateway.CookieAttributes  of the cookie that the gateway sets
+---@field tickets gateway.Tickets?         the session is stateless
+---@field at_head (fun(conf: gateway.Session, ctx: gateway.Context))?  at each response head
 
 local STICKY = {
   { kind = "cookie", name = "GATEWAY_SESSION" },
@@ -21,33 +29,71 @@ local STICKY = {
   { kind = "header", name = "X-User-ID" },
   { kind = "ip" },
 }
-
---- The value of a cookie in a Cookie header.
----@param header string?
----@param name string
----@return string?
-function session.cookie(header, name)
-  local at = 1
-  while header do
-    local first, last = find(header, name, at, true)
-    if not first then return nil end
-    local before = first > 1 and byte(header, first - 1) or 59
-    if byte(header, last + 1) == 61 and (before == 59 or before == 32 or before == 44) then
-      local stop = find(header, "[;, ]", last + 2)
-      local value = sub(header, last + 2, stop and stop - 1 or -1)
-      return value ~= "" and value or nil
-    end
-    at = last + 1
-  end
-end
+-- An address is no name that anybody gives.
+local STICKY_NAMED = { STICKY[1], STICKY[2], STICKY[3] }
 
 local readers = {
-  cookie = function(ctx, name) return session.cookie(ctx.req.headers.cookie, name) end,
+  cookie = function(ctx, name) return cookie.read(ctx.req.headers.cookie, name) end,
   header = function(ctx, name) return ctx.req.headers[name] end,
   query = function(ctx, name) return ctx.req.query[name] end,
   path = function(ctx, name) return ctx.params[name] end,
   ip = function(ctx) return (core.client(ctx._x)) end,
 }
+
+local function key_of(source, value)
+  return source.kind .. ":" .. (source.name or "") .. "=" .. value
+end
+
+local function store(conf, service, key, instance)
+  core.session_set(service, key, instance.id, conf.ttl, conf.max_entries)
+end
+
+--- What is done at the response head -----------------------------------------------------------------
+
+local function set_cookie(conf, ctx, value)
+  local secure = ctx.req.scheme == "https"
+  ctx.res:add("Set-Cookie", cookie.format(conf.sources[1].name, value, conf.cookie, secure))
+end
+
+local function begin_session(conf, ctx)
+  if ctx._new_session then set_cookie(conf, ctx, ctx._new_session) end
+end
+
+local function renew_ticket(conf, ctx)
+  local instance = ctx._ticket_due and ctx._instance
+  if instance then set_cookie(conf, ctx, ticket.issue(conf.tickets, instance)) end
+end
+
+local function learn_header(conf, ctx)
+  local instance, source = ctx._instance, conf.sources[1]
+  local value = instance and ctx.res.headers[source.name]
+  if not value or value == "" or value == ctx.req.headers[source.name] then return end
+  store(conf, instance.service, key_of(source, value), instance)
+end
+
+local function learn_cookie(conf, ctx)
+  local instance, source = ctx._instance, conf.sources[1]
+  local value = instance and cookie.find_set(ctx.res:values("Set-Cookie"), source.name, core.time())
+  if not value then return end
+  if value ~= "" then return store(conf, instance.service, key_of(source, value), instance) end
+  local old = readers.cookie(ctx, source.name)
+  if old then core.session_delete(instance.service, key_of(source, old)) end
+end
+
+--- The settings of a route ---------------------------------------------------------------------------
+
+-- What `source: cookie` means: a cookie of the backend's, one that holds everything, or one of ours.
+local function compile_cookie(conf, affinity)
+  if affinity.learn then
+    conf.at_head = learn_cookie
+  elseif affinity.stateless then
+    conf.at_head, conf.tickets = renew_ticket, ticket.new(affinity.secrets, affinity.ttl)
+  else
+    conf.at_head, conf.begins = begin_session, true
+  end
+  conf.cookie = { path = affinity.cookiePath or "/", domain = affinity.cookieDomain,
+    max_age = affinity.ttl > 0 and affinity.ttl or nil }
+end
 
 --- The settings of a route, ready for use; nil when it has no sessions.
 ---@param rule table as configured
@@ -58,31 +104,51 @@ function session.compile(rule)
     local kind = affinity.source
     local name = ({ cookie = affinity.cookieName, header = affinity.headerName, query = affinity.queryParam,
       path = affinity.pathParam })[kind]
-    return {
-      ttl = affinity.ttl, max_entries = affinity.maxEntries, sources = { { kind = kind, name = name } },
-      set_cookie = kind == "cookie" and name or nil, learn = kind == "header" and name or nil,
-    }
+    local sources = { { kind = kind, name = name } }
+    local conf = { ttl = affinity.ttl, max_entries = affinity.maxEntries, sources = sources, named = sources }
+    if kind == "cookie" then compile_cookie(conf, affinity) end
+    if kind == "header" then conf.at_head = learn_header end
+    return conf
   elseif sticky and sticky.enabled then
-    return { ttl = sticky.ttl, max_entries = sticky.maxEntries, sources = STICKY }
+    return { ttl = sticky.ttl, max_entries = sticky.maxEntries, sources = STICKY, named = STICKY_NAMED }
   end
 end
 
-local function key_of(source, value)
-  return source.kind .. ":" .. (source.name or "") .. "=" .. value
+--- The policy that places new sessions, and requests of none.
+---@param rule table as configured
+---@return string|function
+function session.placing(rule)
+  local named = rule.loadBalance
+  if named and named ~= "sticky_session" then return named end
+  local section = rule.sessionAffinity or rule.stickySession
+  return section and section.fallback or "round_robin"
+end
+
+--- Keys and what they are bound to -------------------------------------------------------------------
+
+-- ctx:stick has named the session. Where several sources may, it is known under any of them.
+local function stuck_key(conf, ctx, service)
+  for i = 2, #conf.named do
+    local key = key_of(conf.named[i], ctx._stick)
+    if core.session_get(service, key, conf.ttl) then return key end
+  end
+  return key_of(conf.named[1], ctx._stick)
 end
 
 --- The key of the request's session, nil when nothing in the request tells. Where the route sets a
 --- cookie and the request has none, a new session begins.
 ---@param conf gateway.Session
 ---@param ctx gateway.Context
+---@param service string
 ---@return string? key
-function session.key(conf, ctx)
+function session.key(conf, ctx, service)
+  if ctx._stick then return stuck_key(conf, ctx, service) end
   for i = 1, #conf.sources do
     local source = conf.sources[i]
     local value = readers[source.kind](ctx, source.name)
     if value and value ~= "" then return key_of(source, value) end
   end
-  if not conf.set_cookie then return nil end
+  if not conf.begins then return nil end
   -- A retry goes on with the session that its first attempt began.
   ctx._new_session = ctx._new_session or core.random(16)
   return key_of(conf.sources[1], ctx._new_session)
@@ -114,7 +180,7 @@ end
 ---@return gateway.Instance
 function session.bind(conf, service, key, instance, instances, moved)
   if moved then
-    core.session_set(service, key, instance.id, conf.ttl, conf.max_entries)
+    store(conf, service, key, instance)
     return instance
   end
   local id = core.session_add(service, key, instance.id, conf.ttl, conf.max_entries)
@@ -125,26 +191,28 @@ function session.bind(conf, service, key, instance, instances, moved)
   return instance
 end
 
-local function set_cookie(conf, ctx)
-  local parts = { conf.set_cookie .. "=" .. ctx._new_session, "Path=/" }
-  if conf.ttl > 0 then parts[#parts + 1] = ("Max-Age=%d"):format(math.max(1, conf.ttl)) end
-  parts[#parts + 1] = "HttpOnly"
-  parts[#parts + 1] = "SameSite=Lax"
-  if ctx.req.scheme == "https" then parts[#parts + 1] = "Secure" end
-  ctx.res:add("Set-Cookie", table.concat(parts, "; "))
+--- Binds the session that ctx:stick has named to an instance, whatever it was bound to.
+---@param conf gateway.Session
+---@param name string
+---@param instance gateway.Instance
+function session.stick(conf, name, instance)
+  for i = 1, #conf.named do store(conf, instance.service, key_of(conf.named[i], name), instance) end
 end
 
---- At the response head, before the hooks: sets the cookie of a new session, or learns one from a
---- header.
+--- Where sessions are stateless: the instance that the request's cookie names, if that may be used.
 ---@param conf gateway.Session
 ---@param ctx gateway.Context
-function session.on_response(conf, ctx)
-  if conf.set_cookie and ctx._new_session then set_cookie(conf, ctx) end
-  local instance = conf.learn and ctx._instance
-  if not instance then return end
-  local value = ctx.res.headers[conf.learn]
-  if not value or value == "" or value == ctx.req.headers[conf.learn] then return end
-  core.session_set(instance.service, key_of(conf.sources[1], value), instance.id, conf.ttl, conf.max_entries)
+---@param instances gateway.Instance[]
+---@return gateway.Instance?
+function session.read_ticket(conf, ctx, instances)
+  local name = conf.sources[1].name
+  local text = readers.cookie(ctx, name)
+  ctx._ticket_due = true
+  if not text then return nil end
+  local instance, due, refused = ticket.read(conf.tickets, text, instances)
+  ctx._ticket_due = due
+  if refused then ctx:log("debug", ("the cookie %s counts as none: %s"):format(name, refused)) end
+  return instance
 end
 
 return session

@@ -111,6 +111,31 @@ local function parse_cookie_name(name)
   return nil, ('"%s" is not a cookie name'):format(name)
 end
 
+local function parse_cookie_path(path)
+  if path:find("^/[^%c;]*$") then return path end
+  return nil, ('"%s" is not the path of a cookie: it begins with "/" and holds no ";"'):format(path)
+end
+
+local function parse_cookie_domain(domain)
+  if domain:find("^%.?[%w_][%w_.-]*$") then return domain end
+  return nil, ('"%s" is not a domain'):format(domain)
+end
+
+local LEAST_SECRET = 16 -- bytes
+
+-- Empty ones are left out: an old secret that the environment does not have any more, say.
+local function parse_secrets(secrets, check)
+  local out = {}
+  for i, secret in ipairs(secrets) do
+    if secret ~= "" and #secret < LEAST_SECRET then
+      check:fail(("a secret has at least %d bytes, this one has %d"):format(LEAST_SECRET, #secret), i)
+    elseif secret ~= "" then
+      out[#out + 1] = secret
+    end
+  end
+  return out
+end
+
 --- Plugin entries ------------------------------------------------------------------------------------
 
 local on_error = { fail = true, skip = true }
@@ -173,9 +198,9 @@ local function parse_plugin(value, check, mark)
   return entry
 end
 
--- Back to how it is written in a file.
+-- Back to how it is written in a file; the loader has noted what the plugin declares.
 local function show_plugin(entry)
-  return { { entry.name, entry.conf }, { "onError", entry.onError } }
+  return { { entry.name, entry.conf, entry.spec }, { "onError", entry.onError } }
 end
 
 --- Pieces that appear more than once -------------------------------------------------------------------
@@ -286,10 +311,14 @@ local registry = { "registry", type = "map", doc = "The services and where they 
   } },
 } }
 
+local fallback = { "fallback", type = "string", min = 1, lua = "function",
+  doc = "Policy that places new sessions where `loadBalance` is `sticky_session`. Default: `round_robin`." }
+
 local sticky = { "stickySession", type = "map", optional = true,
   doc = "One backend per session: cookie, header or address, whichever the request has.", fields = {
     flag("enabled", true, "Whether sessions stick."),
     duration("ttl", 3600, "How long a session lives after its last request. 0 = no limit."),
+    fallback,
   } }
 
 local affinity = { "sessionAffinity", type = "map", optional = true,
@@ -300,12 +329,25 @@ local affinity = { "sessionAffinity", type = "map", optional = true,
       doc = "What names the session." },
     { "cookieName", type = "string", min = 1, default = settings.SESSION_COOKIE, parse = parse_cookie_name,
       doc = "Cookie of `source: cookie`; set by the gateway when it is missing." },
+    { "cookiePath", type = "string", default = "/", parse = parse_cookie_path,
+      doc = "Path of the cookie that the gateway sets." },
+    { "cookieDomain", type = "string", parse = parse_cookie_domain,
+      doc = "Domain of it; without one it is for the host that was asked alone." },
+    flag("learn", false, "With `source: cookie`: the backend's own cookie names the session, and the gateway "
+      .. "sets none. Headers are always learnt."),
+    flag("stateless", false, "With `source: cookie`: the cookie itself names the instance, signed, and no "
+      .. "table of sessions is kept: gateways with the same `secrets` agree."),
+    { "secrets", type = "array", default = {}, of = { type = "string", secret = true },
+      kind = "list of texts", parse = parse_secrets,
+      doc = "For `stateless`, 16 bytes or more each: the first signs, all are accepted. Empty ones do not "
+        .. "count." },
     { "headerName", type = "string", min = 1, default = "X-Session-Id", parse = parse_header_name,
       doc = "Header of `source: header`; one in a response teaches the session too." },
     { "queryParam", type = "string", min = 1, default = "session", doc = "Parameter of `source: query`." },
     { "pathParam", type = "string", min = 1, doc = "`{name}` in the path, for `source: path`." },
     { "maxEntries", type = "integer", min = 1, default = 100000,
       doc = "Most sessions remembered; the longest unused one goes first." },
+    fallback,
   } }
 
 --- One rule of the router, in YAML or (with the keys marked `lua`) in a Lua route.

@@ -254,7 +254,8 @@ function Chain:adopt(ctx)
     if task.handle ~= ctx._x then return false end
     return task.movable or error("a task keeps the stream under its old version", 0)
   end)
-  local adopted, why = self._program.adopt(ctx._x, saved, ctx._rule.id, nil, nil, true)
+  local at = ctx._instance or {}
+  local adopted, why = self._program.adopt(ctx._x, saved, ctx._rule.id, at.service, at.id, true)
   ctx._x.ctx = adopted
   return adopted or error(why, 2)
 end

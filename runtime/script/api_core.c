@@ -356,6 +356,7 @@ void gw_api_open(struct gw_vm *vm)
     gw_api_event(vm);
     gw_api_json(vm);
     gw_api_shared(vm);
+    gw_api_crypto(vm);
     gw_api_http(vm);
     gw_api_task(vm);
     lua_getglobal(L, "package");

@@ -5,7 +5,6 @@
 #include "script/api.h"
 
 #include <stdio.h>
-#include <sys/random.h>
 #include <time.h>
 #include "base/map.h"
 #include "base/shared.h"
@@ -256,35 +255,13 @@ static int counter_get(lua_State *L)
     return 1;
 }
 
-/* n random bytes as hexadecimal text, fit to be a session's name. */
-static int random_hex(lua_State *L)
-{
-    unsigned char bytes[32];
-    char text[2 * sizeof bytes + 1];
-    int n = (int)luaL_optinteger(L, 1, 16);
-    luaL_argcheck(L, n > 0 && n <= (int)sizeof bytes, 1, "from 1 to 32 bytes");
-    if (getrandom(bytes, (size_t)n, 0) != n)
-        return luaL_error(L, "no random bytes to be had");
-    for (int i = 0; i < n; i++)
-        snprintf(text + 2 * i, 3, "%02x", bytes[i]);
-    lua_pushlstring(L, text, 2 * (size_t)n);
-    return 1;
-}
-
 static const luaL_Reg functions[] = {
-    {"session_get", session_get},
-    {"session_add", session_add},
-    {"session_set", session_set},
-    {"session_delete", session_delete},
-    {"random", random_hex},
-    {"shared_get", shared_get},
-    {"shared_set", shared_set},
-    {"shared_incr", shared_incr},
-    {"shared_delete", shared_delete},
-    {"shared_ttl", shared_ttl},
-    {"counter_add", counter_add},
-    {"counter_get", counter_get},
-    {NULL, NULL},
+    {"session_get", session_get}, {"session_add", session_add},
+    {"session_set", session_set}, {"session_delete", session_delete},
+    {"shared_get", shared_get},   {"shared_set", shared_set},
+    {"shared_incr", shared_incr}, {"shared_delete", shared_delete},
+    {"shared_ttl", shared_ttl},   {"counter_add", counter_add},
+    {"counter_get", counter_get}, {NULL, NULL},
 };
 
 void gw_api_shared(struct gw_vm *vm)

@@ -155,6 +155,7 @@ static void free_closed(struct gw_aside_job *job)
     struct gw_vm *vm = GW_CONTAINER(job, struct gw_vm, closing);
     if (vm->pack.bytes)
         munmap(vm->pack.bytes, vm->pack.len);
+    gw_api_crypto_end(vm);
     free(vm->event_hooks);
     free(vm->event_numbers);
     for (int i = 1; i <= vm->name_count; i++)

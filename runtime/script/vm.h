@@ -14,6 +14,7 @@
 #include "net/aside.h"
 #include "script/library.h"
 
+struct evp_mac_ctx_st;
 struct gw_stats_slot;
 struct gw_generation;
 struct gw_vm;
@@ -100,6 +101,7 @@ struct gw_vm {
     struct gw_buf scratch[GW_SCRATCH_LIMIT];
     struct gw_task *half; /* one whose making an error broke off: the next one */
     struct gw_aside_job closing;
+    struct evp_mac_ctx_st *mac; /* of api_crypto.c; NULL until a hash is asked for */
 };
 
 /* A VM with the library loaded and no program yet; NULL, with the reason logged, when the library

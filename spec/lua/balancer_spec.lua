@@ -230,19 +230,256 @@ describe("sessionAffinity", function()
   end)
 end)
 
-describe("session.cookie", function()
-  local session = require("gateway.session")
+describe("sessionAffinity that learns", function()
+  local function backend_cookies(...)
+    return { headers = { ["Set-Cookie"] = { ... } } }
+  end
 
-  it("finds the one cookie", function()
-    for header, want in pairs({
-      ["S=1"] = "1", ["a=b; S=2; c=d"] = "2", ["XS=1; S=3"] = "3", ["a=S=9; S=4"] = "4", ["SS=1;S=5"] = "5",
-      ["a=1, S=6"] = "6",
-    }) do
-      assert.equal(want, session.cookie(header, "S"), header)
+  local function learning()
+    local ask, chain = route({ sessionAffinity = { enabled = true, learn = true, ttl = 100, source = "cookie",
+      cookieName = "JSESSIONID" } })
+    return ask, function(options)
+      local id, ctx = ask(options)
+      chain:response(ctx)
+      return id, ctx
     end
-    for _, header in ipairs({ "", "S", "S=", "XS=1", "a=S", "S =1", "SX=1" }) do
-      assert.is_nil(session.cookie(header, "S"), header)
+  end
+
+  it("keeps to the backend's cookie, and sets none", function()
+    local ask, exchange = learning()
+    ask({})
+    local where, ctx = exchange({ response = backend_cookies("a=b", "JSESSIONID=j1; Path=/; HttpOnly") })
+    assert.equal("test-2", where)
+    assert.same({ "a=b", "JSESSIONID=j1; Path=/; HttpOnly" }, ctx.res:values("Set-Cookie"))
+    for _ = 1, 3 do assert.equal("test-2", (ask({ headers = { Cookie = "x=y; JSESSIONID=j1" } }))) end
+  end)
+
+  it("takes a new cookie for an old one's session", function()
+    local ask, exchange = learning()
+    local where = exchange({ response = backend_cookies("JSESSIONID=j1") })
+    ask({})
+    exchange({ headers = { Cookie = "JSESSIONID=j1" }, response = backend_cookies("JSESSIONID=j2") })
+    assert.equal(where, (ask({ headers = { Cookie = "JSESSIONID=j2" } })))
+  end)
+
+  local DELETED = { "JSESSIONID=; Max-Age=0", "JSESSIONID=j1; Expires=Thu, 01 Jan 1970 00:00:00 GMT" }
+  for _, gone in ipairs(DELETED) do
+    it("forgets a session whose cookie is deleted: " .. gone, function()
+      local ask, exchange = learning()
+      assert.equal("test-1", (exchange({ response = backend_cookies("JSESSIONID=j1") })))
+      exchange({ headers = { Cookie = "JSESSIONID=j1" }, response = backend_cookies(gone) })
+      assert.same({}, testing.state.sessions.test.entries)
+      assert.equal("test-2", (ask({ headers = { Cookie = "JSESSIONID=j1" } })))
+    end)
+  end
+
+  it("learns nothing of other cookies, nor where nothing was asked", function()
+    local _, exchange = learning()
+    exchange({ response = backend_cookies("other=1", "XJSESSIONID=2") })
+    exchange({ response = backend_cookies("JSESSIONID=; Max-Age=0") })
+    assert.same({}, testing.state.sessions.test and testing.state.sessions.test.entries or {})
+  end)
+end)
+
+describe("sessionAffinity without a state", function()
+  local function stateless(secrets, fields)
+    local conf = { enabled = true, stateless = true, ttl = 100, source = "cookie", cookieName = "GW",
+      secrets = secrets or { ("n"):rep(16) } }
+    for key, value in pairs(fields or {}) do conf[key] = value end
+    local ask, chain = route({ sessionAffinity = conf })
+    return function(cookie, options)
+      options = options or {}
+      options.headers = { Cookie = cookie and "a=b; GW=" .. cookie }
+      local id, ctx = ask(options)
+      chain:response(ctx)
+      local set = ctx.res.headers["set-cookie"]
+      return id, set and set:match("^GW=([^;]*)"), set
+    end, chain
+  end
+
+  it("goes where the cookie says, and keeps no table", function()
+    local ask = stateless()
+    for _, want in ipairs({ "test-1", "test-2" }) do
+      local id, ticket, set = ask()
+      assert.equal(want, id)
+      assert.matches("^GW=%S+; Path=/; Max%-Age=100; HttpOnly; SameSite=Lax$", set)
+      for _ = 1, 3 do assert.same({ want }, { ask(ticket) }) end
     end
-    assert.is_nil(session.cookie(nil, "S"))
+    assert.same({}, testing.state.sessions)
+  end)
+
+  it("has the attributes that the configuration gives", function()
+    local ask = stateless(nil, { cookiePath = "/app", cookieDomain = "example.com", ttl = 0 })
+    assert.matches("^GW=%S+; Path=/app; Domain=example.com; HttpOnly; SameSite=Lax; Secure$",
+      (select(3, ask(nil, { scheme = "https" }))))
+  end)
+
+  it("begins anew, and says why in the log, where the cookie is forged", function()
+    local ask = stateless()
+    local _, ticket = ask()
+    local _, forged = stateless({ ("f"):rep(16) })()
+    for cookie, why in pairs({ x = "malformed", [forged] = "not signed" }) do
+      local id, new = ask(cookie)
+      assert.is_string(new)
+      assert.equal(id, (ask(new)))
+      local log = table.remove(testing.state.logs)
+      assert.equal("debug", log.level)
+      assert.matches("the cookie GW counts as none: " .. why, log.text)
+    end
+    testing.advance(101)
+    assert.is_string((select(2, ask(ticket))))
+    assert.matches("expired", table.remove(testing.state.logs).text)
+  end)
+
+  it("slides: has a new cookie when half of the time is over", function()
+    local ask = stateless()
+    local id, ticket = ask()
+    testing.advance(60)
+    local again, renewed = ask(ticket)
+    assert.equal(id, again)
+    testing.advance(90)
+    assert.equal(id, (ask(renewed)))
+  end)
+
+  it("has a new cookie when the secret is a new one", function()
+    local old, new = ("o"):rep(16), ("n"):rep(16)
+    local id, ticket = stateless({ old })()
+    local both = stateless({ new, old })
+    both()
+    local again, renewed = both(ticket)
+    assert.equal(id, again)
+    assert.same({ id }, { stateless({ new })(renewed) })
+  end)
+
+  it("has a new cookie when it moves, also at the second attempt", function()
+    local ask, chain = stateless()
+    local _, ticket = ask()
+    chain:_use({ { id = "test-2" }, { id = "test-3" } })
+    local moved, renewed = ask(ticket)
+    assert.is_string(renewed)
+    assert.same({ moved }, { ask(renewed) })
+    local ctx = testing.context({ headers = { Cookie = "GW=" .. renewed } })
+    local first = chain:balance(ctx)
+    ctx._x.tried[first.index] = true
+    local second = chain:balance(ctx)
+    assert.not_equal(first.id, second.id)
+    chain:response(ctx)
+    assert.same({ second.id }, { ask(ctx.res.headers["set-cookie"]:match("^GW=([^;]*)")) })
+  end)
+end)
+
+describe("a fallback", function()
+  it("places where loadBalance is sticky_session", function()
+    local asked = 0
+    local function last(_, list)
+      asked = asked + 1
+      return list[#list]
+    end
+    for _, section in ipairs({ "stickySession", "sessionAffinity" }) do
+      local ask = route({ loadBalance = "sticky_session",
+        [section] = { enabled = true, ttl = 5, source = "ip", fallback = last } })
+      for _ = 1, 3 do assert.equal("test-2", (ask({}))) end
+    end
+    assert.equal(1, asked)
+  end)
+end)
+
+describe("ctx:stick", function()
+  local HEADER = { enabled = true, ttl = 60, source = "header", headerName = "Mcp-Session-Id" }
+
+  local function with(rule, hooks)
+    hooks.name = "p"
+    local chain = testing.chain({ { hooks } }, rule)
+    return chain, function(options)
+      local ctx = testing.context(options)
+      chain:access(ctx)
+      return chain:balance(ctx).id, ctx
+    end
+  end
+
+  it("binds a session that an event names", function()
+    local chain, ask = with({ sessionAffinity = HEADER }, { on_event = function(ctx, _, event)
+      if event.type == "session" then ctx:stick(event.data) end
+    end })
+    ask({})
+    local id, ctx = ask({})
+    assert.equal("test-2", id)
+    chain:event(ctx, { type = "session", data = "s1" })
+    for _ = 1, 3 do assert.equal("test-2", (ask({ headers = { ["mcp-session-id"] = "s1" } }))) end
+  end)
+
+  it("binds at the response, and after a reload", function()
+    local chain, ask = with({ sessionAffinity = HEADER }, {
+      on_response = function(ctx) ctx:stick("at-head") end,
+      on_event = function(ctx) ctx:stick("later") end,
+    })
+    ask({})
+    local _, ctx = ask({})
+    chain:response(ctx)
+    chain:event(chain:adopt(ctx), { data = "x" })
+    assert.equal("test-2", (ask({ headers = { ["Mcp-Session-Id"] = "at-head" } })))
+    assert.equal("test-2", (ask({ headers = { ["Mcp-Session-Id"] = "later" } })))
+  end)
+
+  it("before the balance is what the instance is chosen by", function()
+    local _, ask = with({ sessionAffinity = HEADER }, { access = function(ctx)
+      ctx:stick(ctx.req.query.conversation)
+    end })
+    local first = ask({ path = "/?conversation=a" })
+    ask({ path = "/?conversation=b" })
+    for _ = 1, 3 do assert.equal(first, (ask({ path = "/?conversation=a" }))) end
+    local id = ask({ path = "/?conversation=c", headers = { ["Mcp-Session-Id"] = "a" } })
+    assert.equal("test-1", id)
+    assert.equal(id, (ask({ path = "/?conversation=c" })))
+  end)
+
+  it("goes with a hook that chooses, and with a retry", function()
+    local _, ask = with({ sessionAffinity = HEADER }, {
+      access = function(ctx) ctx:stick("s") end,
+      balance = function(_, _, list) return list[2] end,
+    })
+    assert.equal("test-2", (ask({})))
+    assert.equal("test-2", core.session_get("test", "header:Mcp-Session-Id=s", 60))
+    local chain
+    chain, ask = with({ sessionAffinity = HEADER }, { access = function(ctx) ctx:stick("t") end })
+    local id, ctx = ask({})
+    ctx._x.tried[id == "test-1" and 1 or 2] = true
+    assert.not_equal(id, chain:balance(ctx).id)
+    assert.equal(ctx._instance.id, core.session_get("test", "header:Mcp-Session-Id=t", 60))
+  end)
+
+  it("with stickySession holds under each of its names, and finds a session under any", function()
+    local chain, ask = with({ stickySession = { enabled = true, ttl = 60 } }, {
+      access = function(ctx) if ctx.req.query.key then ctx:stick(ctx.req.query.key) end end,
+      on_event = function(ctx) ctx:stick("named") end,
+    })
+    ask({ client = "::1" })
+    local id, ctx = ask({ client = "::2" })
+    chain:event(ctx, { data = "x" })
+    for name, value in pairs({ Cookie = "GATEWAY_SESSION=named", ["X-Session-Id"] = "named",
+      ["X-User-ID"] = "named" }) do
+      assert.equal(id, (ask({ client = "::1", headers = { [name] = value } })))
+    end
+    local alice = ask({ headers = { ["X-User-ID"] = "alice" } })
+    ask({ headers = { ["X-User-ID"] = "bob" } })
+    assert.equal(alice, (ask({ path = "/?key=alice", client = "::3" })))
+  end)
+
+  it("says what it can't do", function()
+    local function told(rule, key)
+      local _, ask = with(rule, { access = function(ctx) ctx:stick(key) end })
+      local ok, err = pcall(ask, {})
+      assert.is_false(ok)
+      return err
+    end
+    assert.matches("ctx:stick: the rule has no stickySession or sessionAffinity", told({}, "a"))
+    assert.matches("the rule has no stickySession",
+      told({ stickySession = { enabled = false, ttl = 1 } }, "a"))
+    for _, key in ipairs({ "", 5, false }) do
+      assert.matches("ctx:stick: expected a text, not empty, that names a session, got " .. type(key),
+        told({ sessionAffinity = HEADER }, key))
+    end
+    assert.matches("sessions are stateless", told({ sessionAffinity = { enabled = true, stateless = true,
+      ttl = 1, source = "cookie", cookieName = "S", secrets = { ("s"):rep(16) } } }, "a"))
   end)
 end)

@@ -437,7 +437,8 @@ describe("config: sessions", function()
     local rule = good_rule("sessionAffinity: {source: header, ttl: 60, maxEntries: 10}")
     assert.same({ enabled = true, ttl = 60, source = "header", cookieName = "GATEWAY_SESSION",
       headerName = "X-Session-Id",
-      queryParam = "session", maxEntries = 10 }, rule.sessionAffinity)
+      queryParam = "session", maxEntries = 10, cookiePath = "/", learn = false, stateless = false,
+      secrets = {} }, rule.sessionAffinity)
     assert.is_nil(rule.stickySession)
     assert.equal("sticky_session", rule.loadBalance)
     assert.equal("id",
@@ -461,13 +462,50 @@ describe("config: sessions", function()
     { "sessionAffinity: {maxEntries: 0}",
       "sessionAffinity.maxEntries: expected a whole number of at least 1" },
     { "sessionAffinity: {queryParm: a}", 'unknown key "queryParm" (did you mean "queryParam"?)' },
+    { "sessionAffinity: {cookiePath: a}", 'sessionAffinity.cookiePath: "a" is not the path of a cookie' },
+    { "sessionAffinity: {cookiePath: '/a; Secure'}", "sessionAffinity.cookiePath: " },
+    { "sessionAffinity: {cookieDomain: 'a.b; c'}", 'sessionAffinity.cookieDomain: "a.b; c" is not a domain' },
+    { "sessionAffinity: {source: query, learn: true}",
+      "sessionAffinity.learn: is for source: cookie; a response carries no query" },
+    { "sessionAffinity: {stateless: true}", "sessionAffinity.stateless: needs secrets" },
+    { "sessionAffinity: {stateless: true, secrets: ['', '']}", "sessionAffinity.stateless: needs secrets" },
+    { "sessionAffinity: {stateless: true, secrets: [0123456789abcdef, short]}",
+      "sessionAffinity.secrets[2]: a secret has at least 16 bytes, this one has 5" },
+    { "sessionAffinity: {stateless: true, source: header, secrets: [0123456789abcdef]}",
+      "sessionAffinity.stateless: needs source: cookie" },
+    { "sessionAffinity: {stateless: true, learn: true, secrets: [0123456789abcdef]}",
+      "sessionAffinity.stateless: can't be had with learn" },
+    { "sessionAffinity: {secrets: [0123456789abcdef]}", "sessionAffinity.secrets: are for stateless: true" },
+    { "stickySession: {fallback: round_robbin}",
+      'stickySession.fallback: unknown policy "round_robbin" (did you mean "round_robin"?)',
+      { policies = {} } },
+    { "sessionAffinity: {fallback: sticky_session}",
+      "sessionAffinity.fallback: sticky_session can't be its own fallback" },
+    { "loadBalance: round_robin\nstickySession: {fallback: round_robin}",
+      "stickySession.fallback: is for loadBalance: sticky_session" },
   }
   for _, case in ipairs(cases) do
     it("are checked: " .. case[1]:gsub("\n", " "), function()
-      local text = bad_rule(case[1])
+      local text = bad_rule(case[1], case[3])
       assert.is_truthy(text:find(case[2], 1, true), text)
     end)
   end
+
+  it("have secrets, of which empty ones do not count", function()
+    local rule = good_rule("sessionAffinity: {stateless: true, secrets: ['${NEW}', '${OLD:-}']}",
+      { env = { NEW = "0123456789abcdef" } })
+    assert.same({ "0123456789abcdef" }, rule.sessionAffinity.secrets)
+  end)
+
+  it("say nothing of a secret in messages", function()
+    local text = bad_rule("sessionAffinity: {stateless: true, secrets: ['${A}']}", { env = { A = "hush" } })
+    assert.is_nil(text:find("hush", 1, true))
+  end)
+
+  it("have a policy that places new ones", function()
+    local rule = good_rule("stickySession: {fallback: mine}", { policies = { mine = true } })
+    assert.same({ "mine", "sticky_session" }, { rule.stickySession.fallback, rule.loadBalance })
+  end)
 end)
 
 describe("config: plugins", function()

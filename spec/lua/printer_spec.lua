@@ -74,6 +74,24 @@ plugins: [{headers: {a: 1}}]
   end)
 end)
 
+describe("printer and secrets", function()
+  it("tells how many there are, and is no configuration then", function()
+    local text = config.print(good([==[
+registry: {static: {services: [{name: s, instances: [{id: one, address: "127.0.0.1", port: 3000}]}]}}
+router:
+  rules:
+    - path: /
+      serviceName: s
+      sessionAffinity: {stateless: true, secrets: [first-secret-of-all, second-secret-of-all]}
+]==]))
+    assert.is_nil(text:find("secret-of-all", 1, true))
+    assert.is_truthy(text:find('secrets: ["***", "***"]', 1, true), text)
+    local tree, errors = config.load(text, "x.yaml", { yaml = parse, env = function() end })
+    assert.is_nil(tree)
+    assert.matches("secrets%[1%]: a secret has at least 16 bytes", table.concat(errors, "\n"))
+  end)
+end)
+
 describe("reference", function()
   local reference = require("gateway.reference")
 

@@ -5,18 +5,13 @@ local ffi = require "ffi"
 local forks = require "spec.support.forks"
 local rt = require "support.runtime"
 local sys = require "support.sys"
+local vms = require "spec.support.vm"
 require "gateway.testing" -- the cases ask for a gateway when they are loaded here, to be counted
 local shared_cases = require "spec.support.shared_cases"
 
 local C = rt.load("base/shared.h", "base/map.h", "net/loop.h", "script/vm.h")
-pcall(ffi.cdef, [[
-  int luaL_loadstring(lua_State *L, const char *text);
-  int lua_pcall(lua_State *L, int args, int results, int handler);
-  const char *lua_tolstring(lua_State *L, int index, size_t *len);
-  void lua_settop(lua_State *L, int index);
-]])
-
 local SIGKILL = 9
+local run, with_vm = vms.run, vms.with
 
 -- Runs case number CASE; NOW is the address of the loop's clock.
 local PLAYER = [[
@@ -45,21 +40,6 @@ describe("gateway.shared in the runtime", function()
     assert.is_true(C.gw_dict_check(env.shared))
     C.gw_shm_fini(shm)
   end)
-
-  local function run(vm, text)
-    local failed = C.luaL_loadstring(vm.L, text) ~= 0 or C.lua_pcall(vm.L, 0, 1, 0) ~= 0
-    local got = ffi.string(C.lua_tolstring(vm.L, -1, nil))
-    C.lua_settop(vm.L, -2)
-    if failed then error(got, 0) end
-    return got
-  end
-
-  local function with_vm(environment, work)
-    local vm = assert(C.gw_vm_new(environment))
-    local ok, err = pcall(work, vm)
-    C.gw_vm_free(vm)
-    if not ok then error(err, 0) end
-  end
 
   local cases = require "spec.support.cases"
   for number, case in ipairs(shared_cases) do

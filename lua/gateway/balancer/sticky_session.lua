@@ -23,9 +23,12 @@ end
 ---@param instances gateway.Instance[]
 ---@return any instance, or what the placing policy returned
 function sticky_session.balance(ctx, conf, instances)
-  local key = session.key(conf.session, ctx)
-  if not key then return conf.place(ctx, instances) end
+  if conf.session.tickets then
+    return session.read_ticket(conf.session, ctx, instances) or conf.place(ctx, instances)
+  end
   local service = instances[1].service
+  local key = session.key(conf.session, ctx, service)
+  if not key then return conf.place(ctx, instances) end
   local instance, known = session.find(conf.session, service, key, instances)
   if instance then return instance end
   instance = conf.place(ctx, instances)

@@ -86,6 +86,12 @@ function Context:spawn(fn, ...) end
 ---@return gateway.Task
 function Context:timer(seconds, fn, ...) end
 
+---Names the session of this exchange: requests that carry this name, where the rule's session section looks
+---for it, go to the instance that this one goes to, as of now. Before an instance is chosen (in `access`) it
+---is also what that is chosen by. Raises where the rule has no session section, or a stateless one.
+---@param name string
+function Context:stick(name) end
+
 ---A log line with the request's id.
 ---@param level "debug"|"info"|"warn"|"error"
 ---@param text string

@@ -72,6 +72,19 @@ function core.random(bytes)
   return ("%0" .. bytes * 2 .. "x"):format(state.randoms)
 end
 
+-- Depends on all of both texts as the real one does, but guards nothing.
+function core.hmac_sha256(key, text)
+  local words, out = key .. "\0" .. text, {}
+  for part = 1, 8 do
+    local hash = 2166136261 + part
+    for i = 1, #words do hash = (bit.bxor(hash, words:byte(i)) * 403) % 4294967296 end
+    out[part] = ("%08x"):format(hash)
+  end
+  return table.concat(out)
+end
+
+function core.equal(a, b) return a == b end
+
 for name, fn in pairs(shared(state)) do core[name] = fn end
 
 local function live(handle)
