@@ -68,9 +68,9 @@ function retry.check(check, i, rule)
   if conf.backoff.base > conf.backoff.max then
     check.fail(i, "retry.backoff.base", ("is longer than max, %gs"):format(conf.backoff.max))
   end
-  for k, method in ipairs(conf.methods) do
+  for _, method in ipairs(conf.methods) do
     if conf.maxBody == 0 and WITH_BODY[method] then
-      check.fail(i, ("retry.methods[%d]"):format(k - 1),
+      check.fail(i, "retry.methods",
         ("a %s can't go again without its body, and maxBody is 0"):format(method))
     end
   end

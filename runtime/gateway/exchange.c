@@ -146,6 +146,8 @@ static enum gw_step step_balance(struct gw_exchange *x)
     enum gw_hook_result result = hooks(x)->balance(x);
     if (result == GW_HOOK_NEXT && was_tried(x, x->instance))
         return gw_retry_anew(x) ? GW_STEP_RETRY : give_up(x, (enum gw_err)x->origin_why);
+    if (result == GW_HOOK_NEXT)
+        gw_retry_begin(x);
     return after_hook(x, result, GW_STEP_CONNECT);
 }
 
@@ -162,8 +164,6 @@ static enum gw_err borrow(struct gw_exchange *x)
     enum gw_err err = GW_OK;
     x->origin_closed = false;
     x->origin_why = GW_OK;
-    if (!x->retried_stale)
-        gw_retry_begin(x);
     x->origin =
         gw_pool_borrow(&x->gateway->pool, x->instance->host, &wish, &origin_events, x, &err);
     return x->origin ? GW_OK : err;
@@ -179,7 +179,7 @@ static enum gw_step step_connect(struct gw_exchange *x)
     }
     if (x->origin)
         return x->origin->opened ? GW_STEP_SEND : GW_STEP_WAIT;
-    x->origin_closed = x->retried_stale = false;
+    x->origin_closed = false;
     if (gw_retry_elsewhere(x))
         return GW_STEP_BALANCE;
     return gw_retry_anew(x) ? GW_STEP_RETRY : give_up(x, (enum gw_err)x->origin_why);
@@ -224,17 +224,19 @@ static enum gw_step origin_without_answer(struct gw_exchange *x)
 /* The response is here. GW_STEP_RELAY: it is for the client. */
 static enum gw_step judge_answer(struct gw_exchange *x)
 {
-    const struct gw_retry *retry = x->way->retry;
-    if (!retry || retry->over || x->head_seen)
+    if (!x->way->retry || x->way->retry->over)
         return GW_STEP_RELAY;
     if (gw_retry_instead(x))
         return GW_STEP_RETRY;
     enum gw_err why = gw_first_event(x);
-    if (why == GW_OK)
+    if (why == GW_OK) {
+        gw_retry_end(x->way->retry);
         return GW_STEP_RELAY;
-    gw_exchange_arm(x);
-    if (why == GW_AGAIN)
+    }
+    if (why == GW_AGAIN) {
+        gw_exchange_arm(x);
         return GW_STEP_WAIT;
+    }
     drop_origin(x);
     gw_first_event_drop(x);
     return gw_retry_after(x, why) ? GW_STEP_RETRY : give_up(x, why);
@@ -357,7 +359,6 @@ static enum gw_step send_response_head(struct gw_exchange *x)
 {
     if (gw_relay_is_stream(x))
         pack(x);
-    gw_retry_end(x->way->retry);
     gw_forward_response(x);
     struct gw_head *head = x->way->response;
     if (!head->has_body)
@@ -407,7 +408,8 @@ static void keep_head(struct gw_exchange *x, struct gw_stream *stream, struct gw
         head->arena = arena;
 }
 
-/* Meanwhile the answer that is not to go on is read: whole, it is better than none. */
+/* Meanwhile the answer that is not to go on is read: whole, it is better than none. Where one idle
+ * connection was stale, others may be. */
 static enum gw_step step_retry(struct gw_exchange *x)
 {
     if (x->way->reply && x->way->reply->set)
@@ -419,7 +421,9 @@ static enum gw_step step_retry(struct gw_exchange *x)
     if (x->origin)
         keep_head(x, x->origin, x->way->response);
     drop_origin(x);
-    x->origin_closed = x->retried_stale = false;
+    x->retried_stale |=
+        x->origin_closed && gw_pool_is_stale(x->origin_reused, (enum gw_err)x->origin_why);
+    x->origin_closed = false;
     x->uncredited = 0;
     gw_retry_leave(x);
     return GW_STEP_BALANCE;
@@ -491,7 +495,7 @@ static enum gw_step step_close(struct gw_exchange *x)
 /* A backend that has said nothing in time is not the only one. */
 static bool outlive(struct gw_exchange *x)
 {
-    if (x->step != GW_STEP_HEAD || x->head_seen || x->why == GW_ERR_TOTAL_TIMEOUT ||
+    if (x->step != GW_STEP_HEAD || x->why == GW_ERR_TOTAL_TIMEOUT ||
         !gw_retry_after(x, (enum gw_err)x->why))
         return false;
     drop_origin(x);

@@ -141,13 +141,11 @@ bool gw_retry_anew(struct gw_exchange *x)
     struct gw_way *way = x->way;
     if (!is_active(way->retry))
         return false;
-    if (!way->retry->rested) {
-        if (!(way->retry->rule->causes & GW_RETRY_CONNECT) ||
-            !plan(x, (enum gw_err)x->origin_why, 0))
-            return false;
-    }
-    way->tried_count = 0;
-    return true;
+    bool may = way->retry->rested || (way->retry->rule->causes & GW_RETRY_CONNECT &&
+                                      plan(x, (enum gw_err)x->origin_why, 0));
+    if (may)
+        way->tried_count = 0;
+    return may;
 }
 
 /* 0: whatever a rule says. */
@@ -201,7 +199,11 @@ bool gw_retry_instead(struct gw_exchange *x)
         !(retry->rule->statuses[bit / 64] >> bit % 64 & 1))
         return false;
     uint64_t wanted = wanted_rest(answer);
-    if (wanted > retry->rule->max_ms || !plan(x, GW_OK, (uint32_t)wanted))
+    if (wanted > retry->rule->max_ms) {
+        log_plan(x, GW_OK, "retry_after", 0);
+        return false;
+    }
+    if (!plan(x, GW_OK, (uint32_t)wanted))
         return false;
     note_tried(x);
     return true;

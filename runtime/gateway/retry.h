@@ -63,7 +63,7 @@ static inline bool gw_retry_has_name(const char *names, size_t size, struct gw_s
 
 /* The exchange's rule has this struct gw_retry_rule; it is copied. */
 void gw_retry_set(struct gw_exchange *x, struct gw_slice rule);
-/* An attempt begins: x->instance is asked. */
+/* x->instance was chosen to be asked. */
 void gw_retry_begin(struct gw_exchange *x);
 /* x->instance could not be reached. True: another one may be asked at once. */
 bool gw_retry_elsewhere(struct gw_exchange *x) GW_MUST_CHECK;

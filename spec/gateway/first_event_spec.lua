@@ -26,6 +26,10 @@ local FIRST = [[
   return { name = "first", balance = function(_, _, instances) return instances[1] end }
 ]]
 
+local SLOW = [[
+  return { name = "slow", on_response = function() for _ = 1, 3 do gateway.sleep(0.01) end end }
+]]
+
 for mode, plugin in pairs { bytes = "first", events = "count" } do
   describe("the first event of a stream in the mode of " .. mode, function()
     local one, two, gw
@@ -40,12 +44,12 @@ for mode, plugin in pairs { bytes = "first", events = "count" } do
       gateway.stop_all()
     end)
 
-    local function start(first_event, retry, config)
+    local function start(first_event, retry, config, ...)
       gw = site.start {
         services = { api = { one.port, two.port } },
-        rules = { { id = "api", path = "/*", serviceName = "api", plugins = { plugin }, retry = retry,
+        rules = { { id = "api", path = "/*", serviceName = "api", plugins = { plugin, ... }, retry = retry,
           firstEvent = first_event } },
-        files = { ["plugins/count.lua"] = COUNT, ["plugins/first.lua"] = FIRST },
+        files = { ["plugins/count.lua"] = COUNT, ["plugins/first.lua"] = FIRST, ["plugins/slow.lua"] = SLOW },
         config = config,
       }
     end
@@ -111,6 +115,15 @@ for mode, plugin in pairs { bytes = "first", events = "count" } do
           assert.message(name).same({ text, "clean" }, { bytes, how })
         end
       end
+    end)
+
+    it("is waited for once, however long the hooks of the answer take", function()
+      start({ hold = "60s" }, nil, nil, "slow")
+      local client = send()
+      local received = begin(one, "data: one\n\n")
+      assert.equal("data: one\n\n", client:response():read())
+      finish(received)
+      assert.equal(1, gw:metrics().held_total)
     end)
 
     it("is waited for no longer than the hold; then keepalives begin", function()

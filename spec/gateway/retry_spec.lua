@@ -23,6 +23,23 @@ local COUNT = [[
   return plugin
 ]]
 
+local SLOW = [[
+  return { name = "slow", on_response = function() for _ = 1, 3 do gateway.sleep(0.01) end end }
+]]
+
+-- Asks the backend of the port in the query, and then replies by itself.
+local TASK = [[
+  local plugin = { name = "task" }
+  function plugin.access(ctx)
+    ctx:spawn(function()
+      gateway.sleep(0.2)
+      gateway.http.request { url = ("http://127.0.0.1:%s/"):format(ctx.req.query.port) }
+      ctx:reply(200, "from a task")
+    end)
+  end
+  return plugin
+]]
+
 describe("a retry", function()
   local one, two, gw, busy
 
@@ -45,8 +62,10 @@ describe("a retry", function()
       services = { api = options.ports or { one.port, two.port } },
       rules = { { id = "api", path = "/*", serviceName = "api", retry = retry, timeout = options.timeout,
         plugins = options.plugins or { "count" } } },
-      files = { ["plugins/count.lua"] = COUNT },
+      files = { ["plugins/count.lua"] = COUNT, ["plugins/slow.lua"] = SLOW,
+        ["plugins/task.lua"] = TASK },
       config = { backend = { http = options.http or { keepAlive = false } }, drainTimeout = options.drain },
+      workers = options.workers,
     }
   end
 
@@ -130,6 +149,19 @@ describe("a retry", function()
       assert.same({ "2", "api-1,api-2", "api-2", "ok" }, { logged() })
     end)
 
+    it("gives no answer of before that was not whole, or too long", function()
+      start({ statuses = { 503 }, attempts = 2 }, { ports = { one.port, http.free_port() } })
+      for _, body in ipairs { "half of", ("x"):rep(200000) } do
+        local client = send()
+        local received = one:request()
+        received:reply("HTTP/1.1 503 Busy\r\nContent-Length: 200001\r\n\r\n")
+        received.conn:send(body, 0.1)
+        local response = answer(client)
+        assert.same({ 502, "clean" }, { response.status, response.how })
+        assert.match("the connection was refused", response.text)
+      end
+    end)
+
     it("does not wait for the end of an answer that it does not pass on", function()
       start { statuses = { 503 } }
       local client = send()
@@ -191,6 +223,16 @@ describe("a retry", function()
       assert.same({ 503, "busy" }, { response.status, response.text })
       assert.not_equal("timeout", second.conn:wait_end())
       assert.equal("upstream_timeout", select(4, logged()))
+    end)
+
+    it("is decided on once, however long the hooks of the answer take", function()
+      start({ statuses = { 503 }, attempts = 1 }, { plugins = { "count", "slow" } })
+      local client = send()
+      one:request():ok("busy", "503 Service Unavailable")
+      local response = answer(client)
+      assert.same({ 503, "busy", "1 1 1" }, { response.status, response.text, response:get "X-Hooks" })
+      gw:wait_log "msg=request "
+      assert.equal(1, #gw:find_log "no_retry=attempts")
     end)
 
     it("is the same for a HEAD and for a client of HTTP/1.0", function()
@@ -385,6 +427,25 @@ describe("a retry", function()
       assert.same({ 200, "paid" }, { response.status, response.text })
     end)
 
+    it("does not take another connection that may be stale for it", function()
+      start({ methods = { "POST" } }, { ports = { one.port }, http = { keepAlive = true } })
+      local clients, idle = {}, {}
+      for i = 1, 3 do clients[i], idle[i] = send { path = "/" .. i }, one:request() end
+      for i = 1, 3 do
+        idle[i]:ok "x"
+        answer(clients[i])
+      end
+      local client = send { method = "POST", body = "pay" }
+      local ready = {}
+      for _, received in ipairs(idle) do ready[received.conn.fd] = sys.POLLIN end
+      local fd = next(sys.poll(ready, sys.now() + 5))
+      for _, received in ipairs(idle) do if received.conn.fd == fd then received.conn:reset() end end
+      local received = one:request()
+      assert.equal("pay", received:body())
+      received:ok "paid"
+      assert.equal("paid", answer(client).text)
+    end)
+
     it("keeps up to maxBody of it, and does not come beyond", function()
       start(NAMED)
       local body = ("x"):rep(100 * 1024)
@@ -435,7 +496,7 @@ describe("a retry", function()
     local LONG = { statuses = { 503 }, backoff = { base = "60s", max = "60s", jitter = 0 } }
 
     local function waiting()
-      local client = send()
+      local client = send { path = "/?port=" .. one.port }
       one:request():ok("busy", "503 Service Unavailable")
       gw:wait_log "retry_after_ms=60000"
       return client
@@ -446,6 +507,15 @@ describe("a retry", function()
       waiting():close()
       assert.equal("client_gone", select(4, logged()))
       gw:wait_metric("exchanges", 0)
+      assert.is_nil(two:try_accept(0))
+    end)
+
+    it("gives way to what a task of the exchange replies", function()
+      start(LONG, { plugins = { "count", "task" } })
+      local client = waiting()
+      one:request():ok() -- what the task asks
+      local response = answer(client)
+      assert.same({ 200, "from a task" }, { response.status, response.text })
       assert.is_nil(two:try_accept(0))
     end)
 
@@ -478,13 +548,33 @@ describe("a retry", function()
     end)
   end)
 
+  local BUSY = [[
+    connection *
+      expect_head
+      send "HTTP/1.1 503 Busy\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbusy"
+      close
+  ]]
+
+  it("makes no storm, however many clients and workers there are", function()
+    busy = origin.script(BUSY)
+    start({ statuses = { 503 }, attempts = 10, backoff = { base = "50ms", max = "50ms", jitter = 1 } },
+      { ports = { busy.port }, workers = 2 })
+    local clients = {}
+    for i = 1, 200 do clients[i] = send() end
+    for i = 1, 200 do
+      local response = answer(clients[i])
+      assert.same({ 503, "busy" }, { response.status, response.text })
+    end
+    local numbers = gw:metrics()
+    assert.is_true(numbers.retries_total >= 20, numbers.retries_total)
+    assert.is_true(numbers.retries_total <= 100, numbers.retries_total)
+    local accepted = 0
+    for _, line in ipairs(busy:lines()) do accepted = accepted + (line:find "^accept " and 1 or 0) end
+    assert.equal(200 + numbers.retries_total, accepted)
+  end)
+
   it("is bounded by the budget of the service", function()
-    busy = origin.script [[
-      connection *
-        expect_head
-        send "HTTP/1.1 503 Busy\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbusy"
-        close
-    ]]
+    busy = origin.script(BUSY)
     start({ statuses = { 503 }, attempts = 4, backoff = { base = "1ms", max = "1ms" },
       budget = { ratio = 0.1, minRequests = 5 } }, { ports = { busy.port } })
     local client = send()
