@@ -61,6 +61,7 @@ describe("a retry", function()
     gw = site.start {
       services = { api = options.ports or { one.port, two.port } },
       rules = { { id = "api", path = "/*", serviceName = "api", retry = retry, timeout = options.timeout,
+        loadBalance = options.policy,
         plugins = options.plugins or { "count" } } },
       files = { ["plugins/count.lua"] = COUNT, ["plugins/slow.lua"] = SLOW,
         ["plugins/task.lua"] = TASK },
@@ -249,6 +250,23 @@ describe("a retry", function()
       assert.same({ 200, "old", "clean" }, { response.status, response.text, response.how })
     end)
 
+    it("moves a sticky session along", function()
+      start({ statuses = { 503 } }, { plugins = {}, policy = "sticky_session" })
+      local user = { headers = { ["X-User-ID"] = "u" } }
+      local client = send(user)
+      local both = { [one.fd] = sys.POLLIN, [two.fd] = sys.POLLIN }
+      local first, second = one, two
+      if sys.poll(both, sys.now() + 5)[two.fd] then first, second = two, one end
+      first:request():ok("busy", "503 Service Unavailable")
+      second:request():ok "hello"
+      assert.equal("hello", answer(client).text)
+      for _ = 1, 3 do
+        client:send(http.format(user))
+        second:request():ok "again"
+        assert.equal("again", answer(client).text)
+      end
+    end)
+
     it("leaves the client's connection as usable as it was", function()
       start { statuses = { 503 }, attempts = 2 }
       local client = send()
@@ -322,15 +340,18 @@ describe("a retry", function()
   end)
 
   describe("after silence", function()
-    it("asks another instance where `on` names timeout", function()
-      start({ on = { "timeout" } }, { http = { responseHeaderTimeout = 0.2 } })
-      local client = send()
-      local silent = one:request()
-      two:request():ok "hello"
-      assert.equal("hello", answer(client).text)
-      assert.not_equal("timeout", silent.conn:wait_end())
-      gw:wait_log "attempt failed.*why=response_timeout"
-    end)
+    for name, before in pairs { ["of all"] = "", ["behind half a head"] = "HTTP/1.1 200 OK\r\nCont" } do
+      it("asks another instance where `on` names timeout: " .. name, function()
+        start({ on = { "timeout" } }, { http = { responseHeaderTimeout = 0.2 } })
+        local client = send()
+        local silent = one:request()
+        silent:reply(before)
+        two:request():ok "hello"
+        assert.equal("hello", answer(client).text)
+        assert.not_equal("timeout", silent.conn:wait_end())
+        gw:wait_log "attempt failed.*why=response_timeout"
+      end)
+    end
 
     it("is a 504 where it does not, and where all are silent", function()
       start({ on = { "reset" } }, { http = { responseHeaderTimeout = 0.2 } })
