@@ -12,6 +12,7 @@ local event = require("gateway.event")
 local failure = require("gateway.failure")
 local hook = require("gateway.hook")
 local json = require("gateway.json")
+local retry = require("gateway.retry")
 local router = require("gateway.router")
 local running = require("gateway.running")
 local session = require("gateway.session")
@@ -123,6 +124,8 @@ function pipeline.compile(conf, entries, policy_entry)
   rule.match = rule_function(rule, "match")
   rule.service = rule_function(rule, "serviceName")
   rule.session = session.compile(conf)
+  local asked_again = retry.plan(conf)
+  rule.retry = asked_again and core.pack_retry(asked_again)
   add_hooks(rule)
   rule.policy = balance.policy(rule, policy_entry)
   rule.flags = flags_of(rule)
@@ -227,6 +230,7 @@ function Program:route(ctx)
   if not rule then return reply, self._outer.close[1] and HAS_CLOSE or 0 end
   ctx._rule = rule
   core.set_rule(ctx._x, rule.id)
+  if rule.retry then core.set_retry(ctx._x, rule.retry) end
   return rule.flags, rule.timeout, rule.event_hook
 end
 

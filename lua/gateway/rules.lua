@@ -2,6 +2,7 @@
 -- Called by gateway.config for the rules of the file and for those of Lua routes.
 -- Invariant: reports every fault and changes only what it fills in (id, loadBalance, stickySession).
 
+local retry = require("gateway.retry")
 local schema = require("gateway.schema")
 local settings = require("gateway.settings")
 
@@ -170,6 +171,7 @@ function rules.check(list, check)
     check_session(check, i, rule)
     check_policy(check, i, rule)
     check_match(check, i, rule)
+    retry.check(check, i, rule)
   end
 end
 

@@ -3,6 +3,7 @@
 -- Called by gateway.config. Names and defaults are promises to users: add keys, do not rename them.
 
 local address = require("gateway.address")
+local retry = require("gateway.retry")
 
 local settings = {}
 
@@ -373,6 +374,8 @@ settings.rule = { type = "map", fields = {
   { "onReload", type = "enum", values = { "adopt", "pin", "drain" }, default = "adopt",
     doc = "Open streams of older versions: `adopt` = this version takes them over, `pin` = they stay under "
       .. "theirs, `drain` = they end well, within ten seconds, and clients come again." },
+  retry.spec,
+  retry.first_event_spec,
   sticky,
   affinity,
   plugins("Plugins of this rule, outermost first, inside those of `gateway.plugins`."),

@@ -28,6 +28,8 @@ enum gw_err {
     GW_ERR_BAD_RESPONSE,    /* the backend's answer is not HTTP */
     GW_ERR_TRUNCATED,       /* the peer closed before the message was complete */
     GW_ERR_EVENT_TOO_LARGE,
+    GW_ERR_NO_EVENT,    /* a stream ended before the event that was waited for */
+    GW_ERR_FIRST_EVENT, /* a stream's first event says that there will be no other */
     GW_ERR_NO_INSTANCE,
     GW_ERR_OVERLOADED, /* a bound of the gateway is reached */
     GW_ERR_CLIENT_GONE,

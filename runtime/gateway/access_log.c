@@ -1,6 +1,8 @@
 /* Owns nothing. Called once by STEP_CLOSE. Invariant: one line for each request that had a head. */
 #include "gateway/access_log.h"
 
+#include "gateway/retry.h"
+
 static void count(const struct gw_exchange *x)
 {
     struct gw_stats_slot *slot = x->gateway->count;
@@ -10,6 +12,16 @@ static void count(const struct gw_exchange *x)
         gw_stat_add(slot, GW_STAT_UPSTREAM_ERRORS, 1);
     if (x->relay.mode != GW_BODY_PLAIN && x->why != GW_OK && x->why != GW_ERR_CLIENT_GONE)
         gw_stat_add(slot, GW_STAT_BROKEN_STREAMS, 1);
+}
+
+static void log_attempts(struct gw_log_line *line, struct gw_trace trace)
+{
+    if (trace.attempts > 1)
+        gw_log_int(line, "attempts", trace.attempts);
+    if (trace.failed)
+        gw_log_cstr(line, "failed", trace.failed);
+    if (trace.held_ms)
+        gw_log_int(line, "held_ms", trace.held_ms);
 }
 
 void gw_access_log(struct gw_exchange *x)
@@ -34,6 +46,7 @@ void gw_access_log(struct gw_exchange *x)
         gw_log_cstr(&line, "rule", x->rule);
     if (x->instance)
         gw_log_cstr(&line, "instance", x->instance->id);
+    log_attempts(&line, gw_retry_trace(x));
     gw_log_cstr(&line, "end", gw_exchange_reason(x));
     gw_log_int(&line, "bytes", (int64_t)x->bytes_out);
     if (x->relay.events)

@@ -9,14 +9,16 @@
 #include "base/slab.h"
 #include "gateway/access_log.h"
 #include "gateway/adoption.h"
+#include "gateway/first_event.h"
 #include "gateway/forward.h"
 #include "gateway/relay.h"
 #include "gateway/reply.h"
+#include "gateway/retry.h"
 
 typedef enum gw_step step_fn(struct gw_exchange *x);
 
 static step_fn step_route, step_access, step_balance, step_connect, step_send, step_head,
-    step_relay, step_close;
+    step_retry, step_relay, step_close;
 
 static const struct {
     const char *name;
@@ -25,12 +27,16 @@ static const struct {
 } steps[] = {
     [GW_STEP_ROUTE] = {"route", step_route, 1 << GW_STEP_ACCESS | 1 << GW_STEP_HEAD},
     [GW_STEP_ACCESS] = {"access", step_access, 1 << GW_STEP_BALANCE | 1 << GW_STEP_HEAD},
-    [GW_STEP_BALANCE] = {"balance", step_balance, 1 << GW_STEP_CONNECT | 1 << GW_STEP_HEAD},
+    [GW_STEP_BALANCE] = {"balance", step_balance,
+                         1 << GW_STEP_CONNECT | 1 << GW_STEP_RETRY | 1 << GW_STEP_HEAD},
     [GW_STEP_CONNECT] = {"connect", step_connect,
-                         1 << GW_STEP_SEND | 1 << GW_STEP_BALANCE | 1 << GW_STEP_HEAD},
+                         1 << GW_STEP_SEND | 1 << GW_STEP_BALANCE | 1 << GW_STEP_RETRY |
+                             1 << GW_STEP_HEAD},
     [GW_STEP_SEND] = {"send", step_send, 1 << GW_STEP_HEAD | 1 << GW_STEP_CONNECT},
     [GW_STEP_HEAD] = {"head", step_head,
-                      1 << GW_STEP_RELAY | 1 << GW_STEP_CONNECT | 1 << GW_STEP_HEAD},
+                      1 << GW_STEP_RELAY | 1 << GW_STEP_CONNECT | 1 << GW_STEP_RETRY |
+                          1 << GW_STEP_HEAD},
+    [GW_STEP_RETRY] = {"retry", step_retry, 1 << GW_STEP_BALANCE | 1 << GW_STEP_HEAD},
     [GW_STEP_RELAY] = {"relay", step_relay, 0},
     [GW_STEP_CLOSE] = {"close", step_close, 0},
 };
@@ -89,6 +95,15 @@ static enum gw_step refuse(struct gw_exchange *x, enum gw_err why, bool upstream
     return GW_STEP_HEAD;
 }
 
+/* There is nobody left to ask: an answer that did not go on may do after all, else it is ours. */
+static enum gw_step give_up(struct gw_exchange *x, enum gw_err why)
+{
+    if (!x->client || x->head_sent || !gw_retry_restore(x))
+        return refuse(x, why, true);
+    drop_origin(x);
+    return GW_STEP_HEAD;
+}
+
 static enum gw_step after_hook(struct gw_exchange *x, enum gw_hook_result result, enum gw_step next)
 {
     switch (result) {
@@ -130,7 +145,9 @@ static enum gw_step step_balance(struct gw_exchange *x)
 {
     enum gw_hook_result result = hooks(x)->balance(x);
     if (result == GW_HOOK_NEXT && was_tried(x, x->instance))
-        return refuse(x, (enum gw_err)x->origin_why, true);
+        return gw_retry_anew(x) ? GW_STEP_RETRY : give_up(x, (enum gw_err)x->origin_why);
+    if (result == GW_HOOK_NEXT)
+        gw_retry_begin(x);
     return after_hook(x, result, GW_STEP_CONNECT);
 }
 
@@ -152,18 +169,6 @@ static enum gw_err borrow(struct gw_exchange *x)
     return x->origin ? GW_OK : err;
 }
 
-static void log_unreachable(const struct gw_exchange *x)
-{
-    char addr[GW_ADDR_TEXT], id[GW_ID_TEXT];
-    struct gw_log_line line;
-    gw_log_begin(&line, GW_LOG_WARN, "instance not reached");
-    gw_log_cstr(&line, "x", gw_exchange_id(x, id));
-    gw_log_cstr(&line, "instance", x->instance->id);
-    gw_log_cstr(&line, "addr", gw_addr_text(&x->instance->addr, addr));
-    gw_log_cstr(&line, "why", gw_err_slug((enum gw_err)x->origin_why));
-    gw_log_end(&line);
-}
-
 /* Nothing of the request was sent, so another instance may take it whatever its method. */
 static enum gw_step step_connect(struct gw_exchange *x)
 {
@@ -174,12 +179,10 @@ static enum gw_step step_connect(struct gw_exchange *x)
     }
     if (x->origin)
         return x->origin->opened ? GW_STEP_SEND : GW_STEP_WAIT;
-    log_unreachable(x);
     x->origin_closed = false;
-    if (x->way->tried_count == GW_TRIED_MAX)
-        return refuse(x, (enum gw_err)x->origin_why, true);
-    x->way->tried[x->way->tried_count++] = x->instance->index;
-    return GW_STEP_BALANCE;
+    if (gw_retry_elsewhere(x))
+        return GW_STEP_BALANCE;
+    return gw_retry_anew(x) ? GW_STEP_RETRY : give_up(x, (enum gw_err)x->origin_why);
 }
 
 static enum gw_step step_send(struct gw_exchange *x)
@@ -190,6 +193,7 @@ static enum gw_step step_send(struct gw_exchange *x)
     gw_head_init(&head, &arena);
     gw_forward_request(x, &head);
     x->way->sent_ms = gw_exchange_age(x);
+    x->way->asked = true;
     enum gw_err err = x->origin ? gw_stream_send_head(x->origin, &head) : GW_OK;
     gw_arena_clear(&arena);
     (void)err; /* a failed write is the stream's on_close, which STEP_HEAD deals with */
@@ -213,14 +217,36 @@ static enum gw_step origin_without_answer(struct gw_exchange *x)
         x->upload_sent = false;
         return GW_STEP_CONNECT;
     }
-    return refuse(x, x->origin_why == GW_OK ? GW_ERR_BAD_RESPONSE : (enum gw_err)x->origin_why,
-                  true);
+    enum gw_err why = x->origin_why == GW_OK ? GW_ERR_BAD_RESPONSE : (enum gw_err)x->origin_why;
+    return gw_retry_after(x, why) ? GW_STEP_RETRY : give_up(x, why);
+}
+
+/* The response is here. GW_STEP_RELAY: it is for the client. */
+static enum gw_step judge_answer(struct gw_exchange *x)
+{
+    if (!x->way->retry || x->way->retry->over)
+        return GW_STEP_RELAY;
+    if (gw_retry_instead(x))
+        return GW_STEP_RETRY;
+    enum gw_err why = gw_first_event(x);
+    if (why == GW_OK) {
+        gw_retry_end(x->way->retry);
+        return GW_STEP_RELAY;
+    }
+    if (why == GW_AGAIN) {
+        gw_exchange_arm(x);
+        return GW_STEP_WAIT;
+    }
+    drop_origin(x);
+    gw_first_event_drop(x);
+    return gw_retry_after(x, why) ? GW_STEP_RETRY : give_up(x, why);
 }
 
 /* Puts a reply of our own in the place of what the backend sends or would have sent. */
 static void take_reply(struct gw_exchange *x)
 {
     drop_origin(x);
+    gw_retry_end(x->way->retry);
     x->origin_closed = false;
     gw_buf_clear(&x->body);
     x->uncredited = 0;
@@ -239,7 +265,8 @@ static void pack(struct gw_exchange *x)
     size_t request = gw_id_packed_size(way->id);
     size_t response = request + gw_head_packed_size(way->request);
     size_t rule = response + gw_head_packed_size(way->response), rule_size = strlen(x->rule) + 1;
-    struct gw_kept *kept = malloc(offsetof(struct gw_kept, text) + rule + rule_size);
+    size_t trace = rule + rule_size, trace_size = gw_retry_trace_size(way);
+    struct gw_kept *kept = malloc(offsetof(struct gw_kept, text) + trace + trace_size);
     GW_CHECK(kept != NULL);
     kept->request = (uint8_t)request;
     kept->response = (uint32_t)response;
@@ -247,6 +274,9 @@ static void pack(struct gw_exchange *x)
     gw_head_pack(way->request, kept->text + request);
     gw_head_pack(way->response, kept->text + response);
     x->rule = memcpy(kept->text + rule, x->rule, rule_size);
+    x->traced = trace_size != 0;
+    if (x->traced)
+        gw_retry_trace_pack(way, kept->text + trace);
     x->kept = kept;
 }
 
@@ -271,6 +301,7 @@ static void free_way(struct gw_exchange *x)
     if (!x->way)
         return;
     gw_reply_free(x->way->reply);
+    gw_retry_end(x->way->retry);
     gw_arena_clear(&x->way->arena);
     gw_slab_free(&ways, x->way);
     x->way = NULL;
@@ -318,8 +349,10 @@ struct gw_head *gw_exchange_response(struct gw_exchange *x)
 
 void gw_exchange_set_rule(struct gw_exchange *x, struct gw_slice id)
 {
-    if (!gw_slice_eq(gw_slice_str(x->rule), id))
-        x->rule = gw_arena_copy(&gw_exchange_way(x)->arena, id).ptr;
+    if (gw_slice_eq(gw_slice_str(x->rule), id))
+        return;
+    x->rule = gw_arena_copy(&gw_exchange_way(x)->arena, id).ptr;
+    x->traced = false;
 }
 
 static enum gw_step send_response_head(struct gw_exchange *x)
@@ -352,6 +385,9 @@ static enum gw_step step_head(struct gw_exchange *x)
         gw_exchange_arm(x);
         return GW_STEP_WAIT;
     }
+    enum gw_step next = judge_answer(x);
+    if (next != GW_STEP_RELAY)
+        return next;
     if (!x->head_seen && (x->hook_flags & GW_HAS_RESPONSE)) {
         enum gw_hook_result result = hooks(x)->response(x);
         if (result == GW_HOOK_WAIT)
@@ -361,6 +397,36 @@ static enum gw_step step_head(struct gw_exchange *x)
             return after_hook(x, result, GW_STEP_HEAD);
     }
     return send_response_head(x);
+}
+
+/* The stream is freed behind this call, but the head is needed until the log is written. */
+static void keep_head(struct gw_exchange *x, struct gw_stream *stream, struct gw_head *head)
+{
+    struct gw_arena *arena = &gw_exchange_way(x)->arena;
+    gw_arena_absorb(arena, &stream->arena);
+    if (head && head->arena == &stream->arena)
+        head->arena = arena;
+}
+
+/* Meanwhile the answer that is not to go on is read: whole, it is better than none. Where one idle
+ * connection was stale, others may be. */
+static enum gw_step step_retry(struct gw_exchange *x)
+{
+    if (x->way->reply && x->way->reply->set)
+        return GW_STEP_HEAD;
+    if (!gw_retry_rested(x)) {
+        gw_exchange_arm(x);
+        return GW_STEP_WAIT;
+    }
+    if (x->origin)
+        keep_head(x, x->origin, x->way->response);
+    drop_origin(x);
+    x->retried_stale |=
+        x->origin_closed && gw_pool_is_stale(x->origin_reused, (enum gw_err)x->origin_why);
+    x->origin_closed = false;
+    x->uncredited = 0;
+    gw_retry_leave(x);
+    return GW_STEP_BALANCE;
 }
 
 static enum gw_step step_relay(struct gw_exchange *x)
@@ -428,13 +494,31 @@ static enum gw_step step_close(struct gw_exchange *x)
     return GW_STEP_WAIT;
 }
 
+/* A backend that has said nothing in time is not the only one. */
+static bool outlive(struct gw_exchange *x)
+{
+    if (x->step != GW_STEP_HEAD || x->why == GW_ERR_TOTAL_TIMEOUT ||
+        !gw_retry_after(x, (enum gw_err)x->why))
+        return false;
+    drop_origin(x);
+    gw_first_event_drop(x);
+    x->why = GW_OK;
+    x->why_upstream = false;
+    x->step = GW_STEP_RETRY;
+    return true;
+}
+
 /* What came up outside a step: the client is gone, a deadline has passed, the gateway stops. */
 static void interrupt(struct gw_exchange *x)
 {
     if (!x->failed || x->step == GW_STEP_CLOSE)
         return;
     x->failed = false;
-    enum gw_step next = refuse(x, (enum gw_err)x->why, x->why_upstream);
+    if (x->why_upstream && outlive(x))
+        return;
+    gw_first_event_end(x);
+    enum gw_step next =
+        x->why_upstream ? give_up(x, (enum gw_err)x->why) : refuse(x, (enum gw_err)x->why, false);
     x->head_seen |= x->step == GW_STEP_HEAD && hooks(x)->waiting(x);
     hooks(x)->cancel(x);
     x->step = (uint8_t)next;
@@ -506,6 +590,19 @@ static uint64_t asked_since(const struct gw_exchange *x)
     return written > sent ? written : sent;
 }
 
+/* Steps that end well by themselves, unless the backend is to say something in the meantime. */
+static void before_relay(const struct gw_exchange *x, struct deadline *best)
+{
+    uint64_t hold = x->step == GW_STEP_HEAD ? gw_first_event_due(x) : 0;
+    if (x->step == GW_STEP_RETRY)
+        sooner(best, x->way->retry->due_ms - 1, 1, GW_OK, false);
+    if (!hold)
+        return;
+    sooner(best, hold - 1, 1, GW_OK, false);
+    sooner(best, gw_loop_time(x->gateway->loop, x->relay.upstream_ms),
+           x->generation->settings.sse_silence_ms, GW_ERR_SILENCE_TIMEOUT, true);
+}
+
 static struct deadline next_deadline(const struct gw_exchange *x)
 {
     const struct gw_settings *s = &x->generation->settings;
@@ -516,8 +613,10 @@ static struct deadline next_deadline(const struct gw_exchange *x)
     uint64_t asked = x->step == GW_STEP_HEAD && !x->way->response ? asked_since(x) : 0;
     if (asked)
         sooner(&best, asked, s->response_head_ms, GW_ERR_RESPONSE_TIMEOUT, true);
-    if (x->step != GW_STEP_RELAY)
+    if (x->step != GW_STEP_RELAY) {
+        before_relay(x, &best);
         return best;
+    }
     if (stream && x->origin && !x->relay.pending_event && !x->uncredited)
         sooner(&best, gw_loop_time(x->gateway->loop, x->relay.upstream_ms), s->sse_silence_ms,
                GW_ERR_SILENCE_TIMEOUT, true);
@@ -554,19 +653,10 @@ static void on_timer(struct gw_timer *timer)
             gw_exchange_fail(x, next.why, next.upstream);
             return;
         }
-        x->relay.keepalive_due = true;
+        x->relay.keepalive_due = x->step == GW_STEP_RELAY;
         gw_exchange_wake(x);
     }
     gw_exchange_arm(x);
-}
-
-/* The stream is freed behind this call, but the head is needed until the log is written. */
-static void keep_head(struct gw_exchange *x, struct gw_stream *stream, struct gw_head *head)
-{
-    struct gw_arena *arena = &gw_exchange_way(x)->arena;
-    gw_arena_absorb(arena, &stream->arena);
-    if (head && head->arena == &stream->arena)
-        head->arena = arena;
 }
 
 static bool accepts_events(const struct gw_head *head)

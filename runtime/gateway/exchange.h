@@ -12,7 +12,12 @@
 #include "http/fields.h"
 #include "sse/scan.h"
 
-enum { GW_TRIED_MAX = 4 }; /* instances that are given up before the exchange is */
+enum {
+    GW_UNREACHED_MAX = 4, /* instances in a row that are given up before the exchange is */
+    GW_TRIED_LIMIT = 12   /* of those that are not asked again the ones that are remembered */
+};
+
+struct gw_retry;
 
 /* What all exchanges of one process share. */
 struct gw_gateway {
@@ -46,6 +51,7 @@ enum gw_step {
     GW_STEP_CONNECT,
     GW_STEP_SEND,
     GW_STEP_HEAD,
+    GW_STEP_RETRY,
     GW_STEP_RELAY,
     GW_STEP_CLOSE,
     GW_STEP_LIMIT,
@@ -90,9 +96,15 @@ struct gw_way {
     struct gw_arena arena;              /* heads of streams that have closed, or were unpacked */
     const char *id; /* the request's: ours, or the client's where it is sane; packed when kept */
     struct gw_reply *reply;
-    uint32_t sent_ms; /* when the request went, since start_ms */
-    unsigned tried_count;
-    unsigned tried[GW_TRIED_MAX]; /* instances that could not be reached */
+    struct gw_retry *retry; /* NULL: its rule says nothing about it */
+    const char *failed;     /* ids of the instances that were asked in vain, or NULL */
+    uint32_t sent_ms;       /* when the request went, since start_ms */
+    uint32_t held_ms;       /* time that heads of event streams were held back */
+    uint8_t attempts;       /* times that an instance was asked */
+    uint8_t unreached;      /* of them, the last ones that reached none */
+    bool asked;             /* a backend may have seen something of the request */
+    uint8_t tried_count;
+    unsigned tried[GW_TRIED_LIMIT]; /* instances that are not to be asked again */
 };
 
 /* What is kept of the way to an open stream, in one block. */
@@ -127,6 +139,7 @@ struct gw_exchange {
     bool retires : 1;        /* it ends soon, for a new version does not want it */
     bool asked : 1;          /* whether the current version wants it, while it can't move there */
     bool head_only : 1;      /* it was a HEAD, whatever hooks made of it */
+    bool traced : 1;         /* behind `rule`, what is kept of its attempts: gw_retry_trace */
     struct gw_gateway *gateway;
     struct gw_generation *generation;
     struct gw_stream *client, *origin; /* borrowed; NULL when gone */

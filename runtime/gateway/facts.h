@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include "base/shm.h"
 #include "base/slice.h"
+#include "gateway/budget.h"
 #include "gateway/stats.h"
 
 enum { GW_FACTS_MAX = 2048, GW_FACT_KEY_MAX = 192 };
@@ -31,6 +32,7 @@ struct gw_facts {
     struct gw_shm_lock lock; /* for giving places away */
     unsigned count;          /* places that were ever given away; place 0 is for all without one */
     struct gw_stats *stats;  /* tells how many workers there are */
+    struct gw_budgets budgets; /* of services, for what is asked again */
     struct gw_fact fact[GW_FACTS_MAX];
     uint32_t load[GW_MAX_WORKERS + 1][GW_FACTS_MAX][GW_LOAD_LIMIT];
 };

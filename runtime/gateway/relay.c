@@ -4,6 +4,7 @@
 #include "gateway/relay.h"
 
 #include "gateway/forward.h"
+#include "gateway/retry.h"
 #include "sse/event.h"
 
 static const char keepalive_comment[] = ":keepalive\n\n";
@@ -42,6 +43,7 @@ void gw_relay_upload(struct gw_exchange *x)
     x->upload_sent = x->upload_end;
     if (x->way)
         x->way->sent_ms = gw_exchange_age(x);
+    gw_retry_keep(x);
     /* A backend that stops reading may still answer: its answer or its end decides, not this. */
     if (gw_stream_send(x->origin, &x->upload, x->upload_end) != GW_OK)
         gw_buf_clear(&x->upload);
@@ -105,7 +107,7 @@ uint64_t gw_relay_keepalive_due(const struct gw_exchange *x)
 
 /* Tells the backend that what it sent has gone on. Its silence counts from here: before, it may
  * have had something to say and not been heard. */
-static void credit(struct gw_exchange *x)
+void gw_relay_credit(struct gw_exchange *x)
 {
     size_t n = x->uncredited;
     x->uncredited = 0;
@@ -503,7 +505,7 @@ static enum gw_err conclude(struct gw_exchange *x, struct gw_buf *out, enum gw_e
         return (enum gw_err)x->origin_why;
     }
     if (!stuck && gw_stream_pending(x->client) < GW_SEND_MARK)
-        credit(x);
+        gw_relay_credit(x);
     return GW_AGAIN;
 }
 

@@ -11,6 +11,8 @@ void gw_relay_upload(struct gw_exchange *x);
  * x->upload, GW_AGAIN while more is to come (the client may go on), GW_ERR_BODY_TOO_LARGE past
  * maxBufferedBody, GW_ERR_CLOSED when it has begun to go to the backend. */
 enum gw_err gw_relay_hold_upload(struct gw_exchange *x) GW_MUST_CHECK;
+/* Tells the backend that what it has sent of the response is taken care of. */
+void gw_relay_credit(struct gw_exchange *x);
 /* Begins with the response body; the head has just gone out. */
 void gw_relay_start(struct gw_exchange *x);
 /* Moves what may go on. GW_OK: all of the response is sent; GW_AGAIN: wait to be woken; else why

@@ -30,6 +30,10 @@ static const struct {
     [GW_STAT_BROKEN_STREAMS] = {"broken_streams_total", "counter", "Event streams broken off."},
     [GW_STAT_RELOADS] = {"reloads_total", "counter", "Configurations taken up."},
     [GW_STAT_RELOADS_FAILED] = {"reloads_failed_total", "counter", "Configurations refused."},
+    [GW_STAT_RETRIES] = {"retries_total", "counter", "Attempts after a first one that failed."},
+    [GW_STAT_RETRIES_DENIED] = {"retries_denied_total", "counter", "Retries beyond the budget."},
+    [GW_STAT_HELD] = {"held_total", "counter", "Heads of streams held for their first event."},
+    [GW_STAT_HELD_MS] = {"held_ms_total", "counter", "Time that they were held, in ms."},
 };
 
 struct gw_stats *gw_stats_new(struct gw_shm *shm)

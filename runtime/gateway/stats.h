@@ -35,6 +35,10 @@ enum gw_stat {
     GW_STAT_BROKEN_STREAMS, /* ended other than well */
     GW_STAT_RELOADS,
     GW_STAT_RELOADS_FAILED,
+    GW_STAT_RETRIES,
+    GW_STAT_RETRIES_DENIED,
+    GW_STAT_HELD, /* heads of event streams */
+    GW_STAT_HELD_MS,
     GW_STAT_LIMIT
 };
 

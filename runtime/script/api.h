@@ -35,6 +35,7 @@ void gw_api_shared(struct gw_vm *vm);
 void gw_api_crypto(struct gw_vm *vm);
 void gw_api_http(struct gw_vm *vm);
 void gw_api_task(struct gw_vm *vm);
+void gw_api_retry(struct gw_vm *vm);
 
 /* Frees what keyed hashes have needed. */
 void gw_api_crypto_end(struct gw_vm *vm);

@@ -231,14 +231,73 @@ function answers.extra(conn, n)
   conn:send("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nnot for", 1)
 end
 
+-- What another attempt makes good; false when the connection is over. Nothing is left behind on one that
+-- is not.
+local faults = {}
+
+function faults.closes() return false end
+
+function faults.resets(conn)
+  conn:reset()
+  return false
+end
+
+function faults.begins(conn)
+  conn:send("HTTP/1.1 200 OK\r\nContent-", 1)
+  return false
+end
+
+function faults.is_busy(conn, n)
+  local text, wish = text_of(n), random(3) == 1 and "Retry-After: 0\r\n" or ""
+  return send_split(conn, head("503 Busy", ("%sContent-Length: %d\r\n"):format(wish, #text)) .. text)
+end
+
+function faults.says_so(conn)
+  local text = ":hello\n\nevent: overloaded\ndata: x\n\n"
+  return send_split(conn, head("200 OK", CHUNKED_STREAM) .. chunks_of(text))
+end
+
+function faults.ends(conn)
+  return send_split(conn, head("200 OK", CHUNKED_STREAM) .. chunks_of ":hello\n\n")
+end
+
+function faults.is_silent(conn)
+  send_split(conn, random(2) == 1 and head("200 OK", CHUNKED_STREAM) or "")
+  conn:wait_end(2)
+  return false
+end
+
+local FAULTS = { "closes", "resets", "begins", "is_busy", "is_busy", "says_so", "ends", "is_silent" }
+
+-- Fails every other time, in any way; else answers well. The request's body is the one that was sent, however
+-- often it is.
+local function be_moody(conn, received, kind, n)
+  if random(6) == 1 then
+    pause(random() / 50)
+    return false
+  end
+  local whole, body = pcall(received.body, received, 2)
+  if not whole then return false end
+  local told = received:get "X-Body"
+  if told then
+    assert(told == ("%d %s"):format(#body, body:sub(1, 1)), "a body of another length or kind")
+    assert(body == body:sub(1, 1):rep(#body), "a body that is mixed up")
+  end
+  return (random(2) == 1 and faults[FAULTS[random(#FAULTS)]] or answers[kind])(conn, n)
+end
+
 -- Takes the request or not, and plays the part that its path names. Good ones read all of it.
 local function serve(conn)
   while true do
     local ok, received = pcall(backend.read_request, conn, 2)
     if not ok then return end
     local manner, kind, n = received.target:match "^/(%w+)/([%w_]+)/(%d+)"
-    if (manner == "good" or random(4) > 1) and not pcall(received.body, received, 2) then return end
-    if not answers[kind](conn, tonumber(n)) then return end
+    if manner == "moody" then
+      if not be_moody(conn, received, kind, tonumber(n)) then return end
+    else
+      if (manner == "good" or random(4) > 1) and not pcall(received.body, received, 2) then return end
+      if not answers[kind](conn, tonumber(n)) then return end
+    end
   end
 end
 
@@ -263,7 +322,7 @@ local ALL = { "length", "chunked", "close", "hint", "events", "closed_events", "
 -- Backends that misbehave are others than those whose answers are looked at: what one of them leaves behind
 -- on its connection, nobody can tell from an answer to the next request.
 local function bad_manner()
-  return random(3) == 1 and "raw" or "hooks"
+  return ({ "raw", "moody", "hooks", "hooks" })[random(4)]
 end
 
 local function expected(kind, n)
@@ -277,9 +336,12 @@ local function request_to(manner, kind, n)
   local what = random(6)
   if what <= 2 then
     request.method, request.body = "POST", ("b"):rep(random(random(2) == 1 and 10 or 200000))
+    request.headers["X-Body"] = #request.body .. " b"
   elseif what == 3 then
-    request.method, request.body = "PUT", chunks_of(("c"):rep(random(50000)))
+    local length = random(50000)
+    request.method, request.body = "PUT", chunks_of(("c"):rep(length))
     request.headers["Transfer-Encoding"] = "chunked"
+    request.headers["X-Body"] = length .. " c"
   end
   if request.body and random(4) == 1 then request.headers.Expect = "100-continue" end
   return request
@@ -303,6 +365,30 @@ local function behave(port, state)
     assert(how == "clean", told .. " ended: " .. tostring(how))
     assert(without_comments(text) == expected(kind, n), told .. ": the wrong body")
     state.served = state.served + 1
+    if response:get "connection" == "close" then break end
+  end
+  conn:close()
+end
+
+-- Asks backends that often fail before they answer: what comes is right, or an error that says so.
+local function insist(port, state)
+  local conn = http.connect(port)
+  for _ = 1, random(3) do
+    local kind, n = GOOD[random(#GOOD)], random(1000)
+    local request = request_to("moody", kind, n)
+    send_split(conn, http.format(request))
+    local response = conn:response({ skip_informational = true }, 20)
+    local text, how = response:body(10)
+    local told = ("%s /moody/%s/%d"):format(request.method or "GET", kind, n)
+    assert(how == "clean", told .. " ended: " .. tostring(how))
+    if response.status < 300 then
+      assert(response.status == (kind == "empty" and 204 or 200), told .. ": " .. response.raw)
+      assert(without_comments(text) == expected(kind, n), told .. ": the wrong body")
+      state.insisted = (state.insisted or 0) + 1
+    else
+      assert(response.status >= 502 and response.status <= 504, told .. ": " .. response.raw)
+      assert(response.status ~= 503 or text == text_of(n) or text:find "error", told .. ": the wrong error")
+    end
     if response:get "connection" == "close" then break end
   end
   conn:close()
@@ -378,7 +464,8 @@ local function fall_asleep(port)
   leave(conn)
 end
 
-local KINDS = { behave, behave, behave, quit, quit, quit, endure, endure, pipeline, babble, fall_asleep }
+local KINDS = { behave, behave, behave, insist, insist, quit, quit, quit, endure, endure, pipeline, babble,
+  fall_asleep }
 
 local function be_clients(port, state, kinds)
   while not state.over do kinds[random(#kinds)](port, state) end
@@ -388,13 +475,21 @@ end
 --- The gateway ------------------------------------------------------------------------------------
 
 local function options(version, servers)
+  local retry = { on = { "connect", "reset", "timeout" }, statuses = { 503 }, attempts = 8,
+    methods = { "GET", "POST", "PUT" }, maxBody = "150KiB", backoff = { base = "1ms", max = "20ms" },
+    budget = { ratio = 10 } }
   local chaos = { { chaos = { version = version } }, { chaos = { version = version }, onError = "skip" } }
   return {
-    services = { good = servers[1].port, bad = { servers[2].port, servers[3].port } },
+    services = { good = servers[1].port, bad = { servers[2].port, servers[3].port },
+      moody = { servers[4].port, servers[5].port } },
     rules = {
       { id = "good", path = "/good/*", serviceName = "good" },
       { id = "raw", path = "/raw/*", serviceName = "bad" },
-      { id = "hooks", path = "/hooks/*", serviceName = "bad", timeout = 2, plugins = chaos },
+      { id = "moody", path = "/moody/*", serviceName = "moody", timeout = 8, retry = retry,
+        firstEvent = { hold = "5s", errors = { "overloaded" } } },
+      { id = "hooks", path = "/hooks/*", serviceName = "bad", timeout = 2, plugins = chaos,
+        retry = version % 2 == 0 and retry or nil,
+        firstEvent = version % 3 == 0 and { hold = "50ms" } or nil },
     },
     files = { ["plugins/chaos.lua"] = CHAOS, ["plugins/front.lua"] = FRONT },
     workers = 2,
@@ -451,6 +546,7 @@ describe("clients, backends, plugins and reloads at random", function()
       gw:log() -- so that it never waits for us
     end
     assert.is_true(state.served > 0)
+    assert.is_true(kinds ~= KINDS or state.insisted > 0)
     assert.equal("", table.concat(crowd.failures, "\n"))
     assert.message("actors that do not end").equal(0, crowd.count)
   end
@@ -461,7 +557,8 @@ describe("clients, backends, plugins and reloads at random", function()
 
   it("leave nothing behind", function()
     math.randomseed(SEED)
-    servers = { backend.listen(), backend.listen(), backend.listen() }
+    servers = {}
+    for i = 1, 5 do servers[i] = backend.listen() end
     local gw = gateway.start(options(1, servers))
     local ok, why = pcall(function()
       play(gw, KINDS, SECONDS)

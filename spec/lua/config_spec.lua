@@ -419,6 +419,38 @@ describe("config: policies", function()
   end)
 end)
 
+describe("config: what is asked again", function()
+  it("is nothing by default, and has defaults of its own", function()
+    local rule = good_rule("path: /x")
+    assert.is_nil(rule.retry)
+    assert.is_nil(rule.firstEvent)
+    rule = good_rule("retry: {}\nfirstEvent: {}")
+    assert.same({ attempts = 3, on = { "connect", "reset" }, statuses = {},
+      methods = { "GET", "HEAD", "OPTIONS" }, maxBody = 65536,
+      backoff = { base = 0.025, max = 1, jitter = 0.5 }, budget = { ratio = 0.2, minRequests = 10 },
+    }, rule.retry)
+    assert.same({ hold = 3, errors = {} }, rule.firstEvent)
+    assert.same({ "timeout" }, good_rule("retry:\n  on: [timeout]").retry.on)
+  end)
+
+  local cases = {
+    { "retry: {statuses: [503, 200]}", "retry.statuses[2]: expected a whole number from 400 to 599" },
+    { "retry: {on: [conect]}", 'retry.on[1]: unknown value "conect" (did you mean "connect"?)' },
+    { "retry: {methods: [SSE]}", 'retry.methods[1]: unknown value "SSE"' },
+    { "retry: {attempts: 0}", "retry.attempts: expected a whole number from 1 to 10" },
+    { "retry: {maxBody: 0, methods: [GET, POST]}", "retry.methods: a POST can't go again without its body" },
+    { "retry: {backoff: {base: 2s}}", "retry.backoff.base: is longer than max, 1s" },
+    { "retry: {budget: {ration: 1}}", 'unknown key "ration" (did you mean "ratio"?)' },
+    { "firstEvent: {hold: 2h}", "firstEvent.hold: expected a duration" },
+  }
+  for _, case in ipairs(cases) do
+    it("is checked: " .. case[1], function()
+      local text = bad_rule(case[1])
+      assert.is_truthy(text:find(case[2], 1, true), text)
+    end)
+  end
+end)
+
 describe("config: sessions", function()
   it("are sticky by the policy or by the section", function()
     local rule = good_rule("loadBalance: sticky_session")

@@ -10,8 +10,8 @@ local loader = require("gateway.loader")
 local source = require("gateway.source")
 
 local PAGES = {
-  "README.md", "docs/configuration.md", "docs/operating.md", "docs/plugins.md", "docs/routing.md",
-  "runtime/README.md", "test-servers/README.md",
+  "README.md", "docs/configuration.md", "docs/operating.md", "docs/plugins.md", "docs/retries.md",
+  "docs/routing.md",  "runtime/README.md", "test-servers/README.md",
 }
 
 local function exists(path)

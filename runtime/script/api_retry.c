@@ -1,0 +1,89 @@
+/* Owns nothing. Called by gateway.retry when a rule is compiled, and by the pipeline when one is
+ * chosen. Invariant: what a rule says of retries crosses as one string of bytes, which is the same
+ * for all its exchanges and outlives no VM. */
+#include "gateway/retry.h"
+
+#include <stddef.h>
+#include "script/api.h"
+
+static double number(lua_State *L, const char *key)
+{
+    lua_getfield(L, 1, key);
+    double value = luaL_checknumber(L, -1);
+    lua_pop(L, 1);
+    return value;
+}
+
+static uint32_t whole(lua_State *L, const char *key)
+{
+    double value = number(L, key);
+    return value < UINT32_MAX ? (uint32_t)value : UINT32_MAX;
+}
+
+static void read_statuses(lua_State *L, struct gw_retry_rule *rule)
+{
+    lua_getfield(L, 1, "statuses");
+    for (int i = 1; i <= (int)lua_objlen(L, -1); i++) {
+        lua_rawgeti(L, -1, i);
+        unsigned bit = (unsigned)luaL_checkinteger(L, -1) - 400;
+        luaL_argcheck(L, bit < 200, 1, "a status from 400 to 599");
+        rule->statuses[bit / 64] |= (uint64_t)1 << bit % 64;
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+}
+
+static void read_rule(lua_State *L, struct gw_retry_rule *rule)
+{
+    *rule = (struct gw_retry_rule){.attempts = whole(L, "attempts"),
+                                   .causes = whole(L, "causes"),
+                                   .max_body = whole(L, "max_body"),
+                                   .base_ms = whole(L, "base_ms"),
+                                   .max_ms = whole(L, "max_ms"),
+                                   .jitter = (float)number(L, "jitter"),
+                                   .ratio = (float)number(L, "ratio"),
+                                   .min_requests = whole(L, "min_requests"),
+                                   .hold_ms = whole(L, "hold_ms")};
+    read_statuses(L, rule);
+}
+
+/* Pushes the names that the table has under this key; returns how many bytes they are. */
+static uint16_t push_names(lua_State *L, const char *key)
+{
+    lua_getfield(L, 1, key);
+    size_t size = gw_lua_slice(L, -1).len;
+    luaL_argcheck(L, size <= UINT16_MAX, 1, "too many names");
+    return (uint16_t)size;
+}
+
+/* pack_retry(rule): as gateway.retry makes it. */
+static int pack_retry(lua_State *L)
+{
+    struct gw_retry_rule rule;
+    luaL_checktype(L, 1, LUA_TTABLE);
+    read_rule(L, &rule);
+    rule.methods = push_names(L, "methods");
+    rule.errors = push_names(L, "errors");
+    lua_pushlstring(L, (const char *)&rule, offsetof(struct gw_retry_rule, text));
+    lua_insert(L, -3);
+    lua_concat(L, 3);
+    return 1;
+}
+
+/* set_retry(handle, packed) */
+static int set_retry(lua_State *L)
+{
+    struct gw_slice packed = gw_lua_slice(L, 2);
+    luaL_argcheck(L, packed.len >= offsetof(struct gw_retry_rule, text), 2, "not a packed rule");
+    gw_retry_set(gw_handle_check(L, 1), packed);
+    return 0;
+}
+
+static const luaL_Reg functions[] = {
+    {"pack_retry", pack_retry}, {"set_retry", set_retry}, {NULL, NULL}};
+
+void gw_api_retry(struct gw_vm *vm)
+{
+    lua_pushlightuserdata(vm->L, vm);
+    luaL_setfuncs(vm->L, functions, 1);
+}
