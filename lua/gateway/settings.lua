@@ -66,14 +66,6 @@ local function parse_host(host)
   return nil, ('"%s" is not a host name'):format(host)
 end
 
-local function parse_address(text)
-  if text == "localhost" or address.family(text) then return text end
-  if text:find("^%[.*%]$") then return nil, "write an IPv6 address without brackets" end
-  if text:find("^%d[%d.]*:%d+$") then return nil, 'the port has a key of its own, "port"' end
-  if text:find("^%d[%d.]*$") then return nil, ('"%s" is not an IPv4 address'):format(text) end
-  return nil, ('"%s" is not an IP address; names other than localhost are not looked up yet'):format(text)
-end
-
 local token = "^[%w!#$%%&'*+.^_`|~-]+$"
 
 local function parse_header_name(name)
@@ -197,7 +189,7 @@ local function flag(name, default, doc)
 end
 
 local function listen_address(default)
-  return { "host", type = "string", default = default, parse = parse_address, kind = "address",
+  return { "host", type = "string", default = default, parse = address.parse_listen, kind = "address",
     doc = "Address to listen on; `0.0.0.0` is every IPv4 address, `::` every IPv6 address." }
 end
 
@@ -265,9 +257,12 @@ local backend = { "backend", type = "map", doc = "The side of the services.", fi
 local instance = { type = "map", fields = {
   { "id", type = "string", min = 1,
     doc = "Name of the instance, unique in its service. Default: `address:port`." },
-  { "address", type = "string", required = true, parse = parse_address, kind = "address",
-    doc = "IPv4 or IPv6 address, or `localhost`." },
-  { "port", type = "integer", min = 1, max = 65535, required = true, doc = "Port of the instance." },
+  { "address", type = "string", min = 1, required = true, parse = address.parse, kind = "address",
+    doc = "IPv4 or IPv6 address, `localhost`, the path of a socket (`unix:/run/api.sock`), or a host name: "
+      .. "each of its addresses is an instance." },
+  { "port", type = "integer", min = 1, max = 65535, required = true,
+    needless = function(of) return address.unix_path(of.address) and "a unix socket has no port" end,
+    doc = "Port of the instance; a unix socket has none." },
   { "health", type = "enum", values = { "healthy", "unhealthy" }, default = "healthy",
     doc = "`unhealthy` instances get no traffic." },
   { "weight", type = "integer", min = 1, max = 1000, default = 1,
