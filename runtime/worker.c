@@ -17,6 +17,7 @@
 #include "control.h"
 #include "gateway/exchange.h"
 #include "gateway/fetch.h"
+#include "gateway/names.h"
 #include "net/aside.h"
 #include "net/listener.h"
 #include "script/hooks.h"
@@ -56,8 +57,9 @@ struct worker {
     struct ev_signal term;
     struct door traffic, admin;
     struct gw_timer balance, drain_check;
-    uint64_t waiting_since_ms;    /* nobody accepts, though others have less to do; 0: not so */
-    struct gw_generation *loaded; /* ready, not serving yet */
+    uint64_t waiting_since_ms;     /* nobody accepts, though others have less to do; 0: not so */
+    struct gw_generation *loading; /* waits for the addresses of its host names */
+    struct gw_generation *loaded;  /* ready, not serving yet */
     int loaded_traffic, loaded_admin;
     bool draining;              /* told to end; nothing calls it back */
     uint64_t drain_deadline_ms; /* 0: none */
@@ -186,18 +188,29 @@ static void load_program(struct gw_aside_job *job)
     load->vm = gw_vm_start(&load->env, &load->pack);
 }
 
+static void tell_loaded(void *data)
+{
+    (void)data;
+    worker.loaded = worker.loading;
+    worker.loading = NULL;
+    tell(worker.loaded ? GW_ORDER_LOADED : GW_ORDER_FAILED, worker.load.generation);
+    if (!worker.loaded)
+        drop_loaded();
+    ev_io_start(worker.loop.ev, &worker.control);
+}
+
 static void end_load(struct gw_aside_job *job)
 {
     struct load *load = GW_CONTAINER(job, struct load, job);
     if (load->vm) {
         load->vm->env = &worker.env;
-        worker.loaded =
+        worker.loading =
             gw_generation_new(load->vm, &worker.gateway, load->generation, gw_settings_read);
     }
-    tell(worker.loaded ? GW_ORDER_LOADED : GW_ORDER_FAILED, load->generation);
-    if (!worker.loaded)
-        drop_loaded();
-    ev_io_start(worker.loop.ev, &worker.control);
+    if (worker.loading)
+        gw_names_start(worker.loading, tell_loaded, NULL);
+    else
+        tell_loaded(NULL);
 }
 
 /* The files as the master read them: a mapping of the descriptor it sent. */
@@ -406,6 +419,8 @@ int gw_worker_run(const struct gw_worker_setup *setup)
     close_door(&worker.traffic);
     close_door(&worker.admin);
     drop_loaded();
+    if (worker.loading)
+        gw_generation_unref(worker.loading);
     gw_gateway_fini(&worker.gateway);
     gw_loop_fini(&worker.loop);
     gw_watchdog_stop();

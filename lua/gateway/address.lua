@@ -114,4 +114,20 @@ function address.parse(text)
   return parse_name(text)
 end
 
+--- A name server: an address, and perhaps a port.
+---@param text string
+---@return string? text  an IPv6 address in brackets
+---@return string? why
+function address.parse_server(text)
+  local host, port = text:match("^%[(.*)%]:(%d+)$")
+  if not host then host, port = text:match("^([%d.]+):(%d+)$") end
+  host = host or text:match("^%[(.*)%]$") or text
+  local family = address.family(host)
+  if not family then return nil, ('"%s" is not the IP address of a name server'):format(text) end
+  if port and (#port > 5 or tonumber(port) < 1 or tonumber(port) > 65535) then
+    return nil, ("%s is no port"):format(port)
+  end
+  return (family == 6 and "[%s]" or "%s"):format(host) .. (port and ":" .. port or "")
+end
+
 return address

@@ -222,6 +222,13 @@ local function check_services(tree, report)
   end
 end
 
+local function check_dns(tree, report)
+  local dns = tree.registry.dns
+  if dns.minTtl > dns.maxTtl then
+    report({ "registry", "dns", "minTtl" }, ("longer than maxTtl (%s seconds)"):format(dns.maxTtl))
+  end
+end
+
 local wildcard = { ["0.0.0.0"] = true, ["::"] = true }
 
 local function check_listeners(tree, report)
@@ -311,6 +318,7 @@ function config.load(text, file, opts)
   expand_tree(raw, marks, {}, opts.env or os.getenv, report)
   local tree = schema.check(settings.gateway, raw, {}, report, { mark = marks })
   check_services(tree, report)
+  check_dns(tree, report)
   local policies = opts.policies
   if type(policies) == "function" then policies = policies(tree) end
   check_rules(tree, marks, report, policies)

@@ -255,7 +255,7 @@ local backend = { "backend", type = "map", doc = "The side of the services.", fi
 } }
 
 local instance = { type = "map", fields = {
-  { "id", type = "string", min = 1,
+  { "id", type = "string", min = 1, max = 255,
     doc = "Name of the instance, unique in its service. Default: `address:port`." },
   { "address", type = "string", min = 1, required = true, parse = address.parse, kind = "address",
     doc = "IPv4 or IPv6 address, `localhost`, the path of a socket (`unix:/run/api.sock`), or a host name: "
@@ -270,7 +270,8 @@ local instance = { type = "map", fields = {
 } }
 
 local service = { type = "map", fields = {
-  { "name", type = "string", min = 1, required = true, doc = "What `serviceName` of a rule refers to." },
+  { "name", type = "string", min = 1, max = 255, required = true,
+    doc = "What `serviceName` of a rule refers to." },
   { "instances", type = "array", min = 1, required = true, of = instance, doc = "Where it runs." },
 } }
 
@@ -278,6 +279,23 @@ local registry = { "registry", type = "map", doc = "The services and where they 
   { "type", type = "enum", values = { "static" }, default = "static", doc = "Where services come from." },
   { "static", type = "map", doc = "Instances that are written down here.", fields = {
     { "services", type = "array", default = {}, of = service, doc = "The services." },
+  } },
+  { "dns", type = "map", doc = "How host names among the addresses of instances are asked for.", fields = {
+    { "servers", type = "array", default = {}, max = 8, kind = "list of addresses",
+      of = { type = "string", parse = address.parse_server },
+      doc = "Name servers, `10.0.0.53` or `10.0.0.53:5353`, IPv6 as `[::1]:53`. Empty = those of "
+        .. "/etc/resolv.conf. /etc/hosts goes before any of them." },
+    { "timeout", type = "duration", min = 0.1, default = "5s",
+      doc = "Time for an answer, repeated questions included. A start or reload waits no longer for names." },
+    { "minTtl", type = "duration", min = 0.1, default = "5s",
+      doc = "A name is not asked for again before, however short the TTL, and then after a failure." },
+    { "maxTtl", type = "duration", min = 0.1, default = "5m",
+      doc = "A name is asked for again after that, however long the TTL." },
+    { "hold", type = "duration", default = "30s",
+      doc = "How long addresses are kept when servers come to say that there are none; 0 = always. Where no "
+        .. "server answers they are always kept." },
+    { "family", type = "enum", values = { "any", "ipv4", "ipv6" }, default = "any",
+      doc = "Which addresses of a name are instances." },
   } },
 } }
 

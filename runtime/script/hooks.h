@@ -24,6 +24,9 @@ struct gw_generation *gw_generation_return(struct gw_generation *generation);
 void gw_generation_died(struct gw_generation *generation, struct gw_exchange *x);
 /* Has another VM made, unless one is on its way, for an exchange that is about to wait for it. */
 void gw_generation_revive(struct gw_generation *generation);
+/* Tells the program which instances a host name has: struct gw_hooks. */
+void gw_generation_resolved(struct gw_generation *generation, unsigned name,
+                            struct gw_instance *const *instances, unsigned count);
 /* Forgets all that x has in the dead VM of a generation. */
 void gw_hooks_forget(struct gw_exchange *x, const struct gw_generation *generation);
 /* The hooks that a generation of Lua has. */

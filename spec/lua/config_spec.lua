@@ -66,7 +66,8 @@ describe("config: defaults", function()
         sse = { dialTimeout = 10, responseTimeout = 0, keepaliveTimeout = 30 },
         calls = { timeout = 30, maxBodyBytes = 1048576, maxPerHost = 100 },
       },
-      registry = { type = "static", static = { services = {} } },
+      registry = { type = "static", static = { services = {} }, dns = { servers = {}, timeout = 5, minTtl = 5,
+        maxTtl = 300, hold = 30, family = "any" } },
       router = { rules = {}, lua = {} },
       pluginPath = { "../plugins" }, plugins = {}, workers = "auto", drainTimeout = 25,
       lua = { maxRunTime = 0.05, maxMemory = 268435456, open = {} },
@@ -202,6 +203,12 @@ gateway:
     { "frontend: 5", "gateway.frontend: expected a map, got 5" },
     { "backend: {http: {dialTimeout: 11y}}", "gateway.backend.http.dialTimeout: expected a duration" },
     { "registry: {type: consul}", 'gateway.registry.type: unknown value "consul" (known: static)' },
+    { "registry: {dns: {servers: [dns.example]}}", '"dns.example" is not the IP address of a name server' },
+    { "registry: {dns: {servers: ['10.0.0.1:0']}}", "0 is no port" },
+    { "registry: {dns: {servers: ['[10.0.0.1']}}", '"[10.0.0.1" is not the IP address of a name server' },
+    { "registry: {dns: {minTtl: 0}}", "gateway.registry.dns.minTtl: expected a duration" },
+    { "registry: {dns: {minTtl: 10s, maxTtl: 5s}}", "dns.minTtl: longer than maxTtl (5 seconds)" },
+    { "registry: {dns: {family: 4}}", "gateway.registry.dns.family: " },
     { "registry: {static: {services: {}}}", "gateway.registry.static.services: expected a list, got a map" },
     { "registry: {static: {services: [{}]}}", "services[1].name: missing" },
     { "registry: {static: {services: [{name: s}]}}", "services[1].instances: missing" },
@@ -275,6 +282,11 @@ describe("config: services", function()
       end
     end)
   end
+
+  it("are asked for at these name servers", function()
+    local tree = good("registry: {dns: {servers: ['10.0.0.1', '10.0.0.1:5353', '::1', '[::1]', '[::1]:53']}}")
+    assert.same({ "10.0.0.1", "10.0.0.1:5353", "[::1]", "[::1]", "[::1]:53" }, tree.registry.dns.servers)
+  end)
 
   it("may be unix sockets, which have no port", function()
     local tree = good(

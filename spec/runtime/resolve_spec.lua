@@ -263,7 +263,7 @@ describe("the resolver", function()
       local name = turn .. ".test"
       local wait = resolve({ [name] = turn == 3 and many or shuffled }, name)
       local got = {}
-      for i, address in ipairs(wait) do got[i] = address end
+      for i = 1, #wait do got[i] = wait[i] end
       assert.is_true(wait.lookup.cut)
       table.sort(got, function(a, b) return tonumber(a:match "%d+$") < tonumber(b:match "%d+$") end)
       assert.same(lowest, got)

@@ -132,24 +132,28 @@ function Dns:answer(question, answer)
     .. "\0\1" .. uint16(#records) .. "\0\0\0\0" .. question.section .. table.concat(records))
 end
 
---- Answers all questions that are there from a table of answers by name: a list of addresses, told apart by
--- their form, or false for "no such name"; what it does not name is not answered.
----@param zone table<string, table|false>
-function Dns:serve(zone)
-  for question in function() return self:try_question() end do
-    local entry = zone[question.name]
-    if entry == false then
-      self:answer(question, { rcode = 3 })
-    elseif entry then
-      local answer = { ttl = entry.ttl, rcode = entry.rcode, cname = entry.cname }
-      for _, address in ipairs(entry) do
-        if (address:find(":", 1, true) ~= nil) == (question.type == "AAAA") then
-          answer[#answer + 1] = address
-        end
-      end
-      if not (entry.silent and entry.silent == question.type) then self:answer(question, answer) end
+--- What a zone says to a question: an answer's records, told apart by their form, or false for "no such
+-- name"; where it says nothing, nothing is answered. An entry may be `silent` about one type, answer to
+-- another question (`id`), or send garbage (`junk`).
+---@param question spec.Question
+---@param entry table|false|nil
+function Dns:say(question, entry)
+  if entry == nil then return end
+  if not entry then return self:answer(question, { rcode = 3 }) end
+  local answer = { ttl = entry.ttl, rcode = entry.rcode, cname = entry.cname, id = entry.id }
+  for _, address in ipairs(entry) do
+    if (address:find(":", 1, true) ~= nil) == (question.type == "AAAA") then
+      answer[#answer + 1] = address
     end
   end
+  if entry.junk then return self:send(question, question.id .. entry.junk) end
+  if entry.silent ~= question.type then self:answer(question, answer) end
+end
+
+--- Answers all questions that are there from a table of answers by name.
+---@param zone table<string, table|false>
+function Dns:serve(zone)
+  for question in function() return self:try_question() end do self:say(question, zone[question.name]) end
 end
 
 return dns

@@ -1,0 +1,455 @@
+/* Owns the names of a generation and which of its instances they are. Called by script/ when a
+ * generation is made, by the worker and gateway.c when it comes into use, and by the resolver.
+ * Invariant: an instance keeps its place for a minute after its name has lost it, so that whoever
+ * has just chosen it reaches it, and no other one by mistake. */
+#include "gateway/names.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/check.h"
+#include "gateway/exchange.h"
+#include "net/resolve.h"
+
+enum { REST_MS = 60000, LIST_TEXT = 512 };
+
+struct name {
+    struct gw_names *names;
+    struct gw_lookup lookup;
+    struct gw_timer timer; /* until it is asked for again */
+    const char *service, *id, *host;
+    uint16_t port;
+    unsigned number; /* from 1, as the program counts */
+    struct gw_instance
+        *at[GW_NAME_ADDRS]; /* sorted by address; the generation has the references */
+    unsigned count;
+    enum gw_err err;  /* of the last answer */
+    uint64_t gone_ms; /* since then servers say that there is no address; 0: they don't */
+    bool known;       /* there was an answer, here or under an older generation */
+    bool awaited, cut;
+};
+
+struct gw_names {
+    struct gw_generation *generation;
+    struct gw_resolver *resolver; /* NULL before it has begun, and when it has stopped */
+    bool begun;
+    unsigned fixed;   /* instances in front, which have their addresses for good */
+    unsigned awaited; /* names */
+    void (*ready)(void *data);
+    void *data;
+    unsigned count;
+    struct name **name;
+};
+
+static const struct gw_settings *settings_of(const struct name *name)
+{
+    return &name->names->generation->settings;
+}
+
+static struct gw_loop *loop_of(const struct name *name)
+{
+    return name->names->generation->gateway->loop;
+}
+
+/* Now, for where 0 means never. */
+static uint64_t stamp(const struct name *name)
+{
+    uint64_t now_ms = loop_of(name)->now_ms;
+    return now_ms ? now_ms : 1;
+}
+
+/* Instances -------------------------------------------------------------------------------------
+ */
+
+/* The place of one that has rested, or a new one. */
+static unsigned free_place(struct gw_names *names)
+{
+    struct gw_generation *g = names->generation;
+    uint64_t now_ms = g->gateway->loop->now_ms;
+    for (unsigned i = names->fixed; i < g->instance_count; i++) {
+        struct gw_instance *old = g->instances[i];
+        if (!old->gone_ms || now_ms - old->gone_ms < REST_MS)
+            continue;
+        gw_instance_unref(old);
+        return i;
+    }
+    g->instances = realloc(g->instances, (g->instance_count + 1) * sizeof *g->instances);
+    GW_CHECK(g->instances != NULL);
+    return g->instance_count++;
+}
+
+/* One that rests: addresses that come and go take no more places than there are of them. */
+static struct gw_instance *awaken(struct gw_names *names, const struct gw_addr *addr,
+                                  const char *service, const char *id)
+{
+    const struct gw_generation *g = names->generation;
+    for (unsigned i = names->fixed; i < g->instance_count; i++) {
+        struct gw_instance *old = g->instances[i];
+        if (!old->gone_ms || !gw_addr_eq(&old->addr, addr) || strcmp(old->id, id) != 0 ||
+            strcmp(old->service, service) != 0)
+            continue;
+        old->gone_ms = 0;
+        return old;
+    }
+    return NULL;
+}
+
+static struct gw_instance *make(const struct name *name, const struct gw_addr *addr)
+{
+    struct gw_names *names = name->names;
+    struct gw_gateway *gateway = names->generation->gateway;
+    char id[GW_INSTANCE_ID_MAX], host[GW_ADDR_TEXT];
+    snprintf(id, sizeof id, "%s@%s", name->id, gw_addr_host(addr, host));
+    struct gw_instance *instance = awaken(names, addr, name->service, id);
+    if (instance)
+        return instance;
+    instance = gw_instance_new(name->service, id);
+    unsigned place = free_place(names);
+    names->generation->instances[place] = instance;
+    instance->index = place + 1;
+    instance->addr = *addr;
+    instance->host = gw_pool_host(&gateway->pool, addr);
+    gw_instance_note(instance, gateway->facts, gateway->worker, gateway->loop->now_ms);
+    return instance;
+}
+
+static void tell(const struct name *name)
+{
+    struct gw_generation *g = name->names->generation;
+    g->hooks->resolved(g, name->number, name->at, name->count);
+}
+
+static bool has(const struct gw_addr *addrs, unsigned count, const struct gw_addr *addr)
+{
+    for (unsigned i = 0; i < count; i++) {
+        if (gw_addr_eq(&addrs[i], addr))
+            return true;
+    }
+    return false;
+}
+
+static struct gw_instance *instance_at(const struct name *name, const struct gw_addr *addr)
+{
+    for (unsigned i = 0; i < name->count; i++) {
+        if (gw_addr_eq(&name->at[i]->addr, addr))
+            return name->at[i];
+    }
+    return NULL;
+}
+
+/* These are its addresses now, sorted. False: as before. */
+static bool become(struct name *name, const struct gw_addr *addrs, unsigned count)
+{
+    struct gw_instance *at[GW_NAME_ADDRS];
+    bool changed = count != name->count;
+    for (unsigned i = 0; i < count; i++) {
+        at[i] = instance_at(name, &addrs[i]);
+        changed |= !at[i];
+        if (!at[i])
+            at[i] = make(name, &addrs[i]);
+    }
+    for (unsigned i = 0; i < name->count; i++) {
+        if (!has(addrs, count, &name->at[i]->addr))
+            name->at[i]->gone_ms = stamp(name);
+    }
+    memcpy(name->at, at, count * sizeof *at);
+    name->count = count;
+    if (changed)
+        tell(name);
+    return changed;
+}
+
+/* Logging: a name's lines come when something about it changes. ---------------------------------
+ */
+
+static void begin_line(struct gw_log_line *line, const struct name *name, enum gw_log_level level,
+                       const char *text)
+{
+    gw_log_begin(line, level, text);
+    gw_log_cstr(line, "name", name->host);
+    gw_log_cstr(line, "service", name->service);
+}
+
+static void log_addresses(const struct name *name)
+{
+    struct gw_log_line line;
+    char text[LIST_TEXT] = "", host[GW_ADDR_TEXT];
+    size_t len = 0;
+    for (unsigned i = 0; i < name->count && len < sizeof text; i++) {
+        gw_addr_host(&name->at[i]->addr, host);
+        len += (size_t)snprintf(text + len, sizeof text - len, i ? " %s" : "%s", host);
+    }
+    begin_line(&line, name, GW_LOG_INFO, "name resolved");
+    gw_log_int(&line, "count", name->count);
+    gw_log_cstr(&line, "addresses", text);
+    gw_log_end(&line);
+}
+
+static void log_trouble(const struct name *name, const char *text, enum gw_err err)
+{
+    struct gw_log_line line;
+    begin_line(&line, name, GW_LOG_WARN, text);
+    if (err != GW_OK)
+        gw_log_cstr(&line, "why", gw_err_slug(err));
+    gw_log_int(&line, "kept", name->count);
+    gw_log_end(&line);
+}
+
+/* Answers ---------------------------------------------------------------------------------------
+ */
+
+static int by_address(const void *a, const void *b)
+{
+    return gw_addr_compare(a, b);
+}
+
+static bool is_wanted(const struct name *name, const struct gw_addr *addr)
+{
+    int family = settings_of(name)->dns_family;
+    return !family || addr->family == family;
+}
+
+/* Those of an answer that are wanted, and the old ones of a family that it does not tell of. */
+static unsigned collect(const struct name *name, const struct gw_addr *addrs, unsigned count,
+                        struct gw_addr out[GW_NAME_ADDRS])
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < count; i++) {
+        if (!is_wanted(name, &addrs[i]))
+            continue;
+        out[n] = addrs[i];
+        out[n++].port = name->port;
+    }
+    for (unsigned i = 0; n && i < name->count && n < GW_NAME_ADDRS; i++) {
+        const struct gw_addr *addr = &name->at[i]->addr;
+        if (addr->family == name->lookup.lost_family && !has(out, n, addr))
+            out[n++] = *addr;
+    }
+    qsort(out, n, sizeof *out, by_address);
+    return n;
+}
+
+/* Servers that had addresses a while ago, and have none now, may well be wrong: a registry that is
+ * started anew says so. When they go on, they are right. */
+static void lose(struct name *name)
+{
+    uint64_t hold_ms = settings_of(name)->dns_hold_ms;
+    if (!name->gone_ms)
+        name->gone_ms = stamp(name);
+    if (!name->count || !hold_ms || stamp(name) < name->gone_ms + hold_ms)
+        return;
+    become(name, NULL, 0);
+    log_trouble(name, "name has lost its addresses", GW_ERR_UNKNOWN_NAME);
+}
+
+static void take(struct name *name, const struct gw_addr *addrs, unsigned count, bool was_known)
+{
+    name->gone_ms = 0;
+    if (name->lookup.cut && !name->cut)
+        log_trouble(name, "name has too many addresses: the lowest are used", GW_OK);
+    name->cut = name->lookup.cut;
+    bool changed = become(name, addrs, count);
+    if (changed || !was_known)
+        log_addresses(name);
+}
+
+static void stop_waiting(struct name *name)
+{
+    struct gw_names *names = name->names;
+    void (*ready)(void *data) = names->ready;
+    if (!name->awaited)
+        return;
+    name->awaited = false;
+    if (--names->awaited || !ready)
+        return;
+    names->ready = NULL;
+    ready(names->data);
+}
+
+static void on_timer(struct gw_timer *timer);
+
+static void answered(struct name *name, enum gw_err err, const struct gw_addr *addrs,
+                     unsigned count)
+{
+    struct gw_addr wanted[GW_NAME_ADDRS];
+    enum gw_err before = name->err;
+    bool was_known = name->known && before == GW_OK;
+    unsigned n = err == GW_OK ? collect(name, addrs, count, wanted) : 0;
+    if (err == GW_OK && !n)
+        err = GW_ERR_UNKNOWN_NAME;
+    name->known = true;
+    name->err = err;
+    if (err != GW_OK && err != before)
+        log_trouble(name, "name not resolved", err);
+    if (err == GW_OK)
+        take(name, wanted, n, was_known);
+    else if (err == GW_ERR_UNKNOWN_NAME)
+        lose(name);
+    gw_timer_start(loop_of(name), &name->timer, name->lookup.good_ms);
+    stop_waiting(name);
+}
+
+static void on_done(struct gw_lookup *lookup, enum gw_err err, const struct gw_addr *addrs,
+                    unsigned count)
+{
+    answered(GW_CONTAINER(lookup, struct name, lookup), err, addrs, count);
+}
+
+static void ask(struct name *name)
+{
+    struct gw_resolver *resolver = name->names->resolver;
+    enum gw_err err = gw_resolver_ask(resolver, gw_slice_str(name->host), &name->lookup);
+    if (err == GW_OK)
+        return;
+    name->lookup.good_ms = settings_of(name)->dns_min_ttl_ms;
+    answered(name, err, NULL, 0);
+}
+
+static void on_timer(struct gw_timer *timer)
+{
+    ask(GW_CONTAINER(timer, struct name, timer));
+}
+
+/* Generations -----------------------------------------------------------------------------------
+ */
+
+static char *put(char **at, const char *text)
+{
+    size_t size = strlen(text) + 1;
+    char *here = memcpy(*at, text, size);
+    *at += size;
+    return here;
+}
+
+static struct name *name_new(const char *service, const char *id, const char *host)
+{
+    struct name *name =
+        calloc(1, sizeof *name + strlen(service) + 1 + strlen(id) + 1 + strlen(host) + 1);
+    GW_CHECK(name != NULL);
+    char *text = (char *)(name + 1);
+    name->service = put(&text, service);
+    name->id = put(&text, id);
+    name->host = put(&text, host);
+    gw_lookup_init(&name->lookup, on_done);
+    gw_timer_init(&name->timer, on_timer);
+    return name;
+}
+
+void gw_names_add(struct gw_generation *generation, const char *service, const char *id,
+                  const char *host, unsigned port)
+{
+    struct gw_names *names = generation->names;
+    if (!names) {
+        names = calloc(1, sizeof *names);
+        GW_CHECK(names != NULL);
+        names->generation = generation;
+        names->fixed = generation->instance_count;
+        generation->names = names;
+    }
+    struct name *name = name_new(service, id, host);
+    names->name = realloc(names->name, (names->count + 1) * sizeof *names->name);
+    GW_CHECK(names->name != NULL);
+    names->name[names->count++] = name;
+    name->names = names;
+    name->port = (uint16_t)port;
+    name->number = names->count;
+}
+
+static const struct name *same_name(const struct gw_names *names, const struct name *name)
+{
+    for (unsigned i = 0; names && i < names->count; i++) {
+        const struct name *other = names->name[i];
+        if (other->port == name->port && strcmp(other->host, name->host) == 0)
+            return other;
+    }
+    return NULL;
+}
+
+/* What an older generation knows is better than nothing where the servers are gone by now. */
+static void inherit(struct name *name, const struct name *from)
+{
+    struct gw_addr addrs[GW_NAME_ADDRS];
+    unsigned n = 0;
+    for (unsigned i = 0; i < from->count; i++) {
+        if (is_wanted(name, &from->at[i]->addr))
+            addrs[n++] = from->at[i]->addr;
+    }
+    name->known = from->known;
+    name->err = from->err;
+    name->gone_ms = from->gone_ms;
+    name->cut = from->cut;
+    become(name, addrs, n);
+}
+
+static void open_resolver(struct gw_names *names)
+{
+    const struct gw_settings *s = &names->generation->settings;
+    const char *servers = s->dns_servers[0] ? s->dns_servers : getenv("GATEWAYD_DNS");
+    struct gw_resolver_options options = {.servers = servers,
+                                          .deadline_ms = s->dns_timeout_ms,
+                                          .min_ttl_ms = s->dns_min_ttl_ms,
+                                          .max_ttl_ms = s->dns_max_ttl_ms};
+    names->resolver = gw_resolver_new(names->generation->gateway->loop, &options);
+}
+
+void gw_names_start(struct gw_generation *generation, void (*ready)(void *data), void *data)
+{
+    struct gw_names *names = generation->names;
+    const struct gw_generation *current = generation->gateway->current;
+    if (names && !names->begun) {
+        names->begun = true;
+        open_resolver(names);
+        names->awaited = 1; /* this call, so that nobody ends it from inside */
+        for (unsigned i = 0; i < names->count; i++) {
+            struct name *name = names->name[i];
+            const struct name *old = same_name(current ? current->names : NULL, name);
+            if (old)
+                inherit(name, old);
+            name->awaited = !name->count;
+            names->awaited += name->awaited;
+            ask(name);
+        }
+        names->awaited--;
+    }
+    if (!ready)
+        return;
+    if (!names || !names->awaited) {
+        ready(data);
+        return;
+    }
+    names->ready = ready;
+    names->data = data;
+}
+
+void gw_names_stop(struct gw_generation *generation)
+{
+    struct gw_names *names = generation->names;
+    if (!names || !names->resolver)
+        return;
+    for (unsigned i = 0; i < names->count; i++) {
+        gw_lookup_cancel(&names->name[i]->lookup);
+        gw_timer_stop(generation->gateway->loop, &names->name[i]->timer);
+    }
+    gw_resolver_free(names->resolver);
+    names->resolver = NULL;
+}
+
+void gw_names_tell(struct gw_generation *generation)
+{
+    struct gw_names *names = generation->names;
+    for (unsigned i = 0; names && i < names->count; i++)
+        tell(names->name[i]);
+}
+
+void gw_names_free(struct gw_generation *generation)
+{
+    struct gw_names *names = generation->names;
+    if (!names)
+        return;
+    gw_names_stop(generation);
+    for (unsigned i = 0; i < names->count; i++)
+        free(names->name[i]);
+    free(names->name);
+    free(names);
+    generation->names = NULL;
+}
