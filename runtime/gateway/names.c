@@ -11,7 +11,7 @@
 #include "gateway/exchange.h"
 #include "net/resolve.h"
 
-enum { REST_MS = 60000, LIST_TEXT = 512 };
+enum { REST_MS = 60000, LIST_TEXT = GW_NAME_ADDRS * 40 };
 
 struct name {
     struct gw_names *names;
