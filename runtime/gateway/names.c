@@ -11,11 +11,16 @@
 #include "gateway/exchange.h"
 #include "net/resolve.h"
 
-enum { REST_MS = 60000, LIST_TEXT = GW_NAME_ADDRS * 40 };
+enum {
+    REST_MS = 60000,
+    ASKED_MAX = 100, /* names at a time: no server likes a thousand questions at once */
+    LIST_TEXT = GW_NAME_ADDRS * 40
+};
 
 struct name {
     struct gw_names *names;
     struct gw_lookup lookup;
+    struct gw_list turn;   /* in the queue of those that would be asked for */
     struct gw_timer timer; /* until it is asked for again */
     const char *service, *id, *host;
     uint16_t port;
@@ -33,8 +38,11 @@ struct gw_names {
     struct gw_generation *generation;
     struct gw_resolver *resolver; /* NULL before it has begun, and when it has stopped */
     bool begun;
-    unsigned fixed;   /* instances in front, which have their addresses for good */
-    unsigned awaited; /* names */
+    unsigned fixed;           /* instances in front, which have their addresses for good */
+    unsigned asked;           /* names */
+    struct gw_list queue;     /* of names, while there are as many as may be */
+    unsigned awaited;         /* names */
+    struct gw_timer patience; /* after which they are awaited no more */
     void (*ready)(void *data);
     void *data;
     unsigned count;
@@ -253,20 +261,33 @@ static void take(struct name *name, const struct gw_addr *addrs, unsigned count,
         log_addresses(name);
 }
 
-static void stop_waiting(struct name *name)
+static void be_ready(struct gw_names *names)
 {
-    struct gw_names *names = name->names;
     void (*ready)(void *data) = names->ready;
-    if (!name->awaited)
-        return;
-    name->awaited = false;
-    if (--names->awaited || !ready)
-        return;
+    gw_timer_stop(names->generation->gateway->loop, &names->patience);
     names->ready = NULL;
-    ready(names->data);
+    if (ready)
+        ready(names->data);
 }
 
-static void on_timer(struct gw_timer *timer);
+static void out_of_patience(struct gw_timer *timer)
+{
+    be_ready(GW_CONTAINER(timer, struct gw_names, patience));
+}
+
+static void stop_waiting(struct name *name)
+{
+    if (name->awaited && --name->names->awaited == 0)
+        be_ready(name->names);
+    name->awaited = false;
+}
+
+static void set_err(struct name *name, enum gw_err err)
+{
+    int lost = (err != GW_OK) - (name->err != GW_OK);
+    gw_stat_add(name->names->generation->gateway->count, GW_STAT_LOST_NAMES, lost);
+    name->err = err;
+}
 
 static void answered(struct name *name, enum gw_err err, const struct gw_addr *addrs,
                      unsigned count)
@@ -278,7 +299,7 @@ static void answered(struct name *name, enum gw_err err, const struct gw_addr *a
     if (err == GW_OK && !n)
         err = GW_ERR_UNKNOWN_NAME;
     name->known = true;
-    name->err = err;
+    set_err(name, err);
     if (err != GW_OK && err != before)
         log_trouble(name, "name not resolved", err);
     if (err == GW_OK)
@@ -289,20 +310,32 @@ static void answered(struct name *name, enum gw_err err, const struct gw_addr *a
     stop_waiting(name);
 }
 
+static void ask(struct name *name)
+{
+    struct gw_names *names = name->names;
+    if (names->asked == ASKED_MAX) {
+        gw_list_push(&names->queue, &name->turn);
+        return;
+    }
+    enum gw_err err = gw_resolver_ask(names->resolver, gw_slice_str(name->host), &name->lookup);
+    if (err == GW_OK) {
+        names->asked++;
+        return;
+    }
+    name->lookup.good_ms = settings_of(name)->dns_min_ttl_ms;
+    answered(name, err, NULL, 0);
+}
+
 static void on_done(struct gw_lookup *lookup, enum gw_err err, const struct gw_addr *addrs,
                     unsigned count)
 {
-    answered(GW_CONTAINER(lookup, struct name, lookup), err, addrs, count);
-}
-
-static void ask(struct name *name)
-{
-    struct gw_resolver *resolver = name->names->resolver;
-    enum gw_err err = gw_resolver_ask(resolver, gw_slice_str(name->host), &name->lookup);
-    if (err == GW_OK)
-        return;
-    name->lookup.good_ms = settings_of(name)->dns_min_ttl_ms;
-    answered(name, err, NULL, 0);
+    struct name *name = GW_CONTAINER(lookup, struct name, lookup);
+    struct gw_names *names = name->names;
+    names->asked--;
+    answered(name, err, addrs, count);
+    struct gw_list *next = gw_list_take(&names->queue);
+    if (next)
+        ask(GW_CONTAINER(next, struct name, turn));
 }
 
 static void on_timer(struct gw_timer *timer)
@@ -330,6 +363,7 @@ static struct name *name_new(const char *service, const char *id, const char *ho
     name->service = put(&text, service);
     name->id = put(&text, id);
     name->host = put(&text, host);
+    gw_list_init(&name->turn);
     gw_lookup_init(&name->lookup, on_done);
     gw_timer_init(&name->timer, on_timer);
     return name;
@@ -344,6 +378,8 @@ void gw_names_add(struct gw_generation *generation, const char *service, const c
         GW_CHECK(names != NULL);
         names->generation = generation;
         names->fixed = generation->instance_count;
+        gw_list_init(&names->queue);
+        gw_timer_init(&names->patience, out_of_patience);
         generation->names = names;
     }
     struct name *name = name_new(service, id, host);
@@ -375,7 +411,7 @@ static void inherit(struct name *name, const struct name *from)
             addrs[n++] = from->at[i]->addr;
     }
     name->known = from->known;
-    name->err = from->err;
+    set_err(name, from->err);
     name->gone_ms = from->gone_ms;
     name->cut = from->cut;
     become(name, addrs, n);
@@ -419,6 +455,8 @@ void gw_names_start(struct gw_generation *generation, void (*ready)(void *data),
     }
     names->ready = ready;
     names->data = data;
+    gw_timer_start(generation->gateway->loop, &names->patience,
+                   generation->settings.dns_timeout_ms);
 }
 
 void gw_names_stop(struct gw_generation *generation)
@@ -428,10 +466,14 @@ void gw_names_stop(struct gw_generation *generation)
         return;
     for (unsigned i = 0; i < names->count; i++) {
         gw_lookup_cancel(&names->name[i]->lookup);
+        gw_list_remove(&names->name[i]->turn);
         gw_timer_stop(generation->gateway->loop, &names->name[i]->timer);
+        set_err(names->name[i], GW_OK); /* nobody waits for it any more */
     }
+    gw_timer_stop(generation->gateway->loop, &names->patience);
     gw_resolver_free(names->resolver);
     names->resolver = NULL;
+    names->asked = 0;
 }
 
 void gw_names_tell(struct gw_generation *generation)

@@ -223,10 +223,13 @@ describe("a host name among the instances", function()
       for _ = 1, 3 do names:wait_asked "A api.test" end
       assert.equal("127.0.0.1", who(3))
       assert.equal(1, #troubles(mark))
+      gw:renew()
+      gw:wait_metric("lost_names", 1)
       mark = gw:mark()
       names:set { ["api.test"] = { "127.0.0.1", ttl = 0 } }
       wait_resolved("127.0.0.1", mark)
       assert.equal("127.0.0.1", who(1))
+      assert.equal(0, gw:metrics().lost_names)
     end)
 
     it("fails: SERVFAIL keeps what was known", function()
@@ -306,6 +309,8 @@ describe("a host name among the instances", function()
     local lies = {
       ["garbage"] = { junk = ("\255"):rep(300) },
       ["an answer to another question"] = { "127.0.0.9", id = "\0\0" },
+      ["an answer to the question for another name"] = { "127.0.0.9", question = "evil.test" },
+      ["an answer with addresses of another name, which is none"] = { "127.0.0.9", owner = "evil.test" },
       ["addresses that no host has"] = { "0.0.0.0", "224.0.0.1", "255.255.255.255", "::", "ff02::1" },
     }
     for what, lie in pairs(lies) do
@@ -314,7 +319,8 @@ describe("a host name among the instances", function()
         listen "127.0.0.1"
         start { dns = { timeout = "200ms" } }
         names:set { ["api.test"] = lie }
-        gw:wait_log 'msg="name not resolved" name=api.test service=api why=resolve_failed kept=1'
+        local why = lie.owner and "unknown_name" or "resolve_failed"
+        gw:wait_log('msg="name not resolved" name=api.test service=api why=' .. why .. " kept=1")
         assert.equal("127.0.0.1", who(3))
         local mark = gw:mark()
         names:set { ["api.test"] = { "127.0.0.1" } }
@@ -335,6 +341,19 @@ describe("a host name among the instances", function()
       assert.equal(1, #gw:find_log "too many addresses")
       assert.equal(1, #gw:find_log "name resolved")
     end)
+  end)
+
+  it("is one of hundreds, all of which have been asked for when the gateway serves", function()
+    local zone, many = {}, {}
+    for i = 1, 700 do
+      local name = ("n%d.test"):format(i)
+      zone[name] = { "127.0.0.1" }
+      many[i] = { id = "i" .. i, address = name, port = 1 }
+    end
+    names = name_server.start(zone)
+    start { instances = many, dns = { timeout = "60s", minTtl = "5s" } }
+    assert.equal(700, #gw:find_log "name resolved")
+    assert.equal(0, gw:metrics().lost_names)
   end)
 
   describe("under another version", function()

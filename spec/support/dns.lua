@@ -117,30 +117,34 @@ function Dns:send(question, bytes)
   C.spec_sendto(self.fd, bytes, #bytes, 0, question.from, ffi.sizeof(question.from))
 end
 
---- Answers: a list of addresses, with ttl (60), rcode (0), cname (through which they are reached), id.
+--- Answers: a list of addresses, with ttl (60), rcode (0), cname (through which they are reached), and for a
+-- liar id, question (the name that it claims to have been asked for), owner (whose addresses they are).
 ---@param question spec.Question
 ---@param answer? table
 function Dns:answer(question, answer)
   answer = answer or {}
-  local ttl, records, owner = answer.ttl or 60, {}, "\192\12"
+  local ttl, records, owner = answer.ttl or 60, {}, answer.owner and encode_name(answer.owner) or "\192\12"
   if answer.cname then
     records[1] = record(owner, "CNAME", ttl, answer.cname)
     owner = encode_name(answer.cname)
   end
   for _, address in ipairs(answer) do records[#records + 1] = record(owner, question.type, ttl, address) end
+  local section = question.section
+  if answer.question then section = encode_name(answer.question) .. section:sub(-4) end
   self:send(question, (answer.id or question.id) .. "\129" .. string.char(128 + (answer.rcode or 0))
-    .. "\0\1" .. uint16(#records) .. "\0\0\0\0" .. question.section .. table.concat(records))
+    .. "\0\1" .. uint16(#records) .. "\0\0\0\0" .. section .. table.concat(records))
 end
 
 --- What a zone says to a question: an answer's records, told apart by their form, or false for "no such
--- name"; where it says nothing, nothing is answered. An entry may be `silent` about one type, answer to
--- another question (`id`), or send garbage (`junk`).
+-- name"; where it says nothing, nothing is answered. An entry may be `silent` about one type, lie as
+-- an answer does, or be garbage (`junk`).
 ---@param question spec.Question
 ---@param entry table|false|nil
 function Dns:say(question, entry)
   if entry == nil then return end
   if not entry then return self:answer(question, { rcode = 3 }) end
-  local answer = { ttl = entry.ttl, rcode = entry.rcode, cname = entry.cname, id = entry.id }
+  local answer = { ttl = entry.ttl, rcode = entry.rcode, cname = entry.cname, id = entry.id,
+    question = entry.question, owner = entry.owner }
   for _, address in ipairs(entry) do
     if (address:find(":", 1, true) ~= nil) == (question.type == "AAAA") then
       answer[#answer + 1] = address
