@@ -175,9 +175,11 @@ static void close_fd(int *fd)
 
 static void drop_loaded(void)
 {
+    if (worker.loading)
+        gw_generation_unref(worker.loading);
     if (worker.loaded)
         gw_generation_unref(worker.loaded);
-    worker.loaded = NULL;
+    worker.loading = worker.loaded = NULL;
     close_fd(&worker.loaded_traffic);
     close_fd(&worker.loaded_admin);
 }
@@ -193,24 +195,24 @@ static void tell_loaded(void *data)
     (void)data;
     worker.loaded = worker.loading;
     worker.loading = NULL;
-    tell(worker.loaded ? GW_ORDER_LOADED : GW_ORDER_FAILED, worker.load.generation);
-    if (!worker.loaded)
-        drop_loaded();
-    ev_io_start(worker.loop.ev, &worker.control);
+    tell(GW_ORDER_LOADED, worker.loaded->number);
 }
 
 static void end_load(struct gw_aside_job *job)
 {
     struct load *load = GW_CONTAINER(job, struct load, job);
+    ev_io_start(worker.loop.ev, &worker.control);
     if (load->vm) {
         load->vm->env = &worker.env;
         worker.loading =
             gw_generation_new(load->vm, &worker.gateway, load->generation, gw_settings_read);
     }
-    if (worker.loading)
+    if (worker.loading) {
         gw_names_start(worker.loading, tell_loaded, NULL);
-    else
-        tell_loaded(NULL);
+        return;
+    }
+    tell(GW_ORDER_FAILED, load->generation);
+    drop_loaded();
 }
 
 /* The files as the master read them: a mapping of the descriptor it sent. */
@@ -419,8 +421,6 @@ int gw_worker_run(const struct gw_worker_setup *setup)
     close_door(&worker.traffic);
     close_door(&worker.admin);
     drop_loaded();
-    if (worker.loading)
-        gw_generation_unref(worker.loading);
     gw_gateway_fini(&worker.gateway);
     gw_loop_fini(&worker.loop);
     gw_watchdog_stop();

@@ -432,15 +432,28 @@ describe("a host name among the instances", function()
       gw:stop { faults = true }
     end)
 
-    it("ends with the process while it waits for an answer", function()
+    -- A version that waits for an answer.
+    local function begin_late()
       names = name_server.start { ["api.test"] = { "127.0.0.1" } }
       listen "127.0.0.1"
-      start { dns = { timeout = "60s" } }
+      start { dns = { timeout = "600s" } }
       gw:change { services = { api = { { id = "late", address = "late.test", port = port } } } }
       gw.process:signal "HUP"
       names:wait_asked "A late.test"
       assert.equal("127.0.0.1", who(2))
+    end
+
+    it("ends with the process while it waits for an answer, and keeps nobody from stopping", function()
+      begin_late()
       gw:stop()
+    end)
+
+    it("is taken up when the answer has come, and until then the old one serves", function()
+      begin_late()
+      names:set { ["late.test"] = { "127.0.0.1" } }
+      gw:wait_log "reloaded generation=2"
+      assert.equal("127.0.0.1", who(2))
+      gw:wait_log "instance=late@127.0.0.1 "
     end)
   end)
 end)
