@@ -409,6 +409,7 @@ int gw_worker_run(const struct gw_worker_setup *setup)
     set_signals();
     gw_watchdog_start();
     gw_gateway_init(&worker.gateway, &worker.loop, setup->facts, setup->number);
+    worker.gateway.dict = setup->dict;
     gw_timer_init(&worker.balance, balance);
     gw_timer_init(&worker.drain_check, drain_check);
     ev_io_init(&worker.control, on_control, setup->control, EV_READ);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/check.h"
+#include "base/dict.h"
 #include "gateway/exchange.h"
 #include "net/resolve.h"
 
@@ -203,6 +204,36 @@ static void log_trouble(const struct name *name, const char *text, enum gw_err e
     gw_log_end(&line);
 }
 
+/* What workers leave each other: one that is replaced while DNS is gone would know nothing. ------
+ */
+
+static const struct gw_slice group = {"\0names", 6}; /* no service is called so */
+
+static void leave(const struct name *name)
+{
+    struct gw_dict *dict = name->names->generation->gateway->dict;
+    struct gw_slice host = gw_slice_str(name->host);
+    struct gw_addr addrs[GW_NAME_ADDRS];
+    for (unsigned i = 0; i < name->count; i++)
+        addrs[i] = name->at[i]->addr;
+    if (dict && name->count)
+        gw_dict_set(dict, group, host, gw_slice_of((char *)addrs, name->count * sizeof *addrs),
+                    stamp(name), 0, 0);
+    else if (dict)
+        gw_dict_delete(dict, group, host, stamp(name));
+}
+
+/* How many were left. */
+static unsigned find_left(const struct name *name, struct gw_addr addrs[GW_NAME_ADDRS])
+{
+    struct gw_dict *dict = name->names->generation->gateway->dict;
+    size_t size = GW_NAME_ADDRS * sizeof *addrs;
+    int len = dict ? gw_dict_get(dict, group, gw_slice_str(name->host), (char *)addrs, size,
+                                 stamp(name), 0)
+                   : 0;
+    return len > 0 && (size_t)len <= size ? (unsigned)((size_t)len / sizeof *addrs) : 0;
+}
+
 /* Answers ---------------------------------------------------------------------------------------
  */
 
@@ -217,9 +248,9 @@ static bool is_wanted(const struct name *name, const struct gw_addr *addr)
     return !family || addr->family == family;
 }
 
-/* Those of an answer that are wanted, and the old ones of a family that it does not tell of. */
-static unsigned collect(const struct name *name, const struct gw_addr *addrs, unsigned count,
-                        struct gw_addr out[GW_NAME_ADDRS])
+/* Those that are wanted, with its port. */
+static unsigned choose(const struct name *name, const struct gw_addr *addrs, unsigned count,
+                       struct gw_addr out[GW_NAME_ADDRS])
 {
     unsigned n = 0;
     for (unsigned i = 0; i < count; i++) {
@@ -228,6 +259,14 @@ static unsigned collect(const struct name *name, const struct gw_addr *addrs, un
         out[n] = addrs[i];
         out[n++].port = name->port;
     }
+    return n;
+}
+
+/* Those of an answer that are wanted, and the old ones of a family that it does not tell of. */
+static unsigned collect(const struct name *name, const struct gw_addr *addrs, unsigned count,
+                        struct gw_addr out[GW_NAME_ADDRS])
+{
+    unsigned n = choose(name, addrs, count, out);
     for (unsigned i = 0; n && i < name->count && n < GW_NAME_ADDRS; i++) {
         const struct gw_addr *addr = &name->at[i]->addr;
         if (addr->family == name->lookup.lost_family && !has(out, n, addr))
@@ -247,6 +286,7 @@ static void lose(struct name *name)
     if (!name->count || !hold_ms || stamp(name) < name->gone_ms + hold_ms)
         return;
     become(name, NULL, 0);
+    leave(name);
     log_trouble(name, "name has lost its addresses", GW_ERR_UNKNOWN_NAME);
 }
 
@@ -257,6 +297,7 @@ static void take(struct name *name, const struct gw_addr *addrs, unsigned count,
         log_trouble(name, "name has too many addresses: the lowest are used", GW_OK);
     name->cut = name->lookup.cut;
     bool changed = become(name, addrs, count);
+    leave(name);
     if (changed || !was_known)
         log_addresses(name);
 }
@@ -401,20 +442,30 @@ static const struct name *same_name(const struct gw_names *names, const struct n
     return NULL;
 }
 
-/* What an older generation knows is better than nothing where the servers are gone by now. */
-static void inherit(struct name *name, const struct name *from)
+static void begin_with(struct name *name, const struct gw_addr *addrs, unsigned count)
 {
-    struct gw_addr addrs[GW_NAME_ADDRS];
+    struct gw_addr wanted[GW_NAME_ADDRS];
+    become(name, wanted, choose(name, addrs, count, wanted));
+}
+
+/* What is known of it is better than nothing where the servers are gone by now. What the generation
+ * in use knows is as good as an answer; what workers have left may be old. */
+static void inherit(struct name *name)
+{
+    const struct gw_generation *current = name->names->generation->gateway->current;
+    const struct name *from = same_name(current ? current->names : NULL, name);
+    struct gw_addr addrs[GW_NAME_ADDRS] = {{0}};
     unsigned n = 0;
-    for (unsigned i = 0; i < from->count; i++) {
-        if (is_wanted(name, &from->at[i]->addr))
-            addrs[n++] = from->at[i]->addr;
-    }
+    for (unsigned i = 0; from && i < from->count; i++)
+        addrs[n++] = from->at[i]->addr;
+    begin_with(name, addrs, n ? n : find_left(name, addrs));
+    name->awaited = !n || !name->count;
+    if (!from)
+        return;
     name->known = from->known;
     set_err(name, from->err);
     name->gone_ms = from->gone_ms;
     name->cut = from->cut;
-    become(name, addrs, n);
 }
 
 static void open_resolver(struct gw_names *names)
@@ -431,17 +482,13 @@ static void open_resolver(struct gw_names *names)
 void gw_names_start(struct gw_generation *generation, void (*ready)(void *data), void *data)
 {
     struct gw_names *names = generation->names;
-    const struct gw_generation *current = generation->gateway->current;
     if (names && !names->begun) {
         names->begun = true;
         open_resolver(names);
         names->awaited = 1; /* this call, so that nobody ends it from inside */
         for (unsigned i = 0; i < names->count; i++) {
             struct name *name = names->name[i];
-            const struct name *old = same_name(current ? current->names : NULL, name);
-            if (old)
-                inherit(name, old);
-            name->awaited = !name->count;
+            inherit(name);
             names->awaited += name->awaited;
             ask(name);
         }

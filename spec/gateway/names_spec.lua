@@ -356,6 +356,24 @@ describe("a host name among the instances", function()
     assert.equal(0, gw:metrics().lost_names)
   end)
 
+  it("is known to a worker that takes the place of one that died, also while DNS is gone", function()
+    names = name_server.start { ["api.test"] = { "127.0.0.1", "127.0.0.2", ttl = 0 } }
+    listen("127.0.0.1", "127.0.0.2", "127.0.0.3")
+    start { dns = { timeout = "200ms" } }
+    assert.equal("127.0.0.1 127.0.0.2", who(2))
+    names:set { ["api.test"] = { "127.0.0.2", "127.0.0.3", ttl = 0 } }
+    wait_resolved "127.0.0.2 127.0.0.3"
+    names:set {}
+    local mark = gw:mark()
+    site.kill(gw:worker(1), 9)
+    gw:wait_log("why=resolve_failed kept=2", nil, mark)
+    assert.equal("127.0.0.2 127.0.0.3", who(4))
+    names:set { ["api.test"] = { "127.0.0.1", ttl = 0 } }
+    wait_resolved "127.0.0.1"
+    assert.equal("127.0.0.1", who(2))
+    gw:stop { faults = true }
+  end)
+
   describe("under another version", function()
     it("is known from the start, also while DNS is gone; streams and sessions go on", function()
       names = name_server.start { ["api.test"] = { "127.0.0.1", "127.0.0.2", ttl = 0 } }
