@@ -1,6 +1,6 @@
 /* Owns the names of a generation and which of its instances they are. Called by script/ when a
  * generation is made, by the worker and gateway.c when it comes into use, and by the resolver.
- * Invariant: an instance keeps its place for a minute after its name has lost it, so that whoever
+ * Invariant: an instance keeps its place for a while after its name has lost it, so that whoever
  * has just chosen it reaches it, and no other one by mistake. */
 #include "gateway/names.h"
 
@@ -14,7 +14,8 @@
 
 enum {
     REST_MS = 60000,
-    ASKED_MAX = 100, /* names at a time: no server likes a thousand questions at once */
+    RESTING_MAX = 256, /* should a server tell of others each time */
+    ASKED_MAX = 100,   /* names at a time: no server likes a thousand questions at once */
     LIST_TEXT = GW_NAME_ADDRS * 40
 };
 
@@ -70,17 +71,21 @@ static uint64_t stamp(const struct name *name)
 /* Instances -------------------------------------------------------------------------------------
  */
 
-/* The place of one that has rested, or a new one. */
+/* The place of the one that has rested longest, for long enough or of too many; or a new one. */
 static unsigned free_place(struct gw_names *names)
 {
     struct gw_generation *g = names->generation;
-    uint64_t now_ms = g->gateway->loop->now_ms;
+    unsigned oldest = 0, resting = 0;
     for (unsigned i = names->fixed; i < g->instance_count; i++) {
-        struct gw_instance *old = g->instances[i];
-        if (!old->gone_ms || now_ms - old->gone_ms < REST_MS)
+        if (!g->instances[i]->gone_ms)
             continue;
-        gw_instance_unref(old);
-        return i;
+        if (!resting++ || g->instances[i]->gone_ms < g->instances[oldest]->gone_ms)
+            oldest = i;
+    }
+    if (resting > RESTING_MAX ||
+        (resting && g->gateway->loop->now_ms - g->instances[oldest]->gone_ms >= REST_MS)) {
+        gw_instance_unref(g->instances[oldest]);
+        return oldest;
     }
     g->instances = realloc(g->instances, (g->instance_count + 1) * sizeof *g->instances);
     GW_CHECK(g->instances != NULL);

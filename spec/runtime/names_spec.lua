@@ -4,7 +4,7 @@ local dns = require "spec.support.dns"
 local net = require "support.net"
 local rt = require "support.runtime"
 
-local C = rt.load("gateway/names.h", "gateway/exchange.h", "base/shm.h")
+local C = rt.load("gateway/names.h", "gateway/exchange.h", "net/resolve.h", "base/shm.h")
 
 -- Callbacks for the process, as busted loads this file afresh each time it runs.
 local registry = debug.getregistry()
@@ -139,6 +139,29 @@ describe("the names of a generation", function()
     local used = 0
     for place = 1, C.GW_FACTS_MAX - 1 do used = used + C.gw_facts_sum(gateway.facts, place, 0) end
     assert.equal(2, used)
+  end)
+
+  it("take a bounded number of places also when all addresses are others each time", function()
+    local generation, last = new "a.test", nil
+    C.gw_names_start(generation, nil, nil)
+    for turn = 1, 12 do
+      local all, expected = {}, {}
+      for i = 1, C.GW_NAME_ADDRS do
+        all[i] = ("10.0.%d.%d"):format(turn, i)
+        expected[i] = "%d+=" .. all[i] .. ":80"
+      end
+      zone["a.test"] = all
+      turn_until(function()
+        last = told[#told]
+        return last and last:find("^1: " .. table.concat(expected, " ") .. "$")
+      end)
+    end
+    assert.is_true(generation.instance_count <= 256 + 2 * C.GW_NAME_ADDRS)
+    local seen = {}
+    for index in last:gmatch "(%d+)=" do
+      assert.is_nil(seen[index])
+      seen[index] = true
+    end
   end)
 
   it("are inherited by the next generation, which is ready at once then", function()
