@@ -424,6 +424,7 @@ int gw_worker_run(const struct gw_worker_setup *setup)
     drop_loaded();
     gw_gateway_fini(&worker.gateway);
     gw_loop_fini(&worker.loop);
+    gw_addr_fini();
     gw_watchdog_stop();
     return 0;
 }

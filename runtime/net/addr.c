@@ -48,6 +48,14 @@ static bool set_unix(struct gw_addr *addr, const char *path)
     return true;
 }
 
+void gw_addr_fini(void)
+{
+    while (unix_paths.count)
+        free(unix_paths.path[--unix_paths.count]);
+    free(unix_paths.path);
+    unix_paths.path = NULL;
+}
+
 /* "[::1]" or "::1"; brackets come in pairs. */
 static bool parse_v6(struct gw_addr *addr, const char *host, unsigned port)
 {

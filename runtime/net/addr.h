@@ -46,6 +46,8 @@ socklen_t gw_addr_get(const struct gw_addr *addr, union gw_sockaddr *sa);
 const char *gw_addr_host(const struct gw_addr *addr, char out[GW_ADDR_TEXT]);
 /* "127.0.0.1:80", "[::1]:80" or "unix:/path". Returns out. */
 const char *gw_addr_text(const struct gw_addr *addr, char out[GW_ADDR_TEXT]);
+/* Forgets the paths of unix sockets, at the end of a process: no address has one any more. */
+void gw_addr_fini(void);
 bool gw_addr_eq(const struct gw_addr *a, const struct gw_addr *b);
 /* By family, IPv4 first, then by host and port: below, at or above 0. */
 int gw_addr_compare(const struct gw_addr *a, const struct gw_addr *b);

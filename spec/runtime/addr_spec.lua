@@ -19,6 +19,8 @@ local function host(addr)
 end
 
 describe("an address", function()
+  teardown(C.gw_addr_fini)
+
   local good = {
     { "127.0.0.1", 80, "127.0.0.1:80" },
     { "255.255.255.255", 65535, "255.255.255.255:65535" },
