@@ -270,6 +270,18 @@ describe("the resolver", function()
     end
   end)
 
+  it("asks by TCP where an answer is too long for UDP", function()
+    local zone = { ["long.test"] = {} }
+    for i = 1, 250 do zone["long.test"][i] = "192.0.2." .. i end
+    server:listen_tcp()
+    local wait = resolve(zone, "long.test")
+    assert.equal("ok", wait.why)
+    assert.equal(C.GW_NAME_ADDRS, #wait)
+    assert.is_true(wait.lookup.cut)
+    assert.equal(2, server.asked["A long.test"])
+    assert.equal(1, server.asked["AAAA long.test"])
+  end)
+
   it("says how long an answer is good, within bounds", function()
     local function good(ttl, answer)
       again { min_ttl_ms = 5000, max_ttl_ms = 60000 }
