@@ -284,7 +284,7 @@ local registry = { "registry", type = "map", doc = "The services and where they 
     { "servers", type = "array", default = {}, max = 8, kind = "list of addresses",
       of = { type = "string", parse = address.parse_server },
       doc = "Name servers, `10.0.0.53` or `10.0.0.53:5353`, IPv6 as `[::1]:53`. Empty = those of "
-        .. "`GATEWAYD_DNS` in the environment, else of /etc/resolv.conf. /etc/hosts goes before any of them." },
+        .. "`GATEWAYD_DNS` in the environment, else of /etc/resolv.conf. /etc/hosts goes first." },
     { "timeout", type = "duration", min = 0.1, default = "5s",
       doc = "Time for an answer, repeated questions included. A start or reload waits no longer for names." },
     { "minTtl", type = "duration", min = 0.1, default = "5s",

@@ -26,14 +26,13 @@ struct name {
     struct gw_timer timer; /* until it is asked for again */
     const char *service, *id, *host;
     uint16_t port;
-    unsigned number; /* from 1, as the program counts */
-    struct gw_instance
-        *at[GW_NAME_ADDRS]; /* sorted by address; the generation has the references */
+    unsigned number;                       /* from 1, as the program counts */
+    struct gw_instance *at[GW_NAME_ADDRS]; /* borrowed of the generation; sorted by address */
     unsigned count;
-    enum gw_err err;  /* of the last answer */
-    uint64_t gone_ms; /* since then servers say that there is no address; 0: they don't */
-    bool known;       /* there was an answer, here or under an older generation */
-    bool awaited, cut;
+    enum gw_err err;            /* of the last answer */
+    uint64_t gone_ms;           /* since then servers say that there is no address; 0: they don't */
+    bool known;                 /* there was an answer, here or under an older generation */
+    bool awaited, cut, partial; /* of the last answer: too long; without one of the families */
 };
 
 struct gw_names {
@@ -67,9 +66,6 @@ static uint64_t stamp(const struct name *name)
     uint64_t now_ms = loop_of(name)->now_ms;
     return now_ms ? now_ms : 1;
 }
-
-/* Instances -------------------------------------------------------------------------------------
- */
 
 /* The place of the one that has rested longest, for long enough or of too many; or a new one. */
 static unsigned free_place(struct gw_names *names)
@@ -173,9 +169,7 @@ static bool become(struct name *name, const struct gw_addr *addrs, unsigned coun
     return changed;
 }
 
-/* Logging: a name's lines come when something about it changes. ---------------------------------
- */
-
+/* A line comes when something about a name changes, and not each time it is asked for. */
 static void begin_line(struct gw_log_line *line, const struct name *name, enum gw_log_level level,
                        const char *text)
 {
@@ -209,9 +203,7 @@ static void log_trouble(const struct name *name, const char *text, enum gw_err e
     gw_log_end(&line);
 }
 
-/* What workers leave each other: one that is replaced while DNS is gone would know nothing. ------
- */
-
+/* What workers leave each other: one that is replaced while DNS is gone would know nothing. */
 static const struct gw_slice group = {"\0names", 6}; /* no service is called so */
 
 static void leave(const struct name *name)
@@ -239,18 +231,15 @@ static unsigned find_left(const struct name *name, struct gw_addr addrs[GW_NAME_
     return len > 0 && (size_t)len <= size ? (unsigned)((size_t)len / sizeof *addrs) : 0;
 }
 
-/* Answers ---------------------------------------------------------------------------------------
- */
-
 static int by_address(const void *a, const void *b)
 {
     return gw_addr_compare(a, b);
 }
 
-static bool is_wanted(const struct name *name, const struct gw_addr *addr)
+static bool is_wanted(const struct name *name, int family)
 {
-    int family = settings_of(name)->dns_family;
-    return !family || addr->family == family;
+    int wanted = settings_of(name)->dns_family;
+    return !wanted || family == wanted;
 }
 
 /* Those that are wanted, with its port. */
@@ -259,7 +248,7 @@ static unsigned choose(const struct name *name, const struct gw_addr *addrs, uns
 {
     unsigned n = 0;
     for (unsigned i = 0; i < count; i++) {
-        if (!is_wanted(name, &addrs[i]))
+        if (!is_wanted(name, addrs[i].family))
             continue;
         out[n] = addrs[i];
         out[n++].port = name->port;
@@ -297,14 +286,19 @@ static void lose(struct name *name)
 
 static void take(struct name *name, const struct gw_addr *addrs, unsigned count, bool was_known)
 {
-    name->gone_ms = 0;
-    if (name->lookup.cut && !name->cut)
-        log_trouble(name, "name has too many addresses: the lowest are used", GW_OK);
-    name->cut = name->lookup.cut;
+    const struct gw_lookup *lookup = &name->lookup;
+    bool partial = lookup->lost_family && is_wanted(name, lookup->lost_family);
     bool changed = become(name, addrs, count);
     leave(name);
     if (changed || !was_known)
         log_addresses(name);
+    if (lookup->cut && !name->cut)
+        log_trouble(name, "name has too many addresses: the lowest are used", GW_OK);
+    if (partial && !name->partial)
+        log_trouble(name, "name resolved for one family only", GW_ERR_RESOLVE);
+    name->gone_ms = 0;
+    name->cut = lookup->cut;
+    name->partial = partial;
 }
 
 static void be_ready(struct gw_names *names)
@@ -389,9 +383,6 @@ static void on_timer(struct gw_timer *timer)
     ask(GW_CONTAINER(timer, struct name, timer));
 }
 
-/* Generations -----------------------------------------------------------------------------------
- */
-
 static char *put(char **at, const char *text)
 {
     size_t size = strlen(text) + 1;
@@ -471,6 +462,7 @@ static void inherit(struct name *name)
     set_err(name, from->err);
     name->gone_ms = from->gone_ms;
     name->cut = from->cut;
+    name->partial = from->partial;
 }
 
 static void open_resolver(struct gw_names *names)
