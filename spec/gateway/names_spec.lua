@@ -341,7 +341,7 @@ describe("a host name among the instances", function()
       names:set { ["api.test"] = many }
       for _ = 1, 2 do names:wait_asked "A api.test" end
       assert.equal(1, #gw:find_log "too many addresses")
-      assert.equal(1, #gw:find_log "name resolved")
+      assert.equal(1, #gw:find_log 'msg="name resolved"')
     end)
   end)
 
@@ -354,7 +354,7 @@ describe("a host name among the instances", function()
     end
     names = name_server.start(zone)
     start { instances = many, dns = { timeout = "60s", minTtl = "5s" } }
-    assert.equal(700, #gw:find_log "name resolved")
+    assert.equal(700, #gw:find_log 'msg="name resolved"')
     assert.equal(0, gw:metrics().lost_names)
   end)
 
