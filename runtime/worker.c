@@ -17,6 +17,7 @@
 #include "control.h"
 #include "gateway/exchange.h"
 #include "gateway/fetch.h"
+#include "gateway/names.h"
 #include "net/aside.h"
 #include "net/listener.h"
 #include "script/hooks.h"
@@ -56,8 +57,9 @@ struct worker {
     struct ev_signal term;
     struct door traffic, admin;
     struct gw_timer balance, drain_check;
-    uint64_t waiting_since_ms;    /* nobody accepts, though others have less to do; 0: not so */
-    struct gw_generation *loaded; /* ready, not serving yet */
+    uint64_t waiting_since_ms;     /* nobody accepts, though others have less to do; 0: not so */
+    struct gw_generation *loading; /* waits for the addresses of its host names */
+    struct gw_generation *loaded;  /* ready, not serving yet */
     int loaded_traffic, loaded_admin;
     bool draining;              /* told to end; nothing calls it back */
     uint64_t drain_deadline_ms; /* 0: none */
@@ -173,9 +175,11 @@ static void close_fd(int *fd)
 
 static void drop_loaded(void)
 {
+    if (worker.loading)
+        gw_generation_unref(worker.loading);
     if (worker.loaded)
         gw_generation_unref(worker.loaded);
-    worker.loaded = NULL;
+    worker.loading = worker.loaded = NULL;
     close_fd(&worker.loaded_traffic);
     close_fd(&worker.loaded_admin);
 }
@@ -186,18 +190,29 @@ static void load_program(struct gw_aside_job *job)
     load->vm = gw_vm_start(&load->env, &load->pack);
 }
 
+static void tell_loaded(void *data)
+{
+    (void)data;
+    worker.loaded = worker.loading;
+    worker.loading = NULL;
+    tell(GW_ORDER_LOADED, worker.loaded->number);
+}
+
 static void end_load(struct gw_aside_job *job)
 {
     struct load *load = GW_CONTAINER(job, struct load, job);
+    ev_io_start(worker.loop.ev, &worker.control);
     if (load->vm) {
         load->vm->env = &worker.env;
-        worker.loaded =
+        worker.loading =
             gw_generation_new(load->vm, &worker.gateway, load->generation, gw_settings_read);
     }
-    tell(worker.loaded ? GW_ORDER_LOADED : GW_ORDER_FAILED, load->generation);
-    if (!worker.loaded)
-        drop_loaded();
-    ev_io_start(worker.loop.ev, &worker.control);
+    if (worker.loading) {
+        gw_names_start(worker.loading, tell_loaded, NULL);
+        return;
+    }
+    tell(GW_ORDER_FAILED, load->generation);
+    drop_loaded();
 }
 
 /* The files as the master read them: a mapping of the descriptor it sent. */
@@ -394,6 +409,7 @@ int gw_worker_run(const struct gw_worker_setup *setup)
     set_signals();
     gw_watchdog_start();
     gw_gateway_init(&worker.gateway, &worker.loop, setup->facts, setup->number);
+    worker.gateway.dict = setup->dict;
     gw_timer_init(&worker.balance, balance);
     gw_timer_init(&worker.drain_check, drain_check);
     ev_io_init(&worker.control, on_control, setup->control, EV_READ);
@@ -408,6 +424,7 @@ int gw_worker_run(const struct gw_worker_setup *setup)
     drop_loaded();
     gw_gateway_fini(&worker.gateway);
     gw_loop_fini(&worker.loop);
+    gw_addr_fini();
     gw_watchdog_stop();
     return 0;
 }

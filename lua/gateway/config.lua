@@ -2,6 +2,7 @@
 -- Called by the loader (`-c`, `-t`, reload) and by `--print-conf`. All faults of a file are reported at
 -- once, by position. Invariant: a tree is returned only when there is no fault.
 
+local address = require("gateway.address")
 local json = require("gateway.json")
 local rules = require("gateway.rules")
 local schema = require("gateway.schema")
@@ -202,19 +203,29 @@ local function check_unique(list, key, path, report, what)
   end
 end
 
+local function default_id(instance)
+  if not instance.port then return address.unix_path(instance.address) and instance.address end
+  local form = instance.address:find(":", 1, true) and "[%s]:%d" or "%s:%d"
+  return form:format(instance.address, instance.port)
+end
+
 local function check_services(tree, report)
   local services = tree.registry.static.services
   local path = { "registry", "static", "services" }
   check_unique(services, "name", path, report, "services[%d]")
   for i, service in ipairs(services) do
     for _, instance in ipairs(service.instances) do
-      if not instance.id and instance.address and instance.port then
-        local form = instance.address:find(":", 1, true) and "[%s]:%d" or "%s:%d"
-        instance.id = form:format(instance.address, instance.port)
-      end
+      if not instance.id and instance.address then instance.id = default_id(instance) end
     end
     local inner = { path[1], path[2], path[3], i, "instances" }
     check_unique(service.instances, "id", inner, report, "instances[%d]")
+  end
+end
+
+local function check_dns(tree, report)
+  local dns = tree.registry.dns
+  if dns.minTtl > dns.maxTtl then
+    report({ "registry", "dns", "minTtl" }, ("longer than maxTtl (%s seconds)"):format(dns.maxTtl))
   end
 end
 
@@ -307,6 +318,7 @@ function config.load(text, file, opts)
   expand_tree(raw, marks, {}, opts.env or os.getenv, report)
   local tree = schema.check(settings.gateway, raw, {}, report, { mark = marks })
   check_services(tree, report)
+  check_dns(tree, report)
   local policies = opts.policies
   if type(policies) == "function" then policies = policies(tree) end
   check_rules(tree, marks, report, policies)

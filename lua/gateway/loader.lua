@@ -3,7 +3,9 @@
 -- All of it loads, or none: every error is collected, and what was read or looked for is always
 -- told, so that a mend is noticed.
 
+local address = require("gateway.address")
 local config = require("gateway.config")
+local names = require("gateway.names")
 local pipeline = require("gateway.pipeline")
 local plugin = require("gateway.plugin")
 local sandbox = require("gateway.sandbox")
@@ -169,28 +171,35 @@ function Loading:compiler(tree)
   end
 end
 
--- The C core knows addresses only.
-local function numeric(address)
-  return address == "localhost" and "127.0.0.1" or address
+-- To this host a name of its own: it is not asked for.
+local function numeric(host)
+  return host == "localhost" and "127.0.0.1" or host
 end
 
+-- Those that have an address; the names of the others, which the runtime resolves.
 local function list_instances(tree)
-  local instances, services = {}, {}
+  local instances, services, named = {}, {}, {}
   for _, listed in ipairs(tree.registry.static.services) do
-    local of = service.new(listed.name)
+    local of, later = service.new(listed.name), {}
     services[listed.name] = of
     for _, item in ipairs(listed.instances) do
-      local instance = { index = #instances + 1, id = item.id, service = listed.name,
-        address = numeric(item.address), port = item.port, weight = item.weight, health = item.health }
-      instances[instance.index] = of:add(instance)
+      local instance = { id = item.id, service = listed.name, address = numeric(item.address),
+        port = item.port, weight = item.weight, health = item.health }
+      if address.is_name(item.address) then
+        later[#later + 1] = instance
+      else
+        instance.index = #instances + 1
+        instances[instance.index] = of:add(instance)
+      end
     end
+    for _, fields in ipairs(later) do names.add(named, of, fields) end
   end
-  return instances, services
+  return instances, services, named
 end
 
 local function program_of(loading, tree)
-  local instances, services = list_instances(tree)
-  return pipeline.new({ settings = tree, instances = instances, services = services,
+  local instances, services, named = list_instances(tree)
+  return pipeline.new({ settings = tree, instances = instances, services = services, names = named,
     rules = loading.rules, outer = loading.outer, compile = loading:compiler(tree) })
 end
 

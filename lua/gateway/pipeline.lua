@@ -12,6 +12,7 @@ local event = require("gateway.event")
 local failure = require("gateway.failure")
 local hook = require("gateway.hook")
 local json = require("gateway.json")
+local names = require("gateway.names")
 local retry = require("gateway.retry")
 local router = require("gateway.router")
 local running = require("gateway.running")
@@ -595,25 +596,34 @@ function Program:on_reload(rule_id)
   return rule and rule.conf.onReload
 end
 
+--- What a host name of the configuration stands for now.
+---@param number integer  of the name, in the order of `names`
+---@param rows {index: integer, id: string, address: string}[]
+function Program:resolved(number, rows)
+  names.resolve(self._names[number], rows)
+end
+
 local FUNCTIONS = { "open", "route", "access", "balance", "response", "event", "events", "comment",
-  "event_failed", "close", "save", "adopt", "on_reload" }
+  "event_failed", "close", "save", "adopt", "on_reload", "resolved" }
 
 --- Puts a generation together.
 ---@class gateway.Parts
 ---@field settings table                   the effective configuration
 ---@field instances gateway.Instance[]     of all services
 ---@field services table<string, gateway.Service>
+---@field names gateway.Name[]?            host names, whose instances the runtime tells
 ---@field rules gateway.Rule[]
 ---@field outer table                      from pipeline.outer
 ---@field compile fun(rule: table): gateway.Rule?, string?  for rules that a route hook returns
 
 ---@param parts gateway.Parts
----@return table program the functions the runtime calls, and settings and instances
+---@return table program the functions the runtime calls, and settings, instances and names
 function pipeline.new(parts)
   local self = setmetatable({ _outer = parts.outer, _services = parts.services, _compile = parts.compile,
+    _names = parts.names or {},
     _dynamic = setmetatable({}, { __mode = "k" }), _by_id = {}, _router = router.new(parts.rules) }, Program)
-  local program = { settings = parts.settings, instances = parts.instances, event_hooks = {},
-    event_numbers = {} }
+  local program = { settings = parts.settings, instances = parts.instances, names = self._names,
+    event_hooks = {}, event_numbers = {} }
   for _, rule in ipairs(parts.rules) do
     self._by_id[rule.id] = rule
     if #rule.events == 1 and not rule.batch then

@@ -7,6 +7,7 @@
 ---@field type string            one of the types below
 ---@field default any            written as a user would write it; checked like a user's value
 ---@field required boolean?      the key must be given
+---@field needless (fun(siblings: table): string?)?  why it can't be given beside these; nil: it can
 ---@field optional boolean?      a map with fields that stays nil when it is not given
 ---@field min number?            of a number; of a text, list or map: its length
 ---@field max number?
@@ -378,7 +379,9 @@ local function check_record(check, spec, value, mark)
   local out = {}
   for _, name in ipairs(fields.names) do
     local field = fields.by_name[name]
-    if check.lua or field.lua ~= true then
+    local needless = field.needless and field.needless(value)
+    if needless and value[name] ~= nil then check:fail(needless, name) end
+    if not needless and (check.lua or field.lua ~= true) then
       check.path[#check.path + 1] = name
       out[name] = schema.run(check, field, value[name], mark and mark.at[name])
       check.path[#check.path] = nil
@@ -522,9 +525,10 @@ end
 --- The declaration itself --------------------------------------------------------------------------
 
 local spec_keys = {
-  type = "string", default = "any", required = "boolean", optional = "boolean", min = "number",
-  max = "number", of = "any", fields = "table", values = "table", words = "table", single = "boolean",
-  parse = "function", show = "function", lua = "any", doc = "string", kind = "string", secret = "boolean",
+  type = "string", default = "any", required = "boolean", needless = "function", optional = "boolean",
+  min = "number", max = "number", of = "any", fields = "table", values = "table", words = "table",
+  single = "boolean", parse = "function", show = "function", lua = "any", doc = "string", kind = "string",
+  secret = "boolean",
 }
 
 local verify_fields

@@ -9,7 +9,8 @@ local service = {}
 ---@field id string
 ---@field service string
 ---@field address string
----@field port integer
+---@field port integer?           none of a unix socket
+---@field host string?            the name whose address it is
 ---@field weight integer
 ---@field health "healthy"|"unhealthy"  as configured
 ---@field in_flight integer       requests that it is at, open streams included, of all workers
@@ -28,6 +29,7 @@ end
 ---@field instances gateway.Instance[]
 ---@field by_id table<string, gateway.Instance>
 ---@field healthy gateway.Instance[]  not said to be unhealthy
+---@field names gateway.Name[]?  whose addresses are among the instances, behind those that are `fixed`
 local Service = {}
 Service.__index = Service
 
@@ -46,6 +48,13 @@ function Service:add(instance)
   self.by_id[instance.id] = instance
   if instance.health == "healthy" then table.insert(self.healthy, instance) end
   return instance
+end
+
+--- Takes these in the place of all that it has. Lists that were given to somebody stay as they were.
+---@param instances table[] instances, of this service or to be made such
+function Service:replace(instances)
+  self.instances, self.by_id, self.healthy = {}, {}, {}
+  for _, instance in ipairs(instances) do self:add(instance) end
 end
 
 --- The instances that may be asked now.

@@ -67,14 +67,6 @@ local function parse_host(host)
   return nil, ('"%s" is not a host name'):format(host)
 end
 
-local function parse_address(text)
-  if text == "localhost" or address.family(text) then return text end
-  if text:find("^%[.*%]$") then return nil, "write an IPv6 address without brackets" end
-  if text:find("^%d[%d.]*:%d+$") then return nil, 'the port has a key of its own, "port"' end
-  if text:find("^%d[%d.]*$") then return nil, ('"%s" is not an IPv4 address'):format(text) end
-  return nil, ('"%s" is not an IP address; names other than localhost are not looked up yet'):format(text)
-end
-
 local token = "^[%w!#$%%&'*+.^_`|~-]+$"
 
 local function parse_header_name(name)
@@ -223,7 +215,7 @@ local function flag(name, default, doc)
 end
 
 local function listen_address(default)
-  return { "host", type = "string", default = default, parse = parse_address, kind = "address",
+  return { "host", type = "string", default = default, parse = address.parse_listen, kind = "address",
     doc = "Address to listen on; `0.0.0.0` is every IPv4 address, `::` every IPv6 address." }
 end
 
@@ -289,11 +281,14 @@ local backend = { "backend", type = "map", doc = "The side of the services.", fi
 } }
 
 local instance = { type = "map", fields = {
-  { "id", type = "string", min = 1,
+  { "id", type = "string", min = 1, max = 255,
     doc = "Name of the instance, unique in its service. Default: `address:port`." },
-  { "address", type = "string", required = true, parse = parse_address, kind = "address",
-    doc = "IPv4 or IPv6 address, or `localhost`." },
-  { "port", type = "integer", min = 1, max = 65535, required = true, doc = "Port of the instance." },
+  { "address", type = "string", min = 1, required = true, parse = address.parse, kind = "address",
+    doc = "IPv4 or IPv6 address, `localhost`, the path of a socket (`unix:/run/api.sock`), or a host name: "
+      .. "each of its addresses is an instance." },
+  { "port", type = "integer", min = 1, max = 65535, required = true,
+    needless = function(of) return address.unix_path(of.address) and "a unix socket has no port" end,
+    doc = "Port of the instance; a unix socket has none." },
   { "health", type = "enum", values = { "healthy", "unhealthy" }, default = "healthy",
     doc = "`unhealthy` instances get no traffic." },
   { "weight", type = "integer", min = 1, max = 1000, default = 1,
@@ -301,7 +296,8 @@ local instance = { type = "map", fields = {
 } }
 
 local service = { type = "map", fields = {
-  { "name", type = "string", min = 1, required = true, doc = "What `serviceName` of a rule refers to." },
+  { "name", type = "string", min = 1, max = 255, required = true,
+    doc = "What `serviceName` of a rule refers to." },
   { "instances", type = "array", min = 1, required = true, of = instance, doc = "Where it runs." },
 } }
 
@@ -309,6 +305,23 @@ local registry = { "registry", type = "map", doc = "The services and where they 
   { "type", type = "enum", values = { "static" }, default = "static", doc = "Where services come from." },
   { "static", type = "map", doc = "Instances that are written down here.", fields = {
     { "services", type = "array", default = {}, of = service, doc = "The services." },
+  } },
+  { "dns", type = "map", doc = "How host names among the addresses of instances are asked for.", fields = {
+    { "servers", type = "array", default = {}, max = 8, kind = "list of addresses",
+      of = { type = "string", parse = address.parse_server },
+      doc = "Name servers, `10.0.0.53` or `10.0.0.53:5353`, IPv6 as `[::1]:53`. Empty = those of "
+        .. "`GATEWAYD_DNS` in the environment, else of /etc/resolv.conf. /etc/hosts goes first." },
+    { "timeout", type = "duration", min = 0.1, default = "5s",
+      doc = "Time for an answer, repeated questions included. A start or reload waits no longer for names." },
+    { "minTtl", type = "duration", min = 0.1, default = "5s",
+      doc = "A name is not asked for again before, however short the TTL, and then after a failure." },
+    { "maxTtl", type = "duration", min = 0.1, default = "5m",
+      doc = "A name is asked for again after that, however long the TTL." },
+    { "hold", type = "duration", default = "30s",
+      doc = "How long addresses are kept when servers come to say that there are none; 0 = always. Where no "
+        .. "server answers they are always kept." },
+    { "family", type = "enum", values = { "any", "ipv4", "ipv6" }, default = "any",
+      doc = "Which addresses of a name are instances." },
   } },
 } }
 

@@ -6,6 +6,7 @@
 #include <lauxlib.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 
 /* Pushes the value at a dotted path below the table at index 1 of `at`; nil when it is not there.
  */
@@ -78,6 +79,22 @@ static void text(struct reader *r, const char *path, char *out, size_t cap)
     lua_pop(r->L, 1);
 }
 
+/* A list of texts, with commas. */
+static void texts(struct reader *r, const char *path, char *out, size_t cap)
+{
+    size_t len = 0;
+    out[0] = '\0';
+    push_path(r->L, r->at, path);
+    for (int i = 1; lua_istable(r->L, -1) && i <= (int)lua_objlen(r->L, -1); i++) {
+        lua_rawgeti(r->L, -1, i);
+        const char *value = lua_tostring(r->L, -1);
+        if (len < cap)
+            len += (size_t)snprintf(out + len, cap - len, "%s%s", i > 1 ? "," : "", value);
+        lua_pop(r->L, 1);
+    }
+    lua_pop(r->L, 1);
+}
+
 static void read_frontend(struct reader *r, struct gw_settings *s)
 {
     text(r, "frontend.http.host", s->http_host, sizeof s->http_host);
@@ -121,6 +138,18 @@ static void read_backend(struct reader *r, struct gw_settings *s)
     s->origin.max_headers = s->client.max_headers;
 }
 
+static void read_registry(struct reader *r, struct gw_settings *s)
+{
+    char family[16];
+    texts(r, "registry.dns.servers", s->dns_servers, sizeof s->dns_servers);
+    s->dns_timeout_ms = duration(r, "registry.dns.timeout");
+    s->dns_min_ttl_ms = duration(r, "registry.dns.minTtl");
+    s->dns_max_ttl_ms = duration(r, "registry.dns.maxTtl");
+    s->dns_hold_ms = duration(r, "registry.dns.hold");
+    text(r, "registry.dns.family", family, sizeof family);
+    s->dns_family = strcmp(family, "ipv4") == 0 ? AF_INET : strcmp(family, "ipv6") ? 0 : AF_INET6;
+}
+
 static enum gw_log_level log_level(const char *name)
 {
     static const char *const names[] = {"debug", "info", "warn", "error"};
@@ -162,6 +191,7 @@ bool gw_settings_read(lua_State *L, struct gw_settings *out)
     }
     read_frontend(&r, out);
     read_backend(&r, out);
+    read_registry(&r, out);
     read_process(&r, out);
     return r.good;
 }

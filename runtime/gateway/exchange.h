@@ -38,6 +38,7 @@ struct gw_gateway {
     struct gw_stats *stats;
     struct gw_stats_slot *count;  /* this worker's slot */
     struct gw_facts *facts;       /* of instances; shared by all workers */
+    struct gw_dict *dict;         /* where workers leave each other addresses of names; or NULL */
     struct gw_task_node adoption; /* moves open streams to the current generation, some per turn */
     struct gw_list *adoption_at;  /* the exchange that is looked at next */
     struct gw_timer retirement;   /* ends those that a new version lets go, some at a time */

@@ -47,6 +47,13 @@ static bool take_slot(struct gw_fetch *f)
     return true;
 }
 
+static void leave_host(struct gw_fetch *f)
+{
+    give_slot(f);
+    gw_pool_let_go(f->host);
+    f->host = NULL;
+}
+
 static void release(struct gw_fetch *f)
 {
     struct gw_stream *stream = f->stream;
@@ -55,7 +62,7 @@ static void release(struct gw_fetch *f)
         gw_arena_absorb(&f->arena, &stream->arena); /* the head is still looked at */
         gw_stream_reset(stream, GW_ERR_CANCELLED);
     }
-    give_slot(f);
+    leave_host(f);
     gw_lookup_cancel(&f->lookup);
     gw_timer_stop(f->gateway->loop, &f->timer);
     gw_loop_unwake(f->gateway->loop, &f->task);
@@ -167,8 +174,7 @@ static void on_body(struct gw_stream *stream, struct gw_buf *body, bool end)
 
 static void ask_elsewhere(struct gw_fetch *f)
 {
-    give_slot(f);
-    f->host = NULL;
+    leave_host(f);
     f->addr_at++;
     gw_loop_wake(f->gateway->loop, &f->task, run);
 }

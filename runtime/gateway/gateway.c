@@ -6,6 +6,7 @@
 #include "gateway/adoption.h"
 #include "gateway/exchange.h"
 #include "gateway/fetch.h"
+#include "gateway/names.h"
 #include "gateway/relay.h"
 #include "gateway/reply.h"
 
@@ -107,12 +108,14 @@ void gw_gateway_accept(struct gw_gateway *gateway, int fd, const struct gw_addr 
 void gw_gateway_swap(struct gw_gateway *gateway, struct gw_generation *generation)
 {
     struct gw_generation *old = gateway->current;
+    gw_names_start(generation, NULL, NULL);
     gateway->current = gw_generation_ref(generation);
     gateway->limits = generation->settings.client;
     gw_pool_settings(&gateway->pool, &generation->settings);
     generation->hooks->serve(generation);
     if (!old)
         return;
+    gw_names_stop(old);
     gw_adoption_begin(gateway);
     gw_generation_unref(old);
 }
@@ -159,9 +162,9 @@ void gw_gateway_fini(struct gw_gateway *gateway)
     while (!gw_list_empty(&gateway->exchanges))
         gw_exchange_run(GW_CONTAINER(gateway->exchanges.next, struct gw_exchange, node));
     gw_fetch_abort_all(gateway, GW_ERR_SHUTDOWN);
-    gw_pool_fini(&gateway->pool);
-    gw_resolver_free(gateway->resolver);
     gw_adoption_fini(gateway);
     if (gateway->current)
-        gw_generation_unref(gateway->current);
+        gw_generation_unref(gateway->current); /* instances borrow from the pool */
+    gw_pool_fini(&gateway->pool);
+    gw_resolver_free(gateway->resolver);
 }

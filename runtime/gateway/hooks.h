@@ -15,6 +15,7 @@ struct gw_exchange;
 struct gw_gateway;
 struct gw_generation;
 struct gw_instance;
+struct gw_names;
 
 enum gw_hook_result {
     GW_HOOK_NEXT,  /* go on */
@@ -79,6 +80,9 @@ struct gw_hooks {
     void (*room)(struct gw_exchange *x);
     /* The generation is the current one from now on. */
     void (*serve)(struct gw_generation *generation);
+    /* These are the instances of a host name from now on; names count from 1. */
+    void (*resolved)(struct gw_generation *generation, unsigned name,
+                     struct gw_instance *const *instances, unsigned count);
     /* A hook of this exchange is suspended. */
     bool (*waiting)(const struct gw_exchange *x);
     /* Drops a suspended hook, without its outcome; the exchange goes on in another way. */
@@ -111,7 +115,8 @@ struct gw_generation {
     const struct gw_hooks *hooks;
     void *script;
     struct gw_instance **instances; /* a reference each; index as Lua knows it, less one */
-    unsigned instance_count;
+    unsigned instance_count;        /* with those that a name has lost: see gone_ms */
+    struct gw_names *names;         /* NULL: there are none */
     struct gw_gateway *gateway;
     /* Nobody uses it but those that keep it, if any are left. */
     void (*unused)(struct gw_generation *generation);

@@ -9,18 +9,18 @@ struct gw_pool_host;
 
 struct gw_instance {
     unsigned refs; /* generations and exchanges */
-    char id[64];
-    char service[64];
+    const char *service, *id;
     struct gw_addr addr;
-    struct gw_pool_host *host; /* its idle connections; shared by all generations */
+    struct gw_pool_host *host; /* its connections; shared by all generations */
     unsigned index;            /* from 1, as Lua counts */
     unsigned worker;           /* that counts for it */
     unsigned fact;             /* its place among the facts */
     struct gw_facts *facts;    /* NULL before gw_instance_note */
+    uint64_t gone_ms;          /* its name has lost this address then; 0: it has not */
 };
 
-/* Zeroed, with one reference. */
-struct gw_instance *gw_instance_new(void);
+/* With one reference. */
+struct gw_instance *gw_instance_new(const char *service, const char *id);
 static inline void gw_instance_ref(struct gw_instance *instance)
 {
     instance->refs++;

@@ -15,6 +15,45 @@ static struct gw_pool_host *host_of(const struct gw_codec *codec)
     return GW_CONTAINER(codec->host, struct gw_pool_host, codecs);
 }
 
+static struct gw_pool_host *find(const struct gw_pool *pool, const struct gw_addr *addr)
+{
+    char text[GW_ADDR_TEXT];
+    return gw_map_get(&pool->hosts, gw_slice_str(gw_addr_text(addr, text)));
+}
+
+static bool is_unused(const struct gw_pool_host *host)
+{
+    return !host->users && !host->busy && !host->idle_count;
+}
+
+static void free_grave(struct gw_grave *grave)
+{
+    free(GW_CONTAINER(grave, struct gw_pool_host, grave));
+}
+
+/* Addresses come and go by DNS, and plugins ask for what clients tell them. */
+static void prune(struct gw_task_node *task)
+{
+    struct gw_pool *pool = GW_CONTAINER(task, struct gw_pool, prune);
+    for (struct gw_list *at; (at = gw_list_take(&pool->unused));) {
+        struct gw_pool_host *host = GW_CONTAINER(at, struct gw_pool_host, unused);
+        char text[GW_ADDR_TEXT];
+        if (!is_unused(host))
+            continue;
+        gw_map_remove(&pool->hosts, gw_slice_str(gw_addr_text(&host->addr, text)));
+        gw_loop_bury(pool->loop, &host->grave, free_grave);
+    }
+}
+
+/* Later: who closes connections may be in the middle of all hosts. */
+static void prune_later(struct gw_pool_host *host)
+{
+    if (!is_unused(host) || !gw_list_empty(&host->unused))
+        return;
+    gw_list_push(&host->pool->unused, &host->unused);
+    gw_loop_wake(host->pool->loop, &host->pool->prune, prune);
+}
+
 static void forget_idle(struct gw_codec *codec)
 {
     struct gw_pool_host *host = host_of(codec);
@@ -51,10 +90,11 @@ static void on_gone(struct gw_codec *codec)
     struct gw_pool_host *host = host_of(codec);
     if (codec->idle_since_ms) {
         forget_idle(codec);
-        return;
+    } else {
+        gw_list_remove(&codec->node);
+        host->busy--;
     }
-    gw_list_remove(&codec->node);
-    host->busy--;
+    prune_later(host);
 }
 
 static const struct gw_codec_events codec_events = {.on_idle = on_idle, .on_gone = on_gone};
@@ -88,16 +128,19 @@ void gw_pool_init(struct gw_pool *pool, struct gw_loop *loop, struct gw_stats_sl
     *pool = (struct gw_pool){.loop = loop, .count = count};
     gw_map_init(&pool->hosts);
     gw_list_init(&pool->busy);
+    gw_list_init(&pool->unused);
     gw_timer_init(&pool->sweep, sweep);
 }
 
 static void free_host(struct gw_slice key, void *value, void *data)
 {
-    (void)key;
     uint64_t for_ever = UINT64_MAX;
-    sweep_host(key, value, &for_ever);
-    free(value);
+    struct gw_pool_host *host = value;
     (void)data;
+    GW_DEBUG_CHECK(!host->users);
+    sweep_host(key, host, &for_ever);
+    gw_list_remove(&host->unused);
+    free(host);
 }
 
 void gw_pool_fini(struct gw_pool *pool)
@@ -108,6 +151,7 @@ void gw_pool_fini(struct gw_pool *pool)
         codec->ops->close(codec, GW_ERR_SHUTDOWN);
     }
     gw_map_each(&pool->hosts, free_host, NULL);
+    gw_loop_unwake(pool->loop, &pool->prune);
     gw_map_fini(&pool->hosts);
 }
 
@@ -122,22 +166,36 @@ void gw_pool_settings(struct gw_pool *pool, const struct gw_settings *settings)
         gw_timer_start(pool->loop, &pool->sweep, SWEEP_MS);
 }
 
-struct gw_pool_host *gw_pool_host(struct gw_pool *pool, const struct gw_addr *addr)
+static struct gw_pool_host *host_new(struct gw_pool *pool, const struct gw_addr *addr)
 {
     char text[GW_ADDR_TEXT];
-    struct gw_slice key = gw_slice_str(gw_addr_text(addr, text));
-    struct gw_pool_host *host = gw_map_get(&pool->hosts, key);
-    if (host)
-        return host;
-    host = calloc(1, sizeof *host);
+    struct gw_pool_host *host = calloc(1, sizeof *host);
     GW_CHECK(host != NULL);
     host->codecs = (struct gw_codec_host){pool->loop, &origin_limits, &codec_events};
     host->pool = pool;
     host->addr = *addr;
+    gw_list_init(&host->unused);
     gw_list_init(&host->idle);
     gw_list_init(&host->callers);
-    gw_map_put(&pool->hosts, key, host);
+    gw_map_put(&pool->hosts, gw_slice_str(gw_addr_text(addr, text)), host);
     return host;
+}
+
+struct gw_pool_host *gw_pool_host(struct gw_pool *pool, const struct gw_addr *addr)
+{
+    struct gw_pool_host *host = find(pool, addr);
+    if (!host)
+        host = host_new(pool, addr);
+    host->users++;
+    return host;
+}
+
+void gw_pool_let_go(struct gw_pool_host *host)
+{
+    if (!host)
+        return;
+    host->users--;
+    prune_later(host);
 }
 
 /* The most recently used one: the others may time out in peace. */

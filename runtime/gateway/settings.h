@@ -34,6 +34,13 @@ struct gw_settings {
     uint64_t response_head_ms;
     uint64_t sse_silence_ms;
 
+    /* Host names among the instances. */
+    char dns_servers[512]; /* "10.0.0.1,[::1]:5353"; empty: those of the system */
+    uint64_t dns_timeout_ms;
+    uint64_t dns_min_ttl_ms, dns_max_ttl_ms;
+    uint64_t dns_hold_ms; /* of addresses, when servers have come to say that there are none */
+    int dns_family;       /* AF_INET, AF_INET6; 0: both */
+
     /* What plugins ask for by gateway.http. */
     unsigned calls_per_host; /* at the same time, for each address */
     uint64_t call_ms;

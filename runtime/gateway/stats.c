@@ -11,6 +11,7 @@ static const struct {
     [GW_STAT_EXCHANGES] = {"exchanges", "gauge", "Requests in flight, streams included."},
     [GW_STAT_POOL_IDLE] = {"pool_idle", "gauge", "Idle connections to backends."},
     [GW_STAT_CALLS] = {"calls", "gauge", "Requests of plugins in flight."},
+    [GW_STAT_LOST_NAMES] = {"lost_names", "gauge", "Host names that were not resolved last time."},
     [GW_STAT_GENERATIONS] = {"generations", "gauge", "Configurations that are still in use."},
     [GW_STAT_ACCEPTED] = {"accepted_total", "counter", "Client connections accepted."},
     [GW_STAT_REQUESTS] = {"requests_total", "counter", "Requests begun."},

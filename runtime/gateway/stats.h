@@ -16,6 +16,7 @@ enum gw_stat {
     GW_STAT_EXCHANGES,   /* exchanges in flight (gauge) */
     GW_STAT_POOL_IDLE,   /* idle backend connections (gauge) */
     GW_STAT_CALLS,       /* requests of plugins in flight (gauge) */
+    GW_STAT_LOST_NAMES,  /* host names whose last question brought no addresses (gauge) */
     GW_STAT_GENERATIONS, /* live generations (gauge) */
     GW_STAT_ACCEPTED,    /* client connections since the start */
     GW_STAT_REQUESTS,

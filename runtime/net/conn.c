@@ -404,6 +404,8 @@ static enum gw_err dial_err(int code)
     case ECONNRESET:
     case EHOSTUNREACH:
     case ENETUNREACH:
+    case ENOENT: /* no such socket in the file system */
+    case EAGAIN: /* its backlog is full: unlike TCP, nobody says when there is room */
         return GW_ERR_REFUSED;
     case ETIMEDOUT:
         return GW_ERR_DIAL_TIMEOUT;
@@ -580,7 +582,8 @@ struct gw_conn *gw_conn_dial(struct gw_loop *loop, const struct gw_addr *to, uin
     *err = GW_OK;
     conn = new_conn(loop, fd, transport, events, owner);
     conn->dialled = true;
-    set_options(fd, (int)keepalive_s);
+    if (to->family != AF_UNIX)
+        set_options(fd, (int)keepalive_s);
     start_to_connect(conn, to);
     update_watcher(conn);
     if (dial_ms > 0 && !conn->failed)

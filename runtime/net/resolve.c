@@ -1,6 +1,7 @@
 /* Owns the names of one loop: what is known of them, who waits for them, and c-ares with its
- * descriptors. Called by gateway/fetch.c. Invariant: done is called from the ready list alone, so
- * that c-ares, which may answer from inside a question, is never entered from its own callbacks. */
+ * descriptors. Called by gateway/fetch.c and gateway/names.c. Invariant: done is called from the
+ * ready list alone, so that c-ares, which may answer from inside a question, is never entered from
+ * its own callbacks. */
 #include "net/resolve.h"
 
 #include <ares.h>
@@ -16,10 +17,13 @@ enum {
     DEADLINE_MS = 5000,
     TRY_MS = 1000, /* of the first question to a server; each round takes twice as long */
     TRIES = 3,
-    REST_MS = 250, /* for the other family, when one has brought addresses */
-    TTL_MIN_S = 1, /* also of errors, so that a storm asks once */
+    DATAGRAM_MAX = 1232, /* of an answer by UDP, that no network cuts; longer ones come by TCP */
+    REST_MS = 250,       /* for the other family, when one has brought addresses */
+    TTL_MIN_MS = 1000,   /* also of errors, so that a storm asks once */
     FAMILIES = 2
 };
+
+static const int families[FAMILIES] = {AF_INET, AF_INET6};
 
 struct query;
 
@@ -32,6 +36,8 @@ struct name {
     struct gw_timer deadline;
     uint64_t until_ms; /* the answer is good before */
     enum gw_err err;
+    int lost_family;
+    bool cut;
     unsigned count;
     uint32_t ttl_s;
     struct gw_addr addrs[GW_NAME_ADDRS];
@@ -58,7 +64,7 @@ struct gw_resolver {
     char *servers;
     const char *file;
     struct timespec file_time; /* its last change, when it was read */
-    uint64_t deadline_ms;
+    uint64_t deadline_ms, min_ttl_ms, max_ttl_ms;
     struct gw_map names;
     struct gw_list ages;     /* of names */
     struct gw_list answered; /* of names */
@@ -160,7 +166,9 @@ static void close_channel(struct gw_resolver *r)
 
 static bool open_channel(struct gw_resolver *r)
 {
-    struct ares_options options = {.timeout = TRY_MS,
+    struct ares_options options = {.flags = ARES_FLAG_EDNS,
+                                   .ednspsz = DATAGRAM_MAX,
+                                   .timeout = TRY_MS,
                                    .tries = TRIES,
                                    .sock_state_cb = on_socket,
                                    .sock_state_cb_data = r,
@@ -169,9 +177,10 @@ static bool open_channel(struct gw_resolver *r)
         close_channel(r);
     if (r->channel)
         return true;
-    int status = ares_init_options(&r->channel, &options,
-                                   ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB |
-                                       ARES_OPT_RESOLVCONF);
+    int status =
+        ares_init_options(&r->channel, &options,
+                          ARES_OPT_FLAGS | ARES_OPT_EDNSPSZ | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES |
+                              ARES_OPT_SOCK_STATE_CB | ARES_OPT_RESOLVCONF);
     if (status == ARES_SUCCESS && r->servers)
         status = ares_set_servers_ports_csv(r->channel, r->servers);
     if (status == ARES_SUCCESS)
@@ -211,23 +220,32 @@ static void forget_queries(struct name *name)
 static void conclude(struct name *name)
 {
     struct gw_resolver *r = name->resolver;
-    uint32_t ttl_s = name->count ? name->ttl_s : 0;
-    if (ttl_s < TTL_MIN_S)
-        ttl_s = TTL_MIN_S;
-    if (ttl_s > GW_NAME_TTL_MAX_S)
-        ttl_s = GW_NAME_TTL_MAX_S;
+    uint64_t ttl_ms = name->count ? name->ttl_s * 1000ull : 0;
+    if (ttl_ms > r->max_ttl_ms)
+        ttl_ms = r->max_ttl_ms;
+    if (ttl_ms < r->min_ttl_ms)
+        ttl_ms = r->min_ttl_ms;
     if (name->count)
         name->err = GW_OK;
-    name->until_ms = r->loop->now_ms + ttl_s * 1000ull;
+    name->until_ms = r->loop->now_ms + ttl_ms;
     gw_timer_stop(r->loop, &name->deadline);
     announce(name);
+}
+
+static void lose(struct name *name, int family)
+{
+    name->err = GW_ERR_RESOLVE;
+    name->lost_family = family;
 }
 
 static void on_deadline(struct gw_timer *timer)
 {
     struct name *name = GW_CONTAINER(timer, struct name, deadline);
+    for (int i = 0; i < FAMILIES; i++) {
+        if (name->query[i])
+            lose(name, families[i]);
+    }
     forget_queries(name);
-    name->err = GW_ERR_RESOLVE;
     conclude(name);
 }
 
@@ -238,29 +256,60 @@ static void lower_ttl(struct name *name, int ttl_s)
         name->ttl_s = ttl;
 }
 
+/* False: it has it already, or there are better ones. Which of too many are kept is not up to the
+ * order they come in, which servers like to shuffle. */
+static bool make_place(struct name *name, const struct gw_addr *addr)
+{
+    unsigned last = 0;
+    for (unsigned i = 0; i < name->count; i++) {
+        if (gw_addr_eq(&name->addrs[i], addr))
+            return false;
+    }
+    if (name->count < GW_NAME_ADDRS)
+        return true;
+    name->cut = true;
+    for (unsigned i = 1; i < name->count; i++) {
+        if (gw_addr_compare(&name->addrs[i], &name->addrs[last]) > 0)
+            last = i;
+    }
+    if (gw_addr_compare(addr, &name->addrs[last]) >= 0)
+        return false;
+    name->count--;
+    memmove(&name->addrs[last], &name->addrs[last + 1], (name->count - last) * sizeof *addr);
+    return true;
+}
+
 /* IPv4 goes in front: where a host has both, a network without IPv6 must not cost a timeout. */
-static void add_address(struct name *name, const struct ares_addrinfo_node *node)
+static void insert(struct name *name, const struct gw_addr *addr)
+{
+    unsigned at = name->count++;
+    for (; addr->family == AF_INET && at && name->addrs[at - 1].family == AF_INET6; at--)
+        name->addrs[at] = name->addrs[at - 1];
+    name->addrs[at] = *addr;
+}
+
+static void add_address(struct name *name, int family, const struct ares_addrinfo_node *node)
 {
     struct gw_addr addr;
     gw_addr_set(&addr, node->ai_addr, node->ai_addrlen);
-    if (!addr.family || name->count == GW_NAME_ADDRS)
+    if (!gw_addr_reachable(&addr)) {
+        lose(name, family);
         return;
-    unsigned at = name->count++;
-    for (; addr.family == AF_INET && at && name->addrs[at - 1].family == AF_INET6; at--)
-        name->addrs[at] = name->addrs[at - 1];
-    name->addrs[at] = addr;
+    }
     lower_ttl(name, node->ai_ttl);
+    if (make_place(name, &addr))
+        insert(name, &addr);
 }
 
-static void add_answer(struct name *name, int status, const struct ares_addrinfo *info)
+static void add_answer(struct name *name, int family, int status, const struct ares_addrinfo *info)
 {
     if (status == ARES_SUCCESS && info) {
         for (const struct ares_addrinfo_node *n = info->nodes; n; n = n->ai_next)
-            add_address(name, n);
+            add_address(name, family, n);
         for (const struct ares_addrinfo_cname *c = info->cnames; c; c = c->next)
             lower_ttl(name, c->ttl);
     } else if (status != ARES_ENOTFOUND && status != ARES_ENODATA) {
-        name->err = GW_ERR_RESOLVE;
+        lose(name, family);
     }
 }
 
@@ -273,7 +322,7 @@ static void on_answer(void *arg, int status, int timeouts, struct ares_addrinfo 
     if (name) {
         query->resolver->wanted--;
         name->query[query->family] = NULL;
-        add_answer(name, status, info);
+        add_answer(name, families[query->family], status, info);
         if (!is_asked(name))
             conclude(name);
         else if (name->count)
@@ -286,7 +335,6 @@ static void on_answer(void *arg, int status, int timeouts, struct ares_addrinfo 
 
 static void ask_family(struct name *name, int index)
 {
-    static const int families[FAMILIES] = {AF_INET, AF_INET6};
     struct ares_addrinfo_hints hints = {.ai_family = families[index], .ai_flags = ARES_AI_NOSORT};
     struct query *query = malloc(sizeof *query);
     GW_CHECK(query != NULL);
@@ -325,6 +373,8 @@ static enum gw_err ask_servers(struct name *name)
     name->count = 0;
     name->ttl_s = UINT32_MAX;
     name->err = GW_ERR_UNKNOWN_NAME;
+    name->lost_family = 0;
+    name->cut = false;
     gw_timer_start(r->loop, &name->deadline, r->deadline_ms);
     /* An answer may come from inside: neither must look like the last one too early. */
     struct query first = {0};
@@ -424,12 +474,19 @@ static void deliver(struct name *name)
     struct gw_addr addrs[GW_NAME_ADDRS];
     unsigned count = name->count;
     enum gw_err err = name->err;
+    uint64_t now_ms = name->resolver->loop->now_ms;
+    uint64_t good_ms = name->until_ms > now_ms ? name->until_ms - now_ms : 0;
+    int lost_family = name->lost_family;
+    bool cut = name->cut;
     struct gw_list waiting;
     memcpy(addrs, name->addrs, count * sizeof *addrs);
     gw_list_init(&waiting);
     gw_list_splice(&waiting, &name->waiting);
     for (struct gw_list *at; (at = gw_list_take(&waiting));) {
         struct gw_lookup *lookup = GW_CONTAINER(at, struct gw_lookup, node);
+        lookup->good_ms = good_ms;
+        lookup->lost_family = lost_family;
+        lookup->cut = cut;
         lookup->done(lookup, err, addrs, count);
     }
 }
@@ -460,17 +517,27 @@ void gw_lookup_cancel(struct gw_lookup *lookup)
     gw_list_remove(&lookup->node);
 }
 
+static uint64_t or_else(uint64_t given, uint64_t otherwise)
+{
+    return given ? given : otherwise;
+}
+
 struct gw_resolver *gw_resolver_new(struct gw_loop *loop, const struct gw_resolver_options *options)
 {
+    static const struct gw_resolver_options none;
     struct gw_resolver *r = calloc(1, sizeof *r);
     GW_CHECK(r != NULL);
+    if (!options)
+        options = &none;
     r->loop = loop;
-    r->deadline_ms = options && options->deadline_ms ? options->deadline_ms : DEADLINE_MS;
-    if (options && options->servers && options->servers[0]) {
+    r->deadline_ms = or_else(options->deadline_ms, DEADLINE_MS);
+    r->min_ttl_ms = or_else(options->min_ttl_ms, TTL_MIN_MS);
+    r->max_ttl_ms = or_else(options->max_ttl_ms, GW_NAME_TTL_MAX_S * 1000ull);
+    if (options->servers && options->servers[0]) {
         r->servers = strdup(options->servers);
         GW_CHECK(r->servers != NULL);
     }
-    r->file = options && options->file ? options->file : "/etc/resolv.conf";
+    r->file = options->file ? options->file : "/etc/resolv.conf";
     gw_map_init(&r->names);
     gw_list_init(&r->ages);
     gw_list_init(&r->answered);

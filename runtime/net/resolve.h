@@ -3,6 +3,7 @@
 #ifndef GW_NET_RESOLVE_H
 #define GW_NET_RESOLVE_H
 
+#include <stdbool.h>
 #include "base/check.h"
 #include "base/err.h"
 #include "base/list.h"
@@ -14,7 +15,7 @@ struct gw_resolver;
 
 enum {
     GW_NAME_MAX = 253,   /* bytes of a name (RFC 1035, section 2.3.4) */
-    GW_NAME_ADDRS = 16,  /* addresses that are kept of one */
+    GW_NAME_ADDRS = 64,  /* addresses that are kept of one, the lowest if there are more */
     GW_NAMES_MAX = 1024, /* names in the cache, and queries on their way */
     GW_NAME_TTL_MAX_S = 300
 };
@@ -23,6 +24,8 @@ struct gw_resolver_options {
     const char *servers;  /* "10.0.0.1:53,[::1]:5353"; NULL or "": those of the file */
     const char *file;     /* NULL: /etc/resolv.conf; lives as long as the resolver */
     uint64_t deadline_ms; /* for one name, whatever the servers do; 0: 5 s */
+    /* How long an answer is good at least, errors too, and at most; 0: 1 s, GW_NAME_TTL_MAX_S. */
+    uint64_t min_ttl_ms, max_ttl_ms;
 };
 
 /* Somebody who waits for a name; embedded in its owner. */
@@ -33,6 +36,10 @@ struct gw_lookup {
      * GW_ERR_RESOLVE: the servers did not say in time, or nothing of use. */
     void (*done)(struct gw_lookup *lookup, enum gw_err err, const struct gw_addr *addrs,
                  unsigned count);
+    /* More about the answer, for done: */
+    uint64_t good_ms; /* how long it need not be asked for again */
+    int lost_family;  /* AF_INET, AF_INET6: of these there may be others, which nobody told; 0 */
+    bool cut;         /* there are more than GW_NAME_ADDRS */
 };
 
 /* options may be NULL; they are read in this call. The file is read on first use, and again when it

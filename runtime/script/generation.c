@@ -6,9 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include "gateway/names.h"
 #include "script/api.h"
 #include "script/hooks.h"
 #include "script/task.h"
+#include "script/watchdog.h"
 
 enum {
     PAUSE_MIN_MS = 100,
@@ -18,6 +20,7 @@ enum {
 
 static void free_generation(struct gw_generation *generation)
 {
+    gw_names_free(generation);
     for (unsigned i = 0; i < generation->instance_count; i++)
         gw_instance_unref(generation->instances[i]);
     free(generation->instances);
@@ -58,50 +61,98 @@ struct gw_generation *gw_generation_return(struct gw_generation *generation)
     return generation;
 }
 
-static void copy_text(lua_State *L, const char *key, char *out, size_t cap)
+/* A row of the program's instances or names, on the stack's top with its texts. */
+struct row {
+    const char *service, *id, *address;
+    unsigned port;
+};
+
+static struct row push_row(lua_State *L, int list, unsigned i)
 {
-    lua_getfield(L, -1, key);
-    const char *text = lua_tostring(L, -1);
-    snprintf(out, cap, "%s", text ? text : "");
-    lua_pop(L, 1);
+    static const char *const keys[] = {"service", "id", "address", "port"};
+    lua_rawgeti(L, list, (int)i);
+    for (int k = 0; k < 4; k++)
+        lua_getfield(L, -1 - k, keys[k]);
+    struct row row = {lua_tostring(L, -4), lua_tostring(L, -3), lua_tostring(L, -2),
+                      (unsigned)lua_tointeger(L, -1)};
+    return row;
 }
 
-/* The instance described by the table on the stack's top. */
-static struct gw_instance *read_instance(lua_State *L, struct gw_gateway *gateway, unsigned index)
+static struct gw_instance *make_instance(struct gw_gateway *gateway, const struct row *row)
 {
-    struct gw_instance *instance = gw_instance_new();
-    char host[GW_ADDR_TEXT];
-    instance->index = index;
-    copy_text(L, "id", instance->id, sizeof instance->id);
-    copy_text(L, "service", instance->service, sizeof instance->service);
-    copy_text(L, "address", host, sizeof host);
-    lua_getfield(L, -1, "port");
-    unsigned port = (unsigned)lua_tointeger(L, -1);
-    lua_pop(L, 1);
-    if (gw_addr_parse(&instance->addr, host, port)) {
+    struct gw_instance *instance = gw_instance_new(row->service, row->id);
+    if (gw_addr_parse(&instance->addr, row->address, row->port)) {
         instance->host = gw_pool_host(&gateway->pool, &instance->addr);
         gw_instance_note(instance, gateway->facts, gateway->worker, gateway->loop->now_ms);
         return instance;
     }
-    gw_log(GW_LOG_ERROR, "instance %s: not an address: %s", instance->id, host);
+    gw_log(GW_LOG_ERROR, "instance %s: not an address: %s", row->id, row->address);
     gw_instance_unref(instance);
     return NULL;
 }
 
 static bool read_instances(struct gw_generation *generation, lua_State *L)
 {
-    unsigned n = (unsigned)lua_objlen(L, -1);
+    int list = lua_gettop(L);
+    unsigned n = (unsigned)lua_objlen(L, list);
     generation->instances = calloc(n + 1, sizeof *generation->instances);
     GW_CHECK(generation->instances != NULL);
-    for (unsigned i = 0; i < n; i++) {
-        lua_rawgeti(L, -1, (int)i + 1);
-        struct gw_instance *instance = read_instance(L, generation->gateway, i + 1);
-        lua_pop(L, 1);
+    for (unsigned i = 1; i <= n; i++) {
+        struct row row = push_row(L, list, i);
+        struct gw_instance *instance = make_instance(generation->gateway, &row);
+        lua_settop(L, list);
         if (!instance)
             return false;
+        instance->index = i;
         generation->instances[generation->instance_count++] = instance;
     }
     return true;
+}
+
+static void read_names(struct gw_generation *generation, lua_State *L)
+{
+    int list = lua_gettop(L);
+    for (unsigned i = 1; i <= (unsigned)lua_objlen(L, list); i++) {
+        struct row row = push_row(L, list, i);
+        gw_names_add(generation, row.service, row.id, row.address, row.port);
+        lua_settop(L, list);
+    }
+}
+
+static void push_instance(lua_State *L, const struct gw_instance *instance)
+{
+    char host[GW_ADDR_TEXT];
+    lua_createtable(L, 0, 3);
+    lua_pushinteger(L, (lua_Integer)instance->index);
+    lua_setfield(L, -2, "index");
+    lua_pushstring(L, instance->id);
+    lua_setfield(L, -2, "id");
+    lua_pushstring(L, gw_addr_host(&instance->addr, host));
+    lua_setfield(L, -2, "address");
+}
+
+void gw_generation_resolved(struct gw_generation *generation, unsigned name,
+                            struct gw_instance *const *instances, unsigned count)
+{
+    struct gw_vm *vm = generation->script;
+    lua_State *L = vm->L;
+    if (vm->dead) /* the next one is told of all */
+        return;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, vm->entry[GW_ENTRY_RESOLVED]);
+    lua_pushinteger(L, (lua_Integer)name);
+    lua_createtable(L, (int)count, 0);
+    for (unsigned i = 0; i < count; i++) {
+        push_instance(L, instances[i]);
+        lua_rawseti(L, -2, (int)i + 1);
+    }
+    int status = gw_watch_pcall(vm, L, 2, 0, 0);
+    if (status == GW_LUA_STOPPED) {
+        gw_generation_died(generation, NULL);
+        return;
+    }
+    if (status != 0)
+        gw_log(GW_LOG_ERROR, "resolved: %s", lua_tostring(L, -1));
+    lua_settop(L, 0);
 }
 
 /* Its settings have been read. */
@@ -130,6 +181,9 @@ struct gw_generation *gw_generation_new(struct gw_vm *vm, struct gw_gateway *gat
     take_vm(generation, vm);
     gw_vm_push(vm, "instances");
     good = good && read_instances(generation, vm->L);
+    gw_vm_push(vm, "names");
+    if (good)
+        read_names(generation, vm->L);
     lua_settop(vm->L, 0);
     if (good)
         return generation;
@@ -197,6 +251,7 @@ static void end_revival(struct gw_aside_job *job)
         revival->vm->env = dead->env;
         take_vm(generation, revival->vm);
         tame(generation, revival->vm);
+        gw_names_tell(generation);
         if (dead->serves)
             gw_task_serve(revival->vm, generation->pause_ms);
         gw_vm_free(dead);

@@ -468,6 +468,7 @@ const struct gw_hooks gw_lua_hooks = {
     .tied = hook_tied,
     .room = hook_room,
     .serve = hook_serve,
+    .resolved = gw_generation_resolved,
     .waiting = waits,
     .cancel = hook_cancel,
     .release = hook_release,

@@ -27,6 +27,9 @@ void gw_generation_revive(struct gw_generation *generation);
 /* What its plugins start while they are loaded begins later in its next VM: each time twice as
  * late. Hooks do not wait for that. */
 void gw_generation_pause(struct gw_generation *generation);
+/* Tells the program which instances a host name has: struct gw_hooks. */
+void gw_generation_resolved(struct gw_generation *generation, unsigned name,
+                            struct gw_instance *const *instances, unsigned count);
 /* Forgets all that x has in the dead VM of a generation. */
 void gw_hooks_forget(struct gw_exchange *x, const struct gw_generation *generation);
 /* The hooks that a generation of Lua has. */

@@ -34,7 +34,7 @@ static const char *const entry_names[GW_ENTRY_LIMIT] = {
     [GW_ENTRY_EVENTS] = "events",       [GW_ENTRY_COMMENT] = "comment",
     [GW_ENTRY_CLOSE] = "close",         [GW_ENTRY_SAVE] = "save",
     [GW_ENTRY_ADOPT] = "adopt",         [GW_ENTRY_EVENT_FAILED] = "event_failed",
-    [GW_ENTRY_ON_RELOAD] = "on_reload",
+    [GW_ENTRY_ON_RELOAD] = "on_reload", [GW_ENTRY_RESOLVED] = "resolved",
 };
 
 static bool require(lua_State *L, const char *module)

@@ -45,6 +45,7 @@ enum gw_entry {
     GW_ENTRY_SAVE,
     GW_ENTRY_ADOPT,
     GW_ENTRY_ON_RELOAD,
+    GW_ENTRY_RESOLVED, /* instances of a host name */
     GW_ENTRY_LIMIT
 };
 

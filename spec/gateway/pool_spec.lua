@@ -3,6 +3,9 @@ local backend = require "spec.support.backend"
 local gateway = require "spec.support.gateway"
 local http = require "spec.support.http"
 local process = require "spec.support.process"
+local site = require "spec.support.site"
+
+local SIGSTOP, SIGCONT = 19, 18
 
 describe("backend connections", function()
   local server, gw
@@ -96,6 +99,51 @@ describe("backend connections", function()
     assert.equal("good", (client:response():body()))
   end)
 
+  local GARBAGE = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+  local EMPTY = {
+    ["an empty body"] = { "GET", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" },
+    ["a 204"] = { "GET", "HTTP/1.1 204 No Content\r\n\r\n" },
+    ["a 304"] = { "GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 4\r\n\r\n" },
+    ["a HEAD"] = { "HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n" },
+    ["the last chunk"] = { "GET", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" },
+  }
+  for what, case in pairs(EMPTY) do
+    it("are not used again when bytes come behind " .. what, function()
+      start()
+      local client = send { method = case[1], path = "/first" }
+      local received = server:request()
+      received:reply(case[2] .. GARBAGE)
+      local got = client:response { head = case[1] == "HEAD" }
+      assert.equal("", (got:body()))
+      assert.not_equal("timeout", received.conn:wait_end())
+      local again = send { path = "/second" }
+      server:request():ok "good"
+      assert.equal("good", (again:response():body()))
+    end)
+  end
+
+  -- The worker sleeps while the client asks and the backend talks out of turn: it hears of both at once, of
+  -- the client first.
+  it("are not used when bytes have come that nobody has looked at yet", function()
+    server = backend.listen()
+    gw = site.start {
+      services = { api = server.port }, rules = { { id = "api", path = "/*", serviceName = "api" } },
+      config = { backend = { http = { keepAlive = true } } },
+    }
+    for _, talk in ipairs { GARBAGE, "x", "" } do
+      local conn, _, client = first_exchange()
+      site.kill(gw:worker(1), SIGSTOP)
+      client:send(http.format { path = "/second" })
+      if talk == "" then conn:close() else conn:send(talk) end
+      site.kill(gw:worker(1), SIGCONT)
+      local received = server:request()
+      received:ok "good"
+      local answer = client:response()
+      assert.same({ 200, "good" }, { answer.status, (answer:body()) })
+      received.conn:close()
+    end
+  end)
+
   it("are not used again after an answer that came before the whole request", function()
     start()
     local client = http.connect(gw.port)
@@ -175,6 +223,56 @@ describe("backend connections", function()
     end, 5, "the end of one connection")
     send { path = "/three" }
     assert.equal("/three", backend.read_request(kept.conn).target)
+  end)
+
+  it("are kept up to maxIdleConns, over all instances", function()
+    local other = backend.listen()
+    server = backend.listen()
+    gw = site.start {
+      services = { api = server.port, other = other.port },
+      rules = {
+        { id = "api", path = "/*", serviceName = "api" },
+        { id = "other", path = "/other", serviceName = "other" },
+      },
+      config = { backend = { http = { keepAlive = true, maxIdleConns = 2 } } },
+    }
+    local clients, received = {}, {}
+    for i, path in ipairs { "/one", "/two", "/other" } do
+      clients[i] = send { path = path }
+      received[i] = (i == 3 and other or server):request()
+    end
+    for i = 1, 3 do
+      received[i]:ok "x"
+      assert.equal("x", (clients[i]:response():body()))
+    end
+    assert.equal("eof", received[3].conn:wait_end())
+    assert.equal(2, gw:metrics().pool_idle)
+    local client = send { path = "/other" }
+    other:request():ok "y"
+    assert.equal("y", (client:response():body()))
+    client = send { path = "/four" }
+    backend.read_request(received[2].conn):ok "z"
+    assert.equal("z", (client:response():body()))
+    other:close()
+  end)
+
+  it("stay with their instance over a reload, and end with idleConnTimeout when it is gone", function()
+    server = backend.listen()
+    gw = site.start {
+      services = { api = server.port }, rules = { { id = "api", path = "/*", serviceName = "api" } },
+      config = { backend = { http = { keepAlive = true, idleConnTimeout = "60s" } } },
+    }
+    local conn = first_exchange()
+    gw:renew()
+    local client = send { path = "/second" }
+    backend.read_request(conn):ok "same"
+    assert.equal("same", (client:response():body()))
+    gw:renew {
+      services = { api = http.free_port() },
+      config = { backend = { http = { idleConnTimeout = "200ms" } } },
+    }
+    assert.equal("eof", conn:wait_end())
+    gw:wait_metric("pool_idle", 0)
   end)
 
   it("are used again when others have failed, been one too many, or not been up at all", function()

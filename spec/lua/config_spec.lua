@@ -66,7 +66,8 @@ describe("config: defaults", function()
         sse = { dialTimeout = 10, responseTimeout = 0, keepaliveTimeout = 30 },
         calls = { timeout = 30, maxBodyBytes = 1048576, maxPerHost = 100 },
       },
-      registry = { type = "static", static = { services = {} } },
+      registry = { type = "static", static = { services = {} }, dns = { servers = {}, timeout = 5, minTtl = 5,
+        maxTtl = 300, hold = 30, family = "any" } },
       router = { rules = {}, lua = {} },
       pluginPath = { "../plugins" }, plugins = {}, workers = "auto", drainTimeout = 25,
       lua = { maxRunTime = 0.05, maxMemory = 268435456, open = {} },
@@ -185,7 +186,8 @@ gateway:
     { "frontend: {http: {port: -1}}", "got -1" },
     { "frontend: {http: {port: http}}", 'got "http"' },
     { "frontend: {http: {host: example.com}}",
-      "is not an IP address; names other than localhost are not looked up" },
+      "is not an IP address; a name other than localhost can't be listened on" },
+    { "frontend: {http: {host: 'unix:/run/x'}}", "is not an IP address" },
     { "frontend: {http: {host: '[::1]'}}", "write an IPv6 address without brackets" },
     { "frontend: {http: {host: '127.0.0.1:80'}}", 'the port has a key of its own, "port"' },
     { "frontend: {http: {host: ''}}", "is not an IP address" },
@@ -201,6 +203,12 @@ gateway:
     { "frontend: 5", "gateway.frontend: expected a map, got 5" },
     { "backend: {http: {dialTimeout: 11y}}", "gateway.backend.http.dialTimeout: expected a duration" },
     { "registry: {type: consul}", 'gateway.registry.type: unknown value "consul" (known: static)' },
+    { "registry: {dns: {servers: [dns.example]}}", '"dns.example" is not the IP address of a name server' },
+    { "registry: {dns: {servers: ['10.0.0.1:0']}}", "0 is no port" },
+    { "registry: {dns: {servers: ['[10.0.0.1']}}", '"[10.0.0.1" is not the IP address of a name server' },
+    { "registry: {dns: {minTtl: 0}}", "gateway.registry.dns.minTtl: expected a duration" },
+    { "registry: {dns: {minTtl: 10s, maxTtl: 5s}}", "dns.minTtl: longer than maxTtl (5 seconds)" },
+    { "registry: {dns: {family: 4}}", "gateway.registry.dns.family: " },
     { "registry: {static: {services: {}}}", "gateway.registry.static.services: expected a list, got a map" },
     { "registry: {static: {services: [{}]}}", "services[1].name: missing" },
     { "registry: {static: {services: [{name: s}]}}", "services[1].instances: missing" },
@@ -256,7 +264,12 @@ describe("config: services", function()
     [":::"] = false, ["1:2:3:4:5:6:7"] = false, ["1:2:3:4:5:6:7:8:9"] = false, ["1::2::3"] = false,
     ["12345::"] = false, ["g::"] = false, ["::1%lo"] = false, ["1:2:3:4:5:6:7:8::"] = false,
     ["10.0.0.1::"] = false,
-    ["1:"] = false, [":1"] = false, example = false, ["LOCALHOST"] = false, [" ::1"] = false,
+    ["1:"] = false, [":1"] = false, [" ::1"] = false,
+    example = true, ["LOCALHOST"] = true, ["api.example.com"] = true, ["api.example.com."] = true,
+    ["_http._tcp.api-1.svc"] = true, ["xn--bcher-kva.example"] = true, ["1st.example"] = true,
+    [("x"):rep(63) .. ".com"] = true, [("x"):rep(64) .. ".com"] = false, [("x."):rep(126) .. "xx"] = false,
+    [""] = false, ["."] = false, ["a..b"] = false, [".a"] = false, ["-a.b"] = false, ["a b"] = false,
+    ["a/b"] = false, ["http://a"] = false, ["a.b:80"] = false, ["bücher.example"] = false, ["*"] = false,
   }
   for address, fine in pairs(addresses) do
     it((fine and "run at " or "do not run at ") .. address, function()
@@ -269,6 +282,39 @@ describe("config: services", function()
       end
     end)
   end
+
+  it("are asked for at these name servers", function()
+    local tree = good("registry: {dns: {servers: ['10.0.0.1', '10.0.0.1:5353', '::1', '[::1]', '[::1]:53']}}")
+    assert.same({ "10.0.0.1", "10.0.0.1:5353", "[::1]", "[::1]", "[::1]:53" }, tree.registry.dns.servers)
+  end)
+
+  it("may be unix sockets, which have no port", function()
+    local tree = good(
+      "registry: {static: {services: [{name: s, instances: [{address: 'unix:/run/api.sock'}]}]}}")
+    local instance = tree.registry.static.services[1].instances[1]
+    assert.same({ "unix:/run/api.sock", "unix:/run/api.sock" }, { instance.id, instance.address })
+    assert.is_nil(instance.port)
+    for text, why in pairs({
+      ["unix:/x', port: '80"] = "1:%d+: .*instances%[1%].port: a unix socket has no port",
+      ["unix:run/x"] = 'address: the path of a socket begins with "/"',
+      ["unix:"] = 'address: the path of a socket begins with "/"',
+      ["unix:/" .. ("x"):rep(107)] = "address: the path of a socket has at most 107 bytes, this one has 108",
+    }) do
+      assert.matches(why, services("{name: s, instances: [{address: '" .. text .. "'}]}"))
+    end
+  end)
+
+  it("are told what is wrong with their address", function()
+    for text, why in pairs({
+      ["a.example:80"] = 'the port has a key of its own, "port"', ["http://a/"] = "an address is no URL",
+      ["[::1]"] = "without brackets", ["1.2.3"] = '"1.2.3" is not an IPv4 address',
+      ["a b"] = '"a b" is not a host name or an address', [("x"):rep(64)] = "at most 63 bytes",
+      [("x."):rep(127)] = "at most 253 bytes",
+    }) do
+      local fault = services("{name: s, instances: [{port: 1, address: '" .. text .. "'}]}")
+      assert.is_truthy(fault:find(why, 1, true), fault)
+    end
+  end)
 
   for _, port in ipairs({ "0", "65536", "-1", "1.5", "'80'", "http" }) do
     it("do not listen on " .. port, function()

@@ -19,6 +19,8 @@ local function host(addr)
 end
 
 describe("an address", function()
+  teardown(C.gw_addr_fini)
+
   local good = {
     { "127.0.0.1", 80, "127.0.0.1:80" },
     { "255.255.255.255", 65535, "255.255.255.255:65535" },
@@ -64,6 +66,43 @@ describe("an address", function()
       for j, b in ipairs(all) do assert.equal(i == j, C.gw_addr_eq(a, b)) end
     end
     assert.is_true(C.gw_addr_eq(parse("[::1]", 80), parse("::1", 80)))
+  end)
+
+  it("may be the path of a unix socket, the same for everybody who names it", function()
+    local longest = "unix:/" .. ("x"):rep(106)
+    for _, path in ipairs { "unix:/run/api.sock", "unix:/run/other.sock", longest } do
+      local addr, sa = assert(parse(path, 80)), ffi.new "union gw_sockaddr"
+      assert.same({ path, path, 0 }, { text(addr), host(addr), addr.port })
+      assert.is_true(C.gw_addr_eq(addr, parse(path, 0)))
+      assert.is_false(C.gw_addr_eq(addr, parse(path .. "2", 0) or parse("unix:/run/x", 0)))
+      assert.equal(110, tonumber(C.gw_addr_get(addr, sa)))
+      assert.equal(path, "unix:" .. ffi.string(sa.un.sun_path))
+    end
+    assert.is_nil(parse(longest .. "x", 0))
+    assert.is_nil(parse("unix:run/api.sock", 0))
+    assert.is_nil(parse("unix:", 0))
+  end)
+
+  it("has its place among others: IPv4 first, then by host", function()
+    local sorted = { "9.0.0.1", "10.0.0.1", "10.0.0.2", "::1", "2001:db8::1" }
+    for i, a in ipairs(sorted) do
+      for j, b in ipairs(sorted) do
+        local apart = C.gw_addr_compare(parse(a, 80), parse(b, 80))
+        assert.equal(i < j, apart < 0)
+        assert.equal(i > j, apart > 0)
+      end
+    end
+  end)
+
+  it("leads nowhere when it is nobody's", function()
+    local nobodys = { "0.0.0.0", "0.1.2.3", "224.0.0.1", "255.255.255.255", "::", "ff02::1", "fe80::1" }
+    for _, nowhere in ipairs(nobodys) do
+      assert.is_false(C.gw_addr_reachable(parse(nowhere, 80)), nowhere)
+    end
+    for _, somewhere in ipairs { "10.0.0.1", "127.0.0.1", "2001:db8::1", "unix:/x" } do
+      assert.is_true(C.gw_addr_reachable(parse(somewhere, 80)), somewhere)
+    end
+    assert.is_false(C.gw_addr_reachable(ffi.new "struct gw_addr"))
   end)
 
   it("comes from the kernel, and in IPv6 clothes is an IPv4 address", function()

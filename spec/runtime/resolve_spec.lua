@@ -41,6 +41,7 @@ describe("the resolver", function()
     local given = ffi.new "struct gw_resolver_options"
     given.servers, given.deadline_ms = options.servers or server.servers, options.deadline_ms or 0
     given.file = options.file
+    given.min_ttl_ms, given.max_ttl_ms = options.min_ttl_ms or 0, options.max_ttl_ms or 0
     return C.gw_resolver_new(loop, given)
   end
 
@@ -229,6 +230,66 @@ describe("the resolver", function()
     again { deadline_ms = 60000 }
     local wait = resolve({ ["half.test"] = { "192.0.2.1", silent = "AAAA" } }, "half.test")
     assert.equal("192.0.2.1", list(wait))
+  end)
+
+  it("tells which family nobody has told of", function()
+    again { deadline_ms = 100 }
+    local function lost(zone)
+      return resolve({ ["half.test"] = zone }, "half.test").lookup.lost_family
+    end
+    assert.equal(10, lost { "192.0.2.1", silent = "AAAA" })
+    again { deadline_ms = 100 }
+    assert.equal(2, lost { "2001:db8::1", silent = "A" })
+    again()
+    assert.equal(0, lost { "192.0.2.1" })
+  end)
+
+  it("takes no address that no host can have for one", function()
+    local zone = { ["lie.test"] = { "0.0.0.0", "0.0.0.0", "224.0.0.1", "255.255.255.255", "::", "ff02::1" } }
+    assert.equal("resolve_failed", resolve(zone, "lie.test").why)
+    zone["half.test"] = { "0.0.0.0", "192.0.2.1", "2001:db8::1", "192.0.2.1" }
+    local wait = resolve(zone, "half.test")
+    assert.equal("192.0.2.1 2001:db8::1", list(wait))
+    assert.equal(2, wait.lookup.lost_family)
+  end)
+
+  it("keeps the same ones of too many, whatever their order", function()
+    local many, lowest = {}, {}
+    for i = 1, 70 do many[i] = "192.0.2." .. i end
+    for i = 1, C.GW_NAME_ADDRS do lowest[i] = "192.0.2." .. i end
+    for turn = 1, 3 do
+      local shuffled = {}
+      for i = 1, 70 do shuffled[i] = many[(i * 9 ^ turn) % 70 + 1] end
+      local name = turn .. ".test"
+      local wait = resolve({ [name] = turn == 3 and many or shuffled }, name)
+      local got = {}
+      for i = 1, #wait do got[i] = wait[i] end
+      assert.is_true(wait.lookup.cut)
+      table.sort(got, function(a, b) return tonumber(a:match "%d+$") < tonumber(b:match "%d+$") end)
+      assert.same(lowest, got)
+    end
+  end)
+
+  it("asks by TCP where an answer is too long for UDP", function()
+    local zone = { ["long.test"] = {} }
+    for i = 1, 250 do zone["long.test"][i] = "192.0.2." .. i end
+    server:listen_tcp()
+    local wait = resolve(zone, "long.test")
+    assert.equal("ok", wait.why)
+    assert.equal(C.GW_NAME_ADDRS, #wait)
+    assert.is_true(wait.lookup.cut)
+    assert.equal(2, server.asked["A long.test"])
+    assert.equal(1, server.asked["AAAA long.test"])
+  end)
+
+  it("says how long an answer is good, within bounds", function()
+    local function good(ttl, answer)
+      again { min_ttl_ms = 5000, max_ttl_ms = 60000 }
+      local zone = answer or { "192.0.2.1", ttl = ttl }
+      return tonumber(resolve({ ["a.test"] = zone }, "a.test").lookup.good_ms)
+    end
+    assert.same({ 5000, 30000, 60000 }, { good(0), good(30), good(86400) })
+    assert.equal(5000, good(0, { rcode = 3 }))
   end)
 
   it("refuses what can't be a name", function()

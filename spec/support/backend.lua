@@ -10,38 +10,60 @@ if not pcall(function() return C.spec_listen end) then
   ffi.cdef([[
     int spec_listen(int, int) __asm__("listen");
     int spec_accept4(int, void *, unsigned *, int) __asm__("accept4");
+    struct spec_sockaddr_in6 {
+      uint16_t family; uint16_t port; uint32_t flow; uint8_t addr[16]; uint32_t scope;
+    };
+    struct spec_sockaddr_un { uint16_t family; char path[108]; };
   ]])
 end
 
 local backend = {}
 
 ---@class spec.Backend a listening socket
----@field port integer
+---@field port? integer nil of a unix socket
 local Backend = {}
 Backend.__index = Backend
 
 local SOCKET_FLAGS = 0x800 + 0x80000 -- non-blocking, close-on-exec
+local AF_UNIX, AF_INET, AF_INET6 = 1, 2, 10
 local SOL_SOCKET, SO_REUSEADDR, IPPROTO_TCP, TCP_NODELAY = 1, 2, 6, 1
 
-local function bound_port(fd)
-  local addr, size = ffi.new("struct spec_sockaddr_in"), ffi.new("unsigned[1]", 16)
-  sys.check(C.spec_getsockname(fd, addr, size), "getsockname")
-  return bit.bor(bit.lshift(bit.band(addr.port, 255), 8), bit.rshift(addr.port, 8))
+local function swapped(port)
+  return bit.bor(bit.lshift(bit.band(port, 255), 8), bit.rshift(port, 8))
 end
 
---- Listens on 127.0.0.1.
+-- The port of an IPv4 or IPv6 socket lies at the same place.
+local function bound_port(fd)
+  local addr, size = ffi.new("struct spec_sockaddr_in6"), ffi.new("unsigned[1]", 28)
+  sys.check(C.spec_getsockname(fd, ffi.cast("struct spec_sockaddr_in *", addr), size), "getsockname")
+  return addr.family ~= AF_UNIX and swapped(addr.port) or nil
+end
+
+local function socket_address(host, port)
+  local path = host:match("^unix:(.*)$")
+  if path then return ffi.new("struct spec_sockaddr_un", { family = AF_UNIX, path = path }), AF_UNIX end
+  local family = host:find(":", 1, true) and AF_INET6 or AF_INET
+  local addr = ffi.new(family == AF_INET6 and "struct spec_sockaddr_in6" or "struct spec_sockaddr_in")
+  addr.family, addr.port = family, swapped(port or 0)
+  local at = ffi.cast("uint8_t *", addr) + (family == AF_INET6 and 8 or 4)
+  assert(C.spec_inet_pton(family, host, at) == 1, host)
+  return addr, family
+end
+
+--- Listens on 127.0.0.1, or elsewhere.
 ---@param port? integer default: a free one
+---@param host? string an IPv4 or IPv6 address, or unix:/path
+---@param backlog? integer
 ---@return spec.Backend
-function backend.listen(port)
-  local fd = sys.check(C.spec_socket(2, 1 + SOCKET_FLAGS, 0), "socket")
+function backend.listen(port, host, backlog)
+  local addr, family = socket_address(host or "127.0.0.1", port)
+  local fd = sys.check(C.spec_socket(family, 1 + SOCKET_FLAGS, 0), "socket")
   C.spec_setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, ffi.new("int[1]", 1), 4)
   -- Accepted sockets inherit it: what is sent in pieces arrives in pieces.
   C.spec_setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, ffi.new("int[1]", 1), 4)
-  local addr = ffi.new("struct spec_sockaddr_in")
-  addr.family, addr.addr = 2, 0x0100007f
-  addr.port = port and bit.bor(bit.lshift(bit.band(port, 255), 8), bit.rshift(port, 8)) or 0
-  sys.check(C.spec_bind(fd, addr, ffi.sizeof(addr)), "bind")
-  sys.check(C.spec_listen(fd, 128), "listen")
+  local size = ffi.sizeof(addr)
+  sys.check(C.spec_bind(fd, ffi.cast("struct spec_sockaddr_in *", addr), size), "bind")
+  sys.check(C.spec_listen(fd, backlog or 128), "listen")
   local self = setmetatable({ fd = fd, port = bound_port(fd) }, Backend)
   self.guard = newproxy(true)
   getmetatable(self.guard).__gc = function() self:close() end

@@ -1,9 +1,10 @@
---- dns: a name server inside the spec (UDP, RFC 1035): the spec takes each question and answers it, or
--- does not.
+--- dns: a name server inside the spec (RFC 1035, UDP and, when it is told so, TCP): the spec takes each
+-- question and answers it, or does not.
 --
 --     local server = dns.listen()
 --     local question = server:question()          -- {name = "a.test", type = "A"}
 --     server:answer(question, { ttl = 60, "192.0.2.1" })
+local backend = require("spec.support.backend")
 local bit = require("bit")
 local ffi = require("ffi")
 local sys = require("spec.support.sys")
@@ -39,11 +40,19 @@ function dns.listen()
   local addr = ffi.new("struct spec_sockaddr_in", { family = 2, addr = 0x0100007f })
   sys.check(C.spec_bind(fd, addr, ffi.sizeof(addr)), "bind")
   sys.check(C.spec_getsockname(fd, addr, ffi.new("unsigned[1]", 16)), "getsockname")
-  return setmetatable({ fd = fd, servers = "127.0.0.1:" .. port_of(addr), asked = {} }, Dns)
+  local self = { fd = fd, port = port_of(addr), asked = {}, conns = {} }
+  self.servers = "127.0.0.1:" .. self.port
+  return setmetatable(self, Dns)
+end
+
+--- Listens for TCP as well, and cuts answers by UDP that are too long.
+function Dns:listen_tcp()
+  self.tcp = backend.listen(self.port)
 end
 
 function Dns:close()
   if self.fd then C.spec_close(self.fd) end
+  if self.tcp then self.tcp:close() end
   self.fd = nil
 end
 
@@ -63,18 +72,41 @@ end
 ---@field name string in lower case
 ---@field type string A, AAAA or a number
 
+-- What has come by UDP.
+function Dns:_datagram()
+  local from, size = ffi.new("struct spec_sockaddr_in"), ffi.new("unsigned[1]", 16)
+  local n = tonumber(C.spec_recvfrom(self.fd, packet, 2048, 0, from, size))
+  if n >= 0 then return ffi.string(packet, n), { from = from } end
+end
+
+-- What has come by TCP, where a length goes before each.
+function Dns:_message()
+  local conn = self.tcp and self.tcp:try_accept(0)
+  if conn then self.conns[#self.conns + 1] = conn end
+  for _, each in ipairs(self.conns) do
+    each.have = (each.have or "") .. (each:read_some(0) or "")
+    local high, low = each.have:byte(1, 2)
+    local last = low and 2 + high * 256 + low
+    if last and #each.have >= last then
+      local text = each.have:sub(3, last)
+      each.have = each.have:sub(last + 1)
+      return text, { conn = each }
+    end
+  end
+end
+
 --- The next question that has come; nil when there is none.
 ---@return spec.Question?
 function Dns:try_question()
-  local from, size = ffi.new("struct spec_sockaddr_in"), ffi.new("unsigned[1]", 16)
-  local n = tonumber(C.spec_recvfrom(self.fd, packet, 2048, 0, from, size))
-  if n < 0 then return nil end
-  local text = ffi.string(packet, n)
-  local name, kind, section = parse(text)
-  name, kind = name:lower(), TYPES[kind] or tostring(kind)
-  local key = kind .. " " .. name
+  local text, question = self:_datagram()
+  if not text then text, question = self:_message() end
+  if not text then return nil end
+  local name, kind
+  name, kind, question.section = parse(text)
+  question.id, question.name, question.type = text:sub(1, 2), name:lower(), TYPES[kind] or tostring(kind)
+  local key = question.type .. " " .. question.name
   self.asked[key] = (self.asked[key] or 0) + 1
-  return { id = text:sub(1, 2), name = name, type = kind, section = section, from = from }
+  return question
 end
 
 --- Waits for one.
@@ -113,43 +145,59 @@ local function record(owner, kind, ttl, value)
     .. uint16(#data) .. data
 end
 
+local DATAGRAM_MAX = 1232
+local CUT = "\131\128\0\1\0\0\0\0\0\0" -- flags that say so, and no records
+
 function Dns:send(question, bytes)
+  if question.conn then
+    question.conn:send(uint16(#bytes) .. bytes)
+    return
+  end
+  if self.tcp and #bytes > DATAGRAM_MAX then bytes = question.id .. CUT .. question.section end
   C.spec_sendto(self.fd, bytes, #bytes, 0, question.from, ffi.sizeof(question.from))
 end
 
---- Answers: a list of addresses, with ttl (60), rcode (0), cname (through which they are reached), id.
+--- Answers: a list of addresses, with ttl (60), rcode (0), cname (through which they are reached), and for a
+-- liar id, question (the name that it claims to have been asked for), owner (whose addresses they are).
 ---@param question spec.Question
 ---@param answer? table
 function Dns:answer(question, answer)
   answer = answer or {}
-  local ttl, records, owner = answer.ttl or 60, {}, "\192\12"
+  local ttl, records, owner = answer.ttl or 60, {}, answer.owner and encode_name(answer.owner) or "\192\12"
   if answer.cname then
     records[1] = record(owner, "CNAME", ttl, answer.cname)
     owner = encode_name(answer.cname)
   end
   for _, address in ipairs(answer) do records[#records + 1] = record(owner, question.type, ttl, address) end
+  local section = question.section
+  if answer.question then section = encode_name(answer.question) .. section:sub(-4) end
   self:send(question, (answer.id or question.id) .. "\129" .. string.char(128 + (answer.rcode or 0))
-    .. "\0\1" .. uint16(#records) .. "\0\0\0\0" .. question.section .. table.concat(records))
+    .. "\0\1" .. uint16(#records) .. "\0\0\0\0" .. section .. table.concat(records))
 end
 
---- Answers all questions that are there from a table of answers by name: a list of addresses, told apart by
--- their form, or false for "no such name"; what it does not name is not answered.
----@param zone table<string, table|false>
-function Dns:serve(zone)
-  for question in function() return self:try_question() end do
-    local entry = zone[question.name]
-    if entry == false then
-      self:answer(question, { rcode = 3 })
-    elseif entry then
-      local answer = { ttl = entry.ttl, rcode = entry.rcode, cname = entry.cname }
-      for _, address in ipairs(entry) do
-        if (address:find(":", 1, true) ~= nil) == (question.type == "AAAA") then
-          answer[#answer + 1] = address
-        end
-      end
-      if not (entry.silent and entry.silent == question.type) then self:answer(question, answer) end
+--- What a zone says to a question: an answer's records, told apart by their form, or false for "no such
+-- name"; where it says nothing, nothing is answered. An entry may be `silent` about one type, lie as
+-- an answer does, or be garbage (`junk`).
+---@param question spec.Question
+---@param entry table|false|nil
+function Dns:say(question, entry)
+  if entry == nil then return end
+  if not entry then return self:answer(question, { rcode = 3 }) end
+  local answer = { ttl = entry.ttl, rcode = entry.rcode, cname = entry.cname, id = entry.id,
+    question = entry.question, owner = entry.owner }
+  for _, address in ipairs(entry) do
+    if (address:find(":", 1, true) ~= nil) == (question.type == "AAAA") then
+      answer[#answer + 1] = address
     end
   end
+  if entry.junk then return self:send(question, question.id .. entry.junk) end
+  if entry.silent ~= question.type then self:answer(question, answer) end
+end
+
+--- Answers all questions that are there from a table of answers by name.
+---@param zone table<string, table|false>
+function Dns:serve(zone)
+  for question in function() return self:try_question() end do self:say(question, zone[question.name]) end
 end
 
 return dns

@@ -29,6 +29,7 @@ local SYSTEM = [[
     struct { uint32_t word[4]; } sin6_addr;
     uint32_t sin6_scope_id;
   };
+  struct sockaddr_un { uint16_t sun_family; char sun_path[108]; };
   typedef union { char size[40]; long align; } pthread_mutex_t;
   typedef unsigned long pthread_t;
   typedef struct lua_State lua_State;

@@ -139,7 +139,8 @@ function Message:each() end
 ---@field index integer
 ---@field id string
 ---@field service string
----@field address string
----@field port integer
+---@field address string             of IP, or unix:/path
+---@field port? integer              none of a unix socket
+---@field host? string               the host name whose address it is
 ---@field weight integer
 ---@field health "healthy"|"unhealthy"
