@@ -333,12 +333,12 @@ describe("a broken file", function()
       local path, text, message = case[1], case[2], case[3]
       local good = assert(io.open(gw.dir .. "/" .. path)):read "*a"
       local mark = gw:mark()
-      if text then gw:put(path, text) else gw:remove(path) end
+      if text then gw:write(path, text) else gw:remove(path) end
       local outcome = gw:wait_reload(mark)
       serves_as_before()
-      if text then gw:put(path, text) end -- saved once more: nothing new to say
+      if text then gw:write(path, text) end -- saved once more: nothing new to say
       local mended = gw:mark()
-      gw:put(path, good)
+      gw:write(path, good)
       gw:wait_taken_up(mended)
       serves_as_before()
       local said = gw:find_log("msg=configuration", mark)
@@ -350,7 +350,7 @@ describe("a broken file", function()
 
   it("is told of again on HUP", function()
     local mark = gw:mark()
-    gw:put("plugins/words.lua", "return {")
+    gw:write("plugins/words.lua", "return {")
     gw:wait_reload(mark)
     assert.is_nil(gw:reload())
     assert.equal(2, #gw:find_log("msg=configuration", mark))
@@ -424,7 +424,7 @@ return plugin
         workers = 3, services = { nobody = 1 }, rules = { rule("x", "picky") },
         files = { ["plugins/picky.lua"] = picky(1, "false") },
       }
-      gw:put("plugins/picky.lua", picky(2, condition))
+      gw:write("plugins/picky.lua", picky(2, condition))
       assert.is_nil(gw:reload())
       all_answer(gw, "version 1")
       assert.matches("not here", gw:wait_log "not here")
