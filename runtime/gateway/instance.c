@@ -7,17 +7,32 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/check.h"
-#include "gateway/pool.h"
+#include "gateway/exchange.h"
 
-struct gw_instance *gw_instance_new(const char *service, const char *id)
+/* What is cut off where it is too long must not make one of two: the address goes first. */
+static unsigned find_fact(const struct gw_instance *instance, uint64_t now_ms)
+{
+    char key[GW_FACT_KEY_MAX], addr[GW_ADDR_TEXT];
+    snprintf(key, sizeof key, "%s %s %s", gw_addr_text(&instance->addr, addr), instance->service,
+             instance->id);
+    return gw_facts_find(instance->facts, instance->worker, gw_slice_str(key), now_ms);
+}
+
+struct gw_instance *gw_instance_new(struct gw_gateway *gateway, const char *service, const char *id,
+                                    const struct gw_addr *addr)
 {
     size_t service_size = strlen(service) + 1, id_size = strlen(id) + 1;
-    struct gw_instance *instance = calloc(1, sizeof *instance + service_size + id_size);
+    struct gw_instance *instance = malloc(sizeof *instance + service_size + id_size);
     GW_CHECK(instance != NULL);
     char *text = (char *)(instance + 1);
-    instance->refs = 1;
-    instance->service = memcpy(text, service, service_size);
-    instance->id = memcpy(text + service_size, id, id_size);
+    *instance = (struct gw_instance){.refs = 1,
+                                     .service = memcpy(text, service, service_size),
+                                     .id = memcpy(text + service_size, id, id_size),
+                                     .addr = *addr,
+                                     .host = gw_pool_host(&gateway->pool, addr),
+                                     .worker = gateway->worker,
+                                     .facts = gateway->facts};
+    instance->fact = find_fact(instance, gateway->loop->now_ms);
     return instance;
 }
 
@@ -25,20 +40,7 @@ void gw_instance_unref(struct gw_instance *instance)
 {
     if (--instance->refs)
         return;
-    if (instance->facts)
-        gw_instance_add(instance, GW_LOAD_USERS, -1);
+    gw_instance_add(instance, GW_LOAD_USERS, -1);
     gw_pool_let_go(instance->host);
     free(instance);
-}
-
-void gw_instance_note(struct gw_instance *instance, struct gw_facts *facts, unsigned worker,
-                      uint64_t now_ms)
-{
-    char key[GW_FACT_KEY_MAX], addr[GW_ADDR_TEXT];
-    /* What is cut off when it is too long must not make one of two. */
-    snprintf(key, sizeof key, "%s %s %s", gw_addr_text(&instance->addr, addr), instance->service,
-             instance->id);
-    instance->facts = facts;
-    instance->worker = worker;
-    instance->fact = gw_facts_find(facts, worker, gw_slice_str(key), now_ms);
 }

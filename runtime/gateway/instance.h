@@ -5,6 +5,7 @@
 #include "gateway/facts.h"
 #include "net/addr.h"
 
+struct gw_gateway;
 struct gw_pool_host;
 
 struct gw_instance {
@@ -15,20 +16,19 @@ struct gw_instance {
     unsigned index;            /* from 1, as Lua counts */
     unsigned worker;           /* that counts for it */
     unsigned fact;             /* its place among the facts */
-    struct gw_facts *facts;    /* NULL before gw_instance_note */
-    uint64_t gone_ms;          /* its name has lost this address then; 0: it has not */
+    struct gw_facts *facts;
+    uint64_t gone_ms; /* its name has lost this address then; 0: it has not */
 };
 
-/* With one reference. */
-struct gw_instance *gw_instance_new(const char *service, const char *id);
+/* With one reference and without an index. What is known of it is found by its service, id and
+ * address; the gateway's worker counts there from now on. */
+struct gw_instance *gw_instance_new(struct gw_gateway *gateway, const char *service, const char *id,
+                                    const struct gw_addr *addr);
 static inline void gw_instance_ref(struct gw_instance *instance)
 {
     instance->refs++;
 }
 void gw_instance_unref(struct gw_instance *instance);
-/* Finds what is known of it, by its service, id and address, and counts there from now on. */
-void gw_instance_note(struct gw_instance *instance, struct gw_facts *facts, unsigned worker,
-                      uint64_t now_ms);
 /* Counts n more of this worker's on it. */
 static inline void gw_instance_add(const struct gw_instance *instance, enum gw_load load, int n)
 {

@@ -107,19 +107,16 @@ static struct gw_instance *awaken(struct gw_names *names, const struct gw_addr *
 static struct gw_instance *make(const struct name *name, const struct gw_addr *addr)
 {
     struct gw_names *names = name->names;
-    struct gw_gateway *gateway = names->generation->gateway;
+    struct gw_generation *g = names->generation;
     char id[GW_INSTANCE_ID_MAX], host[GW_ADDR_TEXT];
     snprintf(id, sizeof id, "%s@%s", name->id, gw_addr_host(addr, host));
     struct gw_instance *instance = awaken(names, addr, name->service, id);
     if (instance)
         return instance;
-    instance = gw_instance_new(name->service, id);
     unsigned place = free_place(names);
-    names->generation->instances[place] = instance;
+    instance = gw_instance_new(g->gateway, name->service, id, addr);
     instance->index = place + 1;
-    instance->addr = *addr;
-    instance->host = gw_pool_host(&gateway->pool, addr);
-    gw_instance_note(instance, gateway->facts, gateway->worker, gateway->loop->now_ms);
+    g->instances[place] = instance;
     return instance;
 }
 

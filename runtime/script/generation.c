@@ -80,14 +80,10 @@ static struct row push_row(lua_State *L, int list, unsigned i)
 
 static struct gw_instance *make_instance(struct gw_gateway *gateway, const struct row *row)
 {
-    struct gw_instance *instance = gw_instance_new(row->service, row->id);
-    if (gw_addr_parse(&instance->addr, row->address, row->port)) {
-        instance->host = gw_pool_host(&gateway->pool, &instance->addr);
-        gw_instance_note(instance, gateway->facts, gateway->worker, gateway->loop->now_ms);
-        return instance;
-    }
+    struct gw_addr addr;
+    if (gw_addr_parse(&addr, row->address, row->port))
+        return gw_instance_new(gateway, row->service, row->id, &addr);
     gw_log(GW_LOG_ERROR, "instance %s: not an address: %s", row->id, row->address);
-    gw_instance_unref(instance);
     return NULL;
 }
 
