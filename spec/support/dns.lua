@@ -34,20 +34,36 @@ local function port_of(addr)
   return bit.bor(bit.lshift(bit.band(addr.port, 255), 8), bit.rshift(addr.port, 8))
 end
 
----@return spec.Dns
-function dns.listen()
+local function bind(port)
   local fd = sys.check(C.spec_socket(2, 2 + 0x800 + 0x80000, 0), "socket")
   local addr = ffi.new("struct spec_sockaddr_in", { family = 2, addr = 0x0100007f })
-  sys.check(C.spec_bind(fd, addr, ffi.sizeof(addr)), "bind")
+  addr.port = bit.bor(bit.lshift(bit.band(port, 255), 8), bit.rshift(port, 8))
+  if C.spec_bind(fd, addr, ffi.sizeof(addr)) ~= 0 then
+    C.spec_close(fd)
+    return nil
+  end
   sys.check(C.spec_getsockname(fd, addr, ffi.new("unsigned[1]", 16)), "getsockname")
-  local self = { fd = fd, port = port_of(addr), asked = {}, conns = {} }
-  self.servers = "127.0.0.1:" .. self.port
-  return setmetatable(self, Dns)
+  return fd, port_of(addr)
 end
 
---- Listens for TCP as well, and cuts answers by UDP that are too long.
-function Dns:listen_tcp()
-  self.tcp = backend.listen(self.port)
+-- A port that is free for both.
+local function bind_both()
+  for _ = 1, 100 do
+    local tcp = backend.listen()
+    local fd, port = bind(tcp.port)
+    if fd then return fd, port, tcp end
+    tcp:close()
+  end
+  error("no port is free", 2)
+end
+
+---@param options? {tcp?: boolean} tcp: answers that are too long for UDP are cut there, and whole by TCP
+---@return spec.Dns
+function dns.listen(options)
+  local fd, port, tcp
+  if options and options.tcp then fd, port, tcp = bind_both() else fd, port = bind(0) end
+  local self = { fd = assert(fd), tcp = tcp, servers = "127.0.0.1:" .. port, asked = {}, conns = {} }
+  return setmetatable(self, Dns)
 end
 
 function Dns:close()
