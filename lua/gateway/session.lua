@@ -3,15 +3,14 @@
 -- when. Called by gateway.balancer.sticky_session and, at the response head, by gateway.pipeline.
 
 local core = require("gateway.core")
-
-local find, sub, byte = string.find, string.sub, string.byte
+local request_key = require("gateway.request_key")
 
 local session = {}
 
 ---@class gateway.Session the settings of one route, from `session.compile`
 ---@field ttl number
 ---@field max_entries integer?
----@field sources {kind: string, name: string?}[]  looked at in this order
+---@field sources gateway.KeySource[]  looked at in this order
 ---@field set_cookie string?   the cookie to set when it is missing
 ---@field learn string?        the response header that teaches a session
 
@@ -20,33 +19,6 @@ local STICKY = {
   { kind = "header", name = "X-Session-Id" },
   { kind = "header", name = "X-User-ID" },
   { kind = "ip" },
-}
-
---- The value of a cookie in a Cookie header.
----@param header string?
----@param name string
----@return string?
-function session.cookie(header, name)
-  local at = 1
-  while header do
-    local first, last = find(header, name, at, true)
-    if not first then return nil end
-    local before = first > 1 and byte(header, first - 1) or 59
-    if byte(header, last + 1) == 61 and (before == 59 or before == 32 or before == 44) then
-      local stop = find(header, "[;, ]", last + 2)
-      local value = sub(header, last + 2, stop and stop - 1 or -1)
-      return value ~= "" and value or nil
-    end
-    at = last + 1
-  end
-end
-
-local readers = {
-  cookie = function(ctx, name) return session.cookie(ctx.req.headers.cookie, name) end,
-  header = function(ctx, name) return ctx.req.headers[name] end,
-  query = function(ctx, name) return ctx.req.query[name] end,
-  path = function(ctx, name) return ctx.params[name] end,
-  ip = function(ctx) return (core.client(ctx._x)) end,
 }
 
 --- The settings of a route, ready for use; nil when it has no sessions.
@@ -79,8 +51,8 @@ end
 function session.key(conf, ctx)
   for i = 1, #conf.sources do
     local source = conf.sources[i]
-    local value = readers[source.kind](ctx, source.name)
-    if value and value ~= "" then return key_of(source, value) end
+    local value = request_key.value(source, ctx)
+    if value then return key_of(source, value) end
   end
   if not conf.set_cookie then return nil end
   -- A retry goes on with the session that its first attempt began.

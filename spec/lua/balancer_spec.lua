@@ -229,20 +229,3 @@ describe("sessionAffinity", function()
     assert.is_not_nil(core.session_get("test", "header:X-Sid=s4", 1))
   end)
 end)
-
-describe("session.cookie", function()
-  local session = require("gateway.session")
-
-  it("finds the one cookie", function()
-    for header, want in pairs({
-      ["S=1"] = "1", ["a=b; S=2; c=d"] = "2", ["XS=1; S=3"] = "3", ["a=S=9; S=4"] = "4", ["SS=1;S=5"] = "5",
-      ["a=1, S=6"] = "6",
-    }) do
-      assert.equal(want, session.cookie(header, "S"), header)
-    end
-    for _, header in ipairs({ "", "S", "S=", "XS=1", "a=S", "S =1", "SX=1" }) do
-      assert.is_nil(session.cookie(header, "S"), header)
-    end
-    assert.is_nil(session.cookie(nil, "S"))
-  end)
-end)
