@@ -3,6 +3,7 @@
 -- All of it loads, or none: every error is collected, and what was read or looked for is always
 -- told, so that a mend is noticed.
 
+local client = require("gateway.client")
 local config = require("gateway.config")
 local pipeline = require("gateway.pipeline")
 local plugin = require("gateway.plugin")
@@ -95,7 +96,8 @@ function Loading:compile(rule, tree, report, path)
   local entries = self:entries(tree.plugins, rule, self.report, { "plugins" })
   add_all(entries, self:entries(rule.plugins, rule, report, at))
   report_route_hooks(rule.plugins, self.plugins, report, at)
-  return pipeline.compile(rule, entries, self:policy_entry(rule, report, path))
+  local trusted = client.trusted(tree.frontend.http.trustedProxies)
+  return pipeline.compile(rule, entries, self:policy_entry(rule, report, path), trusted)
 end
 
 -- The last look of config.load: what needs plugins.
