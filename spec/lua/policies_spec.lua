@@ -156,6 +156,12 @@ describe("weighted_random", function()
     assert.is_true(crowd.peak(counts, WEIGHTS) < 1.05)
   end)
 
+  it("never draws the same one twice", function()
+    local list = crowd.instances({ 9, 1 })
+    list[1].in_flight = 100
+    for _ = 1, 100 do assert.equal("i2", choose(list).id) end
+  end)
+
   it("never draws one without a weight", function()
     local list = crowd.instances({ 0, 1, 0 })
     for _ = 1, 50 do assert.equal("i2", choose(list).id) end
@@ -361,6 +367,21 @@ describe("consistent_hash", function()
     assert.not_equal(home, other)
     for _ = 1, 5 do assert.equal(other, choose(list, with_key.k)) end
     assert.equal(other, choose(crowd.without(list, home), with_key.k))
+  end)
+
+  it("counts nobody where a key's home has nothing to do", function()
+    local choose, list = policy("consistent_hash", settings({ boundedLoad = 1.25 })), crowd.equal(10)
+    local facts, counted = core.facts, 0
+    core.facts = function(...)
+      counted = counted + 1
+      return facts(...)
+    end
+    local home = choose(list, with_key.k)
+    local idle = counted
+    home.in_flight = 1
+    choose(list, with_key.k)
+    core.facts = facts
+    assert.same({ 0, 1 }, { idle, counted })
   end)
 
   it("takes turns where a request has no key", function()
