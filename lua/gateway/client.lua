@@ -5,6 +5,8 @@
 local address = require("gateway.address")
 local core = require("gateway.core")
 
+local byte = string.byte
+
 local client = {}
 
 --- The networks of `frontend.http.trustedProxies`.
@@ -17,9 +19,17 @@ function client.trusted(list)
   return networks
 end
 
--- An entry of X-Forwarded-For; some proxies write brackets and a port.
-local function entry_groups(text)
-  return address.parse(text:match("^%[(.-)%]") or text:match("^([%d.]+):%d+$") or text)
+local COMMA, LONGEST = byte(","), 64
+
+-- The entry of the list that ends at `stop`, and where the one in front of it ends. Some proxies write
+-- brackets and a port. Nil where it is no address; what is too long for one is not looked at.
+local function entry_at(header, stop)
+  local start = stop
+  while start > 0 and byte(header, start) ~= COMMA do start = start - 1 end
+  if stop - start > LONGEST then return nil end
+  local text = header:sub(start + 1, stop):match("^%s*(%S*)%s*$") or ""
+  local groups = address.parse(text:match("^%[(.-)%]") or text:match("^([%d.]+):%d+$") or text)
+  return groups, start - 1
 end
 
 -- From the end on, the first address that is not trusted; where all are, or one can't be read, the last one
@@ -27,11 +37,9 @@ end
 local function forwarded(header, groups, trusted)
   local stop = #header
   while stop > 0 and address.within(groups, trusted) do
-    local before = header:sub(1, stop)
-    local start, entry = before:match("()([^,]*)$")
-    local found = entry_groups((entry:gsub("^%s+", ""):gsub("%s+$", "")))
+    local found, before = entry_at(header, stop)
     if not found then return groups end
-    groups, stop = found, start - 2
+    groups, stop = found, before
   end
   return groups
 end

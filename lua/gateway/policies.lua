@@ -161,6 +161,15 @@ local function check_canary(check, i, rule)
   end
 end
 
+--- Gives a rule the settings of its policy where it has none.
+---@param rule table
+function policies.complete(rule)
+  local section = policies.names[rule.loadBalance]
+  if section_specs[section] and not rule[section] then
+    rule[section] = schema.check(section_specs[section], {}, {}, error)
+  end
+end
+
 --- Checks the policy of a rule and its settings, and fills in what follows from the others.
 ---@param check gateway.RuleCheck
 ---@param i integer
@@ -175,10 +184,7 @@ function policies.check(check, i, rule)
     check_name(check, i, rule)
   end
   check_sections(check, i, rule)
-  local section = policies.names[rule.loadBalance]
-  if section_specs[section] and not rule[section] then
-    rule[section] = schema.check(section_specs[section], {}, {}, error)
-  end
+  policies.complete(rule)
   check_path_key(check, i, rule, "consistentHash")
   check_path_key(check, i, rule, "canary")
   check_canary(check, i, rule)

@@ -53,6 +53,15 @@ describe("policies", function()
   end)
 end)
 
+describe("a rule of gateway.testing", function()
+  it("may name a policy, which then has its defaults", function()
+    for name in pairs(policies.names) do
+      local chain = testing.chain({}, { loadBalance = name })
+      assert.is_table(chain:balance(testing.context(), { { id = "a" }, { id = "b" } }))
+    end
+  end)
+end)
+
 describe("least_connections", function()
   local choose = policy("least_connections")
 

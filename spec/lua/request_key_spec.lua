@@ -117,6 +117,8 @@ describe("the client", function()
     assert.equal("192.0.2.1", seen("", nil, PROXIES))
     assert.equal("192.0.2.9", seen("198.51.100.7, _hidden, 192.0.2.9", nil, PROXIES))
     assert.equal("192.0.2.9", seen("198.51.100.7,, 192.0.2.9", nil, PROXIES))
+    assert.equal("192.0.2.1", seen("198.51.100.7" .. (" "):rep(30000) .. "x", nil, PROXIES))
+    assert.equal("192.0.2.9", seen("198.51.100.7 198.51.100.8, 192.0.2.9", nil, PROXIES))
   end)
 
   it("may come with a port", function()
