@@ -119,7 +119,9 @@ local function check_name(check, i, rule)
   for policy in pairs(policies.names) do known[policy] = true end
   for policy in pairs(check.policies) do known[policy] = true end
   if known[name] then return end
-  check.fail(i, "loadBalance", ('unknown policy "%s"%s'):format(name, schema.suggest(name, known)))
+  local hint = schema.suggest(name, known)
+  if name == "canary" then hint = " (it is a key of its own, beside loadBalance)" end
+  check.fail(i, "loadBalance", ('unknown policy "%s"%s'):format(name, hint))
 end
 
 local function check_sections(check, i, rule)

@@ -88,6 +88,8 @@ describe("a policy's keys", function()
         'loadBalance: unknown policy "wieghted_random" (did you mean "weighted_random"?)',
       ["loadBalance: least_conections"] =
         'loadBalance: unknown policy "least_conections" (did you mean "least_connections"?)',
+      ["loadBalance: canary, canary: {services: {stable: 1}}"] =
+        'loadBalance: unknown policy "canary" (it is a key of its own, beside loadBalance)',
       ["ipHash: {subnetMask: 33}"] = "ipHash.subnetMask: expected a whole number from 1 to 32, got 33",
       ["ipHash: {subnetmask: 24}"] =
         'ipHash.subnetmask: unknown key "subnetmask" (did you mean "subnetMask"?)',
