@@ -3,8 +3,8 @@
 
 local core = require("gateway.core")
 local hook = require("gateway.hook")
+local policies = require("gateway.policies")
 local round_robin = require("gateway.balancer.round_robin")
-local session = require("gateway.session")
 local sticky_session = require("gateway.balancer.sticky_session")
 
 local REPLY = core.REPLY
@@ -34,8 +34,15 @@ local function foreign_policy(entry, fn)
   end
 end
 
-local function base_policy(rule, policy_entry)
-  local named = session.placing(rule.conf)
+-- A policy of the gateway's, by its name, with its settings.
+local function own_policy(rule, name, trusted)
+  local policy = require("gateway.balancer." .. name)
+  local conf = policy.new and policy.new(rule.conf[policies.names[name]], trusted)
+  return function(ctx, instances) return policy.balance(ctx, conf, instances) end
+end
+
+local function base_policy(rule, policy_entry, trusted)
+  local named = policies.placing(rule.conf)
   if type(named) == "function" then
     local entry = { name = "route " .. rule.id, slot = #rule.entries + 1 }
     return foreign_policy(entry, function(ctx, _, instances) return named(ctx, instances) end)
@@ -43,15 +50,17 @@ local function base_policy(rule, policy_entry)
     local entry = { name = policy_entry.name, conf = policy_entry.conf, slot = #rule.entries + 1 }
     return foreign_policy(entry, policy_entry.plugin.balance)
   end
-  return function(ctx, instances) return round_robin.balance(ctx, nil, instances) end
+  if not policies.names[named] then named = "round_robin" end
+  return own_policy(rule, named, trusted)
 end
 
 --- The policy of a rule.
 ---@param rule gateway.Rule
 ---@param policy_entry gateway.Entry? the plugin that `loadBalance` names
+---@param trusted gateway.Network[]? proxies whose X-Forwarded-For counts
 ---@return fun(ctx: gateway.Context, instances: gateway.Instance[]): any
-function balance.policy(rule, policy_entry)
-  local place = base_policy(rule, policy_entry)
+function balance.policy(rule, policy_entry, trusted)
+  local place = base_policy(rule, policy_entry, trusted)
   if not rule.session then return place end
   local conf = sticky_session.new(rule.session, place)
   return function(ctx, instances) return sticky_session.balance(ctx, conf, instances) end

@@ -1,28 +1,7 @@
---- gateway.cookie: cookies as they stand in heads: in Cookie, and in Set-Cookie of a backend's or our own.
+--- gateway.cookie: what Set-Cookie says, of a backend's or our own. gateway.request_key reads Cookie.
 -- Called by gateway.session. Holds no state.
 
-local find, sub, byte = string.find, string.sub, string.byte
-
 local cookie = {}
-
---- The value of a cookie in a Cookie header.
----@param header string?
----@param name string
----@return string?
-function cookie.read(header, name)
-  local at = 1
-  while header do
-    local first, last = find(header, name, at, true)
-    if not first then return nil end
-    local before = first > 1 and byte(header, first - 1) or 59
-    if byte(header, last + 1) == 61 and (before == 59 or before == 32 or before == 44) then
-      local stop = find(header, "[;, ]", last + 2)
-      local value = sub(header, last + 2, stop and stop - 1 or -1)
-      return value ~= "" and value or nil
-    end
-    at = last + 1
-  end
-end
 
 local MONTHS = { jan = 1, feb = 2, mar = 3, apr = 4, may = 5, jun = 6, jul = 7, aug = 8, sep = 9, oct = 10,
   nov = 11, dec = 12 }

@@ -4,14 +4,15 @@
 -- told, so that a mend is noticed.
 
 local address = require("gateway.address")
+local client = require("gateway.client")
 local config = require("gateway.config")
 local names = require("gateway.names")
 local pipeline = require("gateway.pipeline")
+local policies = require("gateway.policies")
 local plugin = require("gateway.plugin")
 local sandbox = require("gateway.sandbox")
 local schema = require("gateway.schema")
 local service = require("gateway.service")
-local session = require("gateway.session")
 local source = require("gateway.source")
 
 local loader = {}
@@ -93,7 +94,7 @@ local function report_route_hooks(list, plugins, report, path)
 end
 
 function Loading:policy_entry(rule, report, path)
-  local name = session.placing(rule)
+  local name = policies.placing(rule)
   if type(name) ~= "string" or config.policies[name] then return nil end
   if not self.policies[name] then return nil end
   return self:entry({ name = name }, rule, report, placed(path, "loadBalance"))
@@ -106,7 +107,8 @@ function Loading:compile(rule, tree, report, path)
   local entries = self:entries(tree.plugins, rule, self.report, { "plugins" })
   add_all(entries, self:entries(rule.plugins, rule, report, at))
   report_route_hooks(rule.plugins, self.plugins, report, at)
-  return pipeline.compile(rule, entries, self:policy_entry(rule, report, path))
+  local trusted = client.trusted(tree.frontend.http.trustedProxies)
+  return pipeline.compile(rule, entries, self:policy_entry(rule, report, path), trusted)
 end
 
 -- The last look of config.load: what needs plugins.
@@ -151,7 +153,7 @@ end
 -- Plugins with a balance hook, looked for only when a rule names a policy that is not built in.
 function Loading:find_policies(tree)
   for _, rule in ipairs(tree.router.rules) do
-    local name = session.placing(rule)
+    local name = policies.placing(rule)
     if name and not config.policies[name] then self.policies = self.plugins:policies() end
   end
   if tree.router.lua[1] then self.policies = self.plugins:policies() end

@@ -6,6 +6,7 @@
 local buffer = require("string.buffer")
 
 local balance = require("gateway.balance")
+local canary = require("gateway.balancer.canary")
 local context = require("gateway.context")
 local core = require("gateway.core")
 local event = require("gateway.event")
@@ -119,8 +120,9 @@ end
 ---@param conf table the rule as configured, checked
 ---@param entries gateway.Entry[] its plugins, outermost first
 ---@param policy_entry gateway.Entry? the plugin that `loadBalance` names
+---@param trusted gateway.Network[]? proxies whose X-Forwarded-For counts
 ---@return gateway.Rule
-function pipeline.compile(conf, entries, policy_entry)
+function pipeline.compile(conf, entries, policy_entry, trusted)
   local rule = { id = conf.id, conf = conf, entries = placed(entries, conf), timeout = conf.timeout or 0 }
   rule.match = rule_function(rule, "match")
   rule.service = rule_function(rule, "serviceName")
@@ -128,7 +130,8 @@ function pipeline.compile(conf, entries, policy_entry)
   local asked_again = retry.plan(conf)
   rule.retry = asked_again and core.pack_retry(asked_again)
   add_hooks(rule)
-  rule.policy = balance.policy(rule, policy_entry)
+  rule.policy = balance.policy(rule, policy_entry, trusted)
+  rule.canary = conf.canary and canary.new(conf.canary, trusted, rule.session)
   rule.flags = flags_of(rule)
   router.prepare(rule)
   return rule
@@ -256,6 +259,7 @@ end
 function Program:_service(ctx, rule)
   local name = rule.conf.serviceName
   if rule.service then name = rule.service(ctx) end
+  if rule.canary then name = canary.choose(ctx, rule.canary, self._services) end
   local service = self._services[name]
   if service then return service end
   local text = name == nil and "no serviceName, and access did not reply"

@@ -1,10 +1,10 @@
 --- What rules must keep to beyond their schema: ids, services, policies, sessions, no two alike.
 -- Called by gateway.config for the rules of the file and for those of Lua routes.
--- Invariant: reports every fault and changes only what it fills in (id, loadBalance, stickySession).
+-- Invariant: reports every fault and changes only what it fills in (id, loadBalance, settings of that).
 
+local policies = require("gateway.policies")
 local retry = require("gateway.retry")
 local schema = require("gateway.schema")
-local settings = require("gateway.settings")
 
 local rules = {}
 
@@ -29,49 +29,13 @@ end
 local function check_service(check, i, rule)
   local name = rule.serviceName
   if name == nil then
-    -- A Lua rule with `access` may answer by itself.
-    if not rule.access and not check.given(i, "serviceName") then check.fail(i, "serviceName", "missing") end
+    -- A Lua rule with `access` may answer by itself; `canary` names services of its own.
+    local may_lack = rule.access or rule.canary
+    if not may_lack and not check.given(i, "serviceName") then check.fail(i, "serviceName", "missing") end
   elseif type(name) == "string" and check.services and not check.services[name] then
     check.fail(i, "serviceName",
       ('unknown service "%s"%s'):format(name, schema.suggest(name, check.services)))
   end
-end
-
-local function check_name(check, i, key, name)
-  if type(name) ~= "string" or not check.policies then return end
-  local known = {}
-  for policy in pairs(settings.policies) do known[policy] = true end
-  for policy in pairs(check.policies) do known[policy] = true end
-  if known[name] then return end
-  check.fail(i, key, ('unknown policy "%s"%s'):format(name, schema.suggest(name, known)))
-end
-
-local function check_fallback(check, i, rule)
-  local section = rule.sessionAffinity and "sessionAffinity" or "stickySession"
-  local name = rule[section] and rule[section].fallback
-  local key = section .. ".fallback"
-  if name == nil then return end
-  if rule.loadBalance ~= "sticky_session" then
-    check.fail(i, key, "is for loadBalance: sticky_session; any other places new sessions itself")
-  elseif name == "sticky_session" then
-    check.fail(i, key, "sticky_session can't be its own fallback")
-  else
-    check_name(check, i, key, name)
-  end
-end
-
-local function check_policy(check, i, rule)
-  local sticky = (rule.stickySession and rule.stickySession.enabled)
-    or (rule.sessionAffinity and rule.sessionAffinity.enabled)
-  local name = rule.loadBalance
-  if name == nil then
-    rule.loadBalance = sticky and "sticky_session" or "round_robin"
-  elseif name == "sticky_session" and not rule.stickySession and not rule.sessionAffinity then
-    rule.stickySession = { enabled = true, ttl = 3600 }
-  else
-    check_name(check, i, "loadBalance", name)
-  end
-  check_fallback(check, i, rule)
 end
 
 local function check_path_source(check, i, rule)
@@ -169,7 +133,7 @@ function rules.check(list, check)
     check_id(check, i, rule)
     check_service(check, i, rule)
     check_session(check, i, rule)
-    check_policy(check, i, rule)
+    policies.check(check, i, rule)
     check_match(check, i, rule)
     retry.check(check, i, rule)
   end

@@ -5,6 +5,7 @@
 -- can read all the traffic.
 
 local core = require("gateway.core")
+local policies = require("gateway.policies")
 local schema = require("gateway.schema")
 local source = require("gateway.source")
 
@@ -24,9 +25,11 @@ local function set(...)
   return out
 end
 
-local HOST_MODULES = set("gateway", "gateway.json", "gateway.event", "gateway.http",
-  "gateway.balancer.round_robin", "gateway.balancer.sticky_session", "cjson", "cjson.safe", "bit",
-  "string.buffer", "table.new", "table.clear", "table.clone", "table.nkeys", "table.isarray")
+local HOST_MODULES = set("gateway", "gateway.json", "gateway.event", "gateway.http", "cjson", "cjson.safe",
+  "bit", "string.buffer", "table.new", "table.clear", "table.clone", "table.nkeys", "table.isarray")
+
+-- A policy of a plugin's may stand on one of the gateway's.
+for name in pairs(policies.names) do HOST_MODULES["gateway.balancer." .. name] = true end
 
 local BASE = { "assert", "error", "ipairs", "next", "pairs", "pcall", "rawequal", "rawget", "rawset",
   "select", "setmetatable", "tonumber", "tostring", "type", "unpack", "xpcall" }

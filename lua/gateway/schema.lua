@@ -413,9 +413,9 @@ end
 function schema.absent(check, spec)
   if spec.default ~= nil then
     return schema.run(check, spec, spec.default)
-  elseif spec.type == "map" and not spec.optional then
+  elseif spec.type == "map" and spec.fields and not spec.optional then
     return schema.run(check, spec, {})
-  elseif spec.type == "array" then
+  elseif spec.type == "array" or spec.type == "map" and not spec.optional then
     return {}
   end
   return nil

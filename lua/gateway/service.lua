@@ -16,12 +16,22 @@ local service = {}
 ---@field in_flight integer       requests that it is at, open streams included, of all workers
 ---@field open_streams integer    of these, the event streams
 ---@field response_time number    moving average of the time to the response head, in seconds; 0 = unknown
-local FACTS = { in_flight = true, open_streams = true, response_time = true }
+---@field answer_age number      seconds since the last one
+local FACTS = { in_flight = true, open_streams = true, response_time = true, answer_age = true }
 local Instance = {}
+local methods = {}
+
+--- The time to the response head that so many percent of the answers of the last seconds kept.
+---@param percent number
+---@return number seconds 0 = unknown
+function methods:response_percentile(percent)
+  return core.percentile(self.index, percent)
+end
 
 -- Measured by the runtime, and read when somebody asks.
 function Instance.__index(self, key)
   if FACTS[key] then return core.fact(self.index, key) end
+  return methods[key]
 end
 
 ---@class gateway.Service

@@ -5,19 +5,16 @@
 
 local cookie = require("gateway.cookie")
 local core = require("gateway.core")
+local request_key = require("gateway.request_key")
 local ticket = require("gateway.ticket")
 
 local session = {}
 
----@class gateway.SessionSource
----@field kind "cookie"|"header"|"query"|"path"|"ip"
----@field name string?
-
 ---@class gateway.Session the settings of one route, from `session.compile`
 ---@field ttl number
 ---@field max_entries integer?
----@field sources gateway.SessionSource[]  looked at in this order
----@field named gateway.SessionSource[]    of these, the ones that ctx:stick names a session for
+---@field sources gateway.KeySource[]  looked at in this order
+---@field named gateway.KeySource[]    of these, the ones that ctx:stick names a session for
 ---@field begins boolean?                  a request without a session begins one
 ---@field cookie gateway.CookieAttributes  of the cookie that the gateway sets
 ---@field tickets gateway.Tickets?         the session is stateless
@@ -31,14 +28,6 @@ local STICKY = {
 }
 -- An address is no name that anybody gives.
 local STICKY_NAMED = { STICKY[1], STICKY[2], STICKY[3] }
-
-local readers = {
-  cookie = function(ctx, name) return cookie.read(ctx.req.headers.cookie, name) end,
-  header = function(ctx, name) return ctx.req.headers[name] end,
-  query = function(ctx, name) return ctx.req.query[name] end,
-  path = function(ctx, name) return ctx.params[name] end,
-  ip = function(ctx) return (core.client(ctx._x)) end,
-}
 
 local function key_of(source, value)
   return source.kind .. ":" .. (source.name or "") .. "=" .. value
@@ -76,7 +65,7 @@ local function learn_cookie(conf, ctx)
   local value = instance and cookie.find_set(ctx.res:values("Set-Cookie"), source.name, core.time())
   if not value then return end
   if value ~= "" then return store(conf, instance.service, key_of(source, value), instance) end
-  local old = readers.cookie(ctx, source.name)
+  local old = request_key.value(source, ctx)
   if old then core.session_delete(instance.service, key_of(source, old)) end
 end
 
@@ -114,21 +103,11 @@ function session.compile(rule)
   end
 end
 
---- The policy that places new sessions, and requests of none.
----@param rule table as configured
----@return string|function
-function session.placing(rule)
-  local named = rule.loadBalance
-  if named and named ~= "sticky_session" then return named end
-  local section = rule.sessionAffinity or rule.stickySession
-  return section and section.fallback or "round_robin"
-end
-
 --- Keys and what they are bound to -------------------------------------------------------------------
 
 -- ctx:stick has named the session. Where several sources may, it is known under any of them.
 local function stuck_key(conf, ctx, service)
-  for i = 2, #conf.named do
+  for i = 2, service and #conf.named or 0 do
     local key = key_of(conf.named[i], ctx._stick)
     if core.session_get(service, key, conf.ttl) then return key end
   end
@@ -136,17 +115,18 @@ local function stuck_key(conf, ctx, service)
 end
 
 --- The key of the request's session, nil when nothing in the request tells. Where the route sets a
---- cookie and the request has none, a new session begins.
+--- cookie and the request has none, a new session begins. A ticket is no key: it is renewed.
 ---@param conf gateway.Session
 ---@param ctx gateway.Context
----@param service string
+---@param service string? nil: not chosen yet
 ---@return string? key
 function session.key(conf, ctx, service)
+  if conf.tickets then return nil end
   if ctx._stick then return stuck_key(conf, ctx, service) end
   for i = 1, #conf.sources do
     local source = conf.sources[i]
-    local value = readers[source.kind](ctx, source.name)
-    if value and value ~= "" then return key_of(source, value) end
+    local value = request_key.value(source, ctx)
+    if value then return key_of(source, value) end
   end
   if not conf.begins then return nil end
   -- A retry goes on with the session that its first attempt began.
@@ -199,19 +179,35 @@ function session.stick(conf, name, instance)
   for i = 1, #conf.named do store(conf, instance.service, key_of(conf.named[i], name), instance) end
 end
 
+--- Whether the request's session is at one of these instances, for who chooses among services.
+---@param conf gateway.Session
+---@param ctx gateway.Context
+---@param key string? from session.key
+---@param instances gateway.Instance[] of one service
+---@return boolean
+function session.is_at(conf, ctx, key, instances)
+  if not instances[1] then return false end
+  if not conf.tickets then
+    return key ~= nil and session.find(conf, instances[1].service, key, instances) ~= nil
+  end
+  local text = request_key.value(conf.sources[1], ctx)
+  return text ~= nil and ticket.read(conf.tickets, text, instances) ~= nil
+end
+
 --- Where sessions are stateless: the instance that the request's cookie names, if that may be used.
 ---@param conf gateway.Session
 ---@param ctx gateway.Context
 ---@param instances gateway.Instance[]
 ---@return gateway.Instance?
 function session.read_ticket(conf, ctx, instances)
-  local name = conf.sources[1].name
-  local text = readers.cookie(ctx, name)
+  local text = request_key.value(conf.sources[1], ctx)
   ctx._ticket_due = true
   if not text then return nil end
   local instance, due, refused = ticket.read(conf.tickets, text, instances)
   ctx._ticket_due = due
-  if refused then ctx:log("debug", ("the cookie %s counts as none: %s"):format(name, refused)) end
+  if refused then
+    ctx:log("debug", ("the cookie %s counts as none: %s"):format(conf.sources[1].name, refused))
+  end
   return instance
 end
 

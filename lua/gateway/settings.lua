@@ -3,12 +3,14 @@
 -- Called by gateway.config. Names and defaults are promises to users: add keys, do not rename them.
 
 local address = require("gateway.address")
+local network = require("gateway.network")
+local policies = require("gateway.policies")
 local retry = require("gateway.retry")
 
 local settings = {}
 
 --- Policies that are part of the gateway; plugins with a `balance` hook add theirs.
-settings.policies = { round_robin = true, sticky_session = true }
+settings.policies = policies.names
 
 settings.SESSION_COOKIE = "GATEWAY_SESSION"
 
@@ -65,6 +67,11 @@ local function parse_host(host)
   local named = rest:find("^[%w_][%w_.-]*$") and not rest:find("..", 1, true)
   if named then return name end
   return nil, ('"%s" is not a host name'):format(host)
+end
+
+local function parse_network(text)
+  local parsed, why = network.cidr(text)
+  return parsed and text, why
 end
 
 local token = "^[%w!#$%%&'*+.^_`|~-]+$"
@@ -246,6 +253,10 @@ local frontend = { "frontend", type = "map", doc = "The side of the clients.", f
     size("maxBufferedBody", "1MiB",
       "Largest request body that plugins can read whole; `ctx.req.body` is nil past it."),
     count("maxConnections", 0, "Most client connections at a time. 0 = no limit."),
+    { "trustedProxies", type = "array", default = {}, kind = "list of networks",
+      of = { type = "string", parse = parse_network },
+      doc = "Proxies in front of the gateway, as `10.0.0.0/8` or an address: from these, `X-Forwarded-For` "
+        .. "tells policies who the client is." },
   } },
   { "sse", type = "map", doc = "Event streams to clients.", fields = {
     flag("enabled", true, "Whether event streams are recognised; false passes them on like any response."),
@@ -364,6 +375,8 @@ local affinity = { "sessionAffinity", type = "map", optional = true,
     fallback,
   } }
 
+local ip_hash, consistent_hash, response_time, canary = unpack(policies.sections)
+
 --- One rule of the router, in YAML or (with the keys marked `lua`) in a Lua route.
 settings.rule = { type = "map", fields = {
   { "id", type = "string", min = 1, doc = "Name of the rule in logs and for hooks. Default: its path." },
@@ -379,10 +392,11 @@ settings.rule = { type = "map", fields = {
     kind = "list of methods",
     doc = "HTTP methods and `SSE` (a GET that accepts event streams). Empty = any." },
   { "serviceName", type = "string", min = 1, lua = "function",
-    doc = "The service that gets the requests. Required." },
+    doc = "The service that gets the requests. Required, except beside `canary`." },
   { "loadBalance", type = "string", min = 1, lua = "function",
-    doc = "Policy: `round_robin`, `sticky_session` or a plugin with a `balance` hook. Default: "
-      .. "`sticky_session` where a session section is enabled, else `round_robin`." },
+    doc = "Policy: " .. policies.listed() .. " or a plugin with a `balance` hook. Default: the one that "
+      .. "settings below are for, else `sticky_session` where a session section is enabled, else "
+      .. "`round_robin`." },
   duration("timeout", 0, "The whole exchange. 0 = none; it cuts event streams only when above 0."),
   { "onReload", type = "enum", values = { "adopt", "pin", "drain" }, default = "adopt",
     doc = "Open streams of older versions: `adopt` = this version takes them over, `pin` = they stay under "
@@ -391,6 +405,10 @@ settings.rule = { type = "map", fields = {
   retry.first_event_spec,
   sticky,
   affinity,
+  ip_hash,
+  consistent_hash,
+  response_time,
+  canary,
   plugins("Plugins of this rule, outermost first, inside those of `gateway.plugins`."),
   hook("match", "`match(ctx)`: a last condition; true takes the request."),
   hook("access", "`access(ctx)`: as the hook of a plugin."),

@@ -18,6 +18,7 @@ local http = require("gateway.testing.http")
 local message = require("gateway.testing.message")
 local pipeline = require("gateway.pipeline")
 local plugin = require("gateway.plugin")
+local policies = require("gateway.policies")
 local sandbox = require("gateway.sandbox")
 local service = require("gateway.service")
 local source = require("gateway.source")
@@ -138,7 +139,7 @@ function Chain:access(ctx)
   if call(self._program.access, self:_enter(ctx)) == core.REPLY then return reply_of(ctx) end
 end
 
---- Runs the `balance` hooks, and round_robin after them.
+--- Runs the `balance` hooks, and the rule's policy after them: round_robin where it names none.
 ---@param ctx gateway.Context
 ---@param instances? table[] {id=, weight=, …}; two by default
 ---@return table? instance, or the reply
@@ -299,6 +300,7 @@ end
 function testing.chain(list, rule)
   local conf = { id = "test", path = "/*", serviceName = "test", timeout = 0 }
   for key, value in pairs(rule or {}) do conf[key] = value end
+  policies.complete(conf)
   local entries = {}
   for i, item in ipairs(list) do entries[i] = entry_of(item, conf) end
   local self = setmetatable({ _rule = pipeline.compile(conf, entries), _outer = pipeline.outer(entries),

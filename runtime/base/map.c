@@ -58,11 +58,11 @@ static void sip_word(uint64_t v[4], uint64_t word)
     v[0] ^= word;
 }
 
-/* SipHash-1-3: fast on short keys, and collisions can't be made without the seed. */
-uint64_t gw_hash(struct gw_slice bytes)
+/* SipHash-1-3: fast on short keys, and collisions can't be made without the key. */
+static uint64_t sip_hash(struct gw_slice bytes, uint64_t k0, uint64_t k1)
 {
-    uint64_t v[4] = {seed[0] ^ 0x736f6d6570736575, seed[1] ^ 0x646f72616e646f6d,
-                     seed[0] ^ 0x6c7967656e657261, seed[1] ^ 0x7465646279746573};
+    uint64_t v[4] = {k0 ^ 0x736f6d6570736575, k1 ^ 0x646f72616e646f6d, k0 ^ 0x6c7967656e657261,
+                     k1 ^ 0x7465646279746573};
     size_t i = 0;
     for (; i + 8 <= bytes.len; i += 8)
         sip_word(v, load_le64(bytes.ptr + i, 8));
@@ -71,6 +71,16 @@ uint64_t gw_hash(struct gw_slice bytes)
     for (int round = 0; round < 3; round++)
         sip_round(v);
     return v[0] ^ v[1] ^ v[2] ^ v[3];
+}
+
+uint64_t gw_hash(struct gw_slice bytes)
+{
+    return sip_hash(bytes, seed[0], seed[1]);
+}
+
+uint64_t gw_hash_stable(struct gw_slice bytes, uint64_t salt)
+{
+    return sip_hash(bytes, salt, 0);
 }
 
 void gw_map_init(struct gw_map *map)

@@ -26,5 +26,7 @@ void gw_map_each(const struct gw_map *map,
 uint64_t gw_hash(struct gw_slice bytes);
 /* Draws the seed; called once, before any fork. */
 void gw_hash_seed(void);
+/* A hash that is the same in all processes and on all machines; another one for each salt. */
+uint64_t gw_hash_stable(struct gw_slice bytes, uint64_t salt);
 
 #endif

@@ -719,10 +719,11 @@ static void pass_interim(struct gw_exchange *x, struct gw_head *head)
         gw_exchange_fail(x, GW_ERR_CLIENT_GONE, false);
 }
 
+/* The loop's clock counts milliseconds; what is less is not nothing, which would mean unknown. */
 static void note_answer(struct gw_exchange *x)
 {
     uint64_t took_ms = gw_exchange_age(x) - x->way->sent_ms;
-    gw_facts_answered(x->gateway->facts, x->instance->fact, took_ms * 1000,
+    gw_facts_answered(x->gateway->facts, x->instance->fact, took_ms ? took_ms * 1000 : 500,
                       x->gateway->loop->now_ms);
 }
 

@@ -62,6 +62,7 @@ static unsigned give_place(struct gw_facts *facts, struct gw_slice key, uint32_t
         return 0;
     struct gw_fact *fact = &facts->fact[place];
     memset(fact, 0, sizeof *fact);
+    memset(&facts->latency[place], 0, sizeof facts->latency[place]);
     memcpy(fact->key, key.ptr, key.len);
     fact->hash = hash;
     return place;
@@ -107,6 +108,7 @@ union answer {
 void gw_facts_answered(struct gw_facts *facts, unsigned place, uint64_t took_us, uint64_t now_ms)
 {
     uint64_t *at = &facts->fact[place].answer;
+    gw_latency_add(&facts->latency[place], took_us, now_ms);
     union answer old = {.both = __atomic_load_n(at, __ATOMIC_RELAXED)}, fresh;
     do {
         double apart_ms = fmax((uint32_t)now_ms - old.at_ms, 1);
@@ -117,8 +119,18 @@ void gw_facts_answered(struct gw_facts *facts, unsigned place, uint64_t took_us,
                                           __ATOMIC_RELAXED));
 }
 
+static union answer answer_of(const struct gw_facts *facts, unsigned place)
+{
+    return (union answer){.both = __atomic_load_n(&facts->fact[place].answer, __ATOMIC_RELAXED)};
+}
+
 double gw_facts_answer_us(const struct gw_facts *facts, unsigned place)
 {
-    union answer answer = {.both = __atomic_load_n(&facts->fact[place].answer, __ATOMIC_RELAXED)};
-    return answer.average_us;
+    return answer_of(facts, place).average_us;
+}
+
+uint32_t gw_facts_answer_age_ms(const struct gw_facts *facts, unsigned place, uint64_t now_ms)
+{
+    union answer answer = answer_of(facts, place);
+    return answer.both ? (uint32_t)now_ms - answer.at_ms : 0;
 }

@@ -7,6 +7,7 @@
 #include "base/shm.h"
 #include "base/slice.h"
 #include "gateway/budget.h"
+#include "gateway/latency.h"
 #include "gateway/stats.h"
 
 enum { GW_FACTS_MAX = 2048, GW_FACT_KEY_MAX = 192 };
@@ -34,6 +35,7 @@ struct gw_facts {
     struct gw_stats *stats;  /* tells how many workers there are */
     struct gw_budgets budgets; /* of services, for what is asked again */
     struct gw_fact fact[GW_FACTS_MAX];
+    struct gw_latency latency[GW_FACTS_MAX]; /* of each fact; apart, for names are searched */
     uint32_t load[GW_MAX_WORKERS + 1][GW_FACTS_MAX][GW_LOAD_LIMIT];
 };
 
@@ -58,5 +60,7 @@ void gw_facts_forget(struct gw_facts *facts, unsigned worker);
 void gw_facts_answered(struct gw_facts *facts, unsigned place, uint64_t took_us, uint64_t now_ms);
 /* The average in microseconds; 0: nothing is known. */
 double gw_facts_answer_us(const struct gw_facts *facts, unsigned place);
+/* How long ago the last answer was; 0 where there was none. */
+uint32_t gw_facts_answer_age_ms(const struct gw_facts *facts, unsigned place, uint64_t now_ms);
 
 #endif

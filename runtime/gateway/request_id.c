@@ -3,9 +3,8 @@
 #include "gateway/request_id.h"
 
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
+#include "base/random.h"
 
 enum { DIGITS = 32, DIGIT_BITS = 4 };
 static const char digits[] = "0123456789abcdef";
@@ -23,18 +22,6 @@ bool gw_id_is_sane(struct gw_slice id)
     return true;
 }
 
-/* splitmix64: ids must not repeat; they need not be secret. */
-static uint64_t next_random(void)
-{
-    static uint64_t state;
-    if (!state && getrandom(&state, sizeof state, 0) != sizeof state)
-        abort();
-    uint64_t z = (state += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
 static void put_digits(const unsigned char bits[DIGITS / 2], char *text)
 {
     for (unsigned i = 0; i < DIGITS / 2; i++) {
@@ -44,9 +31,10 @@ static void put_digits(const unsigned char bits[DIGITS / 2], char *text)
     text[DIGITS] = '\0';
 }
 
+/* Ids must not repeat; they need not be secret. */
 void gw_id_new(char text[GW_ID_TEXT])
 {
-    uint64_t bits[] = {next_random(), next_random()};
+    uint64_t bits[] = {gw_random(), gw_random()};
     put_digits((const unsigned char *)bits, text);
 }
 

@@ -29,6 +29,7 @@ struct gw_event_ref {
 void gw_api_open(struct gw_vm *vm);
 /* Each adds its functions to the table on the stack's top, with the VM as upvalue. */
 void gw_api_core(struct gw_vm *vm);
+void gw_api_balance(struct gw_vm *vm);
 void gw_api_message(struct gw_vm *vm);
 void gw_api_event(struct gw_vm *vm);
 void gw_api_shared(struct gw_vm *vm);

@@ -278,26 +278,6 @@ static int core_tried(lua_State *L)
     return 1;
 }
 
-/* fact(index, name): of an instance of this version; 0 before it serves. */
-static int core_fact(lua_State *L)
-{
-    static const char *const names[] = {"in_flight", "open_streams", "response_time", NULL};
-    const struct gw_generation *generation = gw_api_vm(L)->generation;
-    unsigned index = (unsigned)luaL_checkinteger(L, 1) - 1;
-    int which = luaL_checkoption(L, 2, NULL, names);
-    const struct gw_instance *instance = NULL;
-    double value = 0;
-    if (generation && index < generation->instance_count)
-        instance = generation->instances[index];
-    if (instance && which == 2)
-        value = gw_facts_answer_us(instance->facts, instance->fact) / 1e6;
-    else if (instance)
-        value = gw_facts_sum(instance->facts, instance->fact,
-                             which ? GW_LOAD_STREAMS : GW_LOAD_REQUESTS);
-    lua_pushnumber(L, value);
-    return 1;
-}
-
 /* name_hook("plugin hook") */
 static int core_name_hook(lua_State *L)
 {
@@ -318,7 +298,6 @@ static const luaL_Reg functions[] = {
     {"set_rule", core_set_rule},
     {"sleep", gw_task_sleep},
     {"tried", core_tried},
-    {"fact", core_fact},
     {"name_hook", core_name_hook},
     {"hook_error", core_hook_error},
     {NULL, NULL},
@@ -352,6 +331,7 @@ void gw_api_open(struct gw_vm *vm)
     lua_State *L = vm->L;
     lua_newtable(L);
     gw_api_core(vm);
+    gw_api_balance(vm);
     gw_api_message(vm);
     gw_api_event(vm);
     gw_api_json(vm);

@@ -82,7 +82,9 @@ describe("the files in conf", function()
       for key in read(path):gmatch("[{ ,](%a+):") do seen[key] = true end
     end
     for key in ([[path methods headers serviceName loadBalance timeout stickySession sessionAffinity plugins
-      onError pathParam queryParam headerName cookieName retry firstEvent]]):gmatch("%S+") do
+      onError pathParam queryParam headerName cookieName retry firstEvent ipHash consistentHash responseTime
+      canary key
+      replicaCount boundedLoad useForwardedFor subnetMask percentile trustedProxies]]):gmatch("%S+") do
       assert.is_true(seen[key], key)
     end
   end)

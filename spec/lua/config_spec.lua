@@ -56,7 +56,7 @@ describe("config: defaults", function()
       frontend = {
         http = { host = "0.0.0.0", port = 8080, readTimeout = 30, writeTimeout = 30, idleTimeout = 75,
           maxHeaderBytes = 32768, maxHeaders = 100, maxBodyBytes = 0, maxBufferedBody = 1048576,
-          maxConnections = 0 },
+          maxConnections = 0, trustedProxies = {} },
         sse = { enabled = true, writeTimeout = 60, keepaliveTimeout = 30, keepaliveMode = "interval",
           maxEventBytes = 1048576 },
       },
@@ -446,6 +446,9 @@ describe("config: rules", function()
   end)
 end)
 
+local POLICIES = "consistent_hash, ip_hash, least_connections, random, response_time, round_robin, "
+  .. "sticky_session, weighted_random, weighted_round_robin"
+
 describe("config: policies", function()
   it("are checked against those that are known", function()
     assert.equal("least_conn", good_rule("loadBalance: least_conn").loadBalance)
@@ -454,7 +457,7 @@ describe("config: policies", function()
       good_rule("loadBalance: mine", { policies = function() return { mine = true } end }).loadBalance)
     assert.equal('loadBalance: unknown policy "mien" (did you mean "mine"?)',
       bad_rule("loadBalance: mien", { policies = { mine = true } }))
-    assert.equal('loadBalance: unknown policy "x" (known: round_robin, sticky_session)',
+    assert.equal('loadBalance: unknown policy "x" (known: ' .. POLICIES .. ")",
       bad_rule("loadBalance: x", { policies = {} }))
   end)
 
@@ -820,7 +823,7 @@ describe("config: rules of Lua routes", function()
       select(2, rules({ { path = "/a", serviceName = "t" } })))
     assert.equal('r.lua: rules[1].pth: unknown key "pth" (did you mean "path"?)',
       select(2, rules({ { path = "/a", serviceName = "s", pth = 1 } })))
-    assert.equal('r.lua: rules[1].loadBalance: unknown policy "x" (known: round_robin, sticky_session)',
+    assert.equal('r.lua: rules[1].loadBalance: unknown policy "x" (known: ' .. POLICIES .. ")",
       select(2, rules({ { path = "/a", serviceName = "s", loadBalance = "x" } }, { policies = {} })))
     assert.equal("r.lua: rules[1].on_event: expected a function, got \"x\"",
       select(2, rules({ { path = "/a", serviceName = "s", on_event = "x" } })))

@@ -1,21 +1,6 @@
 --- Cookies as they stand in heads.
 local cookie = require("gateway.cookie")
 
-describe("cookie.read", function()
-  it("finds the one cookie", function()
-    for header, want in pairs({
-      ["S=1"] = "1", ["a=b; S=2; c=d"] = "2", ["XS=1; S=3"] = "3", ["a=S=9; S=4"] = "4", ["SS=1;S=5"] = "5",
-      ["a=1, S=6"] = "6",
-    }) do
-      assert.equal(want, cookie.read(header, "S"), header)
-    end
-    for _, header in ipairs({ "", "S", "S=", "XS=1", "a=S", "S =1", "SX=1" }) do
-      assert.is_nil(cookie.read(header, "S"), header)
-    end
-    assert.is_nil(cookie.read(nil, "S"))
-  end)
-end)
-
 describe("cookie.date", function()
   -- `date -u -d TEXT +%s` says the same.
   local dates = {

@@ -46,7 +46,7 @@ local function run_spec(text, dir, where)
   chunk()
 end
 
-for guide, count in pairs({ ["docs/plugins.md"] = 16, ["docs/routing.md"] = 1,
+for guide, count in pairs({ ["docs/plugins.md"] = 16, ["docs/routing.md"] = 1, ["docs/balancing.md"] = 1,
   ["docs/instances.md"] = 0 }) do
   describe(guide, function()
     local files, specs = examples(guide)
@@ -123,5 +123,50 @@ describe("docs/routing.md", function()
     program.closed.access(ctx)
     assert.equal(503, handle.reply.status)
     assert.equal("/*", routed(program.closed, { path = "/health" }).route.id)
+  end)
+end)
+
+describe("docs/balancing.md", function()
+  local page = read("docs/balancing.md")
+  local files = with_shipped(examples("docs/balancing.md"))
+
+  -- The instances that requests with these headers meet, in order.
+  local function met(path, options, count)
+    local program = assert(loader.load({ file = path, source = source.memory(files) }))
+    local ids = {}
+    for i = 1, count do
+      local ctx = program.open(testing.context(options(i))._x)
+      program.route(ctx)
+      ids[i] = program.instances[program.balance(ctx)].id
+    end
+    return ids
+  end
+
+  it("names every policy in its table, and no other", function()
+    local listed = {}
+    for name in page:match("\n|%-%-%-|.-\n\n"):gmatch("\n| `([%w_]+)` |") do listed[name] = true end
+    for name in pairs(require("gateway.policies").names) do assert.is_true(listed[name], name) end
+    for name in pairs(listed) do assert.is_truthy(require("gateway.policies").names[name], name) end
+  end)
+
+  it("says what its examples do", function()
+    local function streams() return { path = "/events", headers = { Accept = "text/event-stream" } } end
+    assert.equal("big small big big small big", table.concat(met("conf/least.yaml", streams, 6), " "))
+    local function from_one_network(i)
+      return { path = "/x", client = "10.0.0.7", headers = { ["X-Forwarded-For"] = "198.51.100." .. i } }
+    end
+    local homes = met("conf/ip.yaml", from_one_network, 50)
+    for i = 2, 50 do assert.equal(homes[1], homes[i]) end
+    local function room(i) return { path = "/rooms/" .. i % 25 .. "/events" } end
+    homes = met("conf/hash.yaml", room, 50)
+    for i = 1, 25 do assert.equal(homes[i], homes[i + 25]) end
+    local function user(i) return { path = "/api/x", headers = { Cookie = "user=" .. i } } end
+    local new = 0
+    for _, id in ipairs(met("conf/canary.yaml", user, 1000)) do
+      new = new + (id == "127.0.0.1:3012" and 1 or 0)
+    end
+    assert.is_true(new > 30 and new < 75)
+    local function region(i) return { path = "/x", headers = { ["X-Region"] = i == 1 and "us" or "eu" } } end
+    assert.same({ "us-1", "eu-1", "eu-1" }, met("conf/regions.yaml", region, 3))
   end)
 end)

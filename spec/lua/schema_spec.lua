@@ -187,6 +187,13 @@ describe("schema: fields", function()
     assert.same({ drop = {}, wait = 0.1, key = "k", more = { depth = 3 } }, out)
   end)
 
+  it("say once that a map is missing that may not be empty", function()
+    local fields = { shares = { type = "map", required = true, min = 1, of = "number" } }
+    local out, faults = check(fields, {})
+    assert.same({ "shares: missing" }, faults)
+    assert.same({ shares = {} }, out)
+  end)
+
   it("make a default of their own each time", function()
     local first = good(plugin, { key = "k" })
     first.drop[1] = "x"

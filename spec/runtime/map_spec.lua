@@ -1,3 +1,4 @@
+local bit = require "bit"
 local ffi = require "ffi"
 local rt = require "support.runtime"
 local sys = require "support.sys"
@@ -144,5 +145,28 @@ describe("gw_hash", function()
     local status = ffi.new "int[1]"
     sys.C.spec_waitpid(pid, status, 0)
     assert.equal(0, status[0])
+  end)
+end)
+
+describe("gw_hash_stable", function()
+  local hash = require "gateway.testing.hash"
+
+  local function stable(text, salt)
+    return tonumber(bit.rshift(C.gw_hash_stable(rt.slice(text), salt), 11))
+  end
+
+  it("is the same everywhere and for ever", function()
+    assert.equal(7388120807022986, stable("", 0))
+    assert.equal(8831389479237128, stable("a key", 0))
+    assert.equal(803300025726913, stable("a key", 7))
+  end)
+
+  it("is what gateway.testing has in Lua", function()
+    for length = 0, 40 do
+      local text = ("\0\127\128\255abc"):rep(6):sub(1, length)
+      for _, salt in ipairs { 0, 1, 160, 2 ^ 32, 2 ^ 53 - 1 } do
+        assert.equal(stable(text, salt), hash(text, salt))
+      end
+    end
   end)
 end)

@@ -144,3 +144,13 @@ function Message:each() end
 ---@field host? string               the host name whose address it is
 ---@field weight integer
 ---@field health "healthy"|"unhealthy"
+---@field in_flight integer           requests in flight in all workers, open streams included
+---@field open_streams integer        of these, the event streams
+---@field response_time number        moving average of the time to the response head, in seconds; 0 = unknown
+---@field answer_age number           seconds since the last answer
+local Instance = {}
+
+---The time to the response head that so many percent of the answers of the last 15 seconds kept.
+---@param percent number
+---@return number seconds 0 = unknown
+function Instance:response_percentile(percent) end

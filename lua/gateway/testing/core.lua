@@ -3,6 +3,7 @@
 -- gateway.testing.
 
 local clock = require("gateway.testing.clock")
+local hash = require("gateway.testing.hash")
 local http = require("gateway.testing.http")
 local message = require("gateway.testing.message")
 local shared = require("gateway.testing.shared")
@@ -76,9 +77,9 @@ end
 function core.hmac_sha256(key, text)
   local words, out = key .. "\0" .. text, {}
   for part = 1, 8 do
-    local hash = 2166136261 + part
-    for i = 1, #words do hash = (bit.bxor(hash, words:byte(i)) * 403) % 4294967296 end
-    out[part] = ("%08x"):format(hash)
+    local part_hash = 2166136261 + part
+    for i = 1, #words do part_hash = (bit.bxor(part_hash, words:byte(i)) * 403) % 4294967296 end
+    out[part] = ("%08x"):format(part_hash)
   end
   return table.concat(out)
 end
@@ -103,6 +104,20 @@ function core.set_retry(handle, rule) live(handle).retry = rule end
 
 -- Specs write facts into the instances that they give.
 function core.fact() return 0 end
+function core.percentile() return 0 end
+
+function core.facts(instances, name, out)
+  for i = 1, #instances do out[i] = instances[i][name] or 0 end
+  return out
+end
+
+function core.hash(text, salt) return hash(text, salt or 0) end
+
+-- The same numbers after each reset.
+function core.chance()
+  state.randoms = state.randoms + 1
+  return hash("chance", state.randoms) / 2 ^ 53
+end
 
 --- The answer that is pending, or else the backend's, or nil.
 function core.response(handle)
