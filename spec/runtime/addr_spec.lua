@@ -19,7 +19,7 @@ local function host(addr)
 end
 
 describe("an address", function()
-  teardown(C.gw_addr_fini)
+  teardown(function() C.gw_addr_fini() end)
 
   local good = {
     { "127.0.0.1", 80, "127.0.0.1:80" },
