@@ -229,13 +229,13 @@ end
 ---@param ctx gateway.Context
 ---@return any flags, number timeout_s with a reply: REPLY and the flags of what still has to run
 ---@return integer? event_hook index in the program's list of lone event hooks
+---@return string? retry from core.pack_retry
 function Program:route(ctx)
   local rule, reply = self:_choose(ctx)
   if not rule then return reply, self._outer.close[1] and HAS_CLOSE or 0 end
   ctx._rule = rule
   core.set_rule(ctx._x, rule.id)
-  if rule.retry then core.set_retry(ctx._x, rule.retry) end
-  return rule.flags, rule.timeout, rule.event_hook
+  return rule.flags, rule.timeout, rule.event_hook, rule.retry
 end
 
 --- Runs the access hooks, down.

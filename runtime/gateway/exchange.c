@@ -399,15 +399,6 @@ static enum gw_step step_head(struct gw_exchange *x)
     return send_response_head(x);
 }
 
-/* The stream is freed behind this call, but the head is needed until the log is written. */
-static void keep_head(struct gw_exchange *x, struct gw_stream *stream, struct gw_head *head)
-{
-    struct gw_arena *arena = &gw_exchange_way(x)->arena;
-    gw_arena_absorb(arena, &stream->arena);
-    if (head && head->arena == &stream->arena)
-        head->arena = arena;
-}
-
 /* Meanwhile the answer that is not to go on is read: whole, it is better than none. Where one idle
  * connection was stale, others may be. */
 static enum gw_step step_retry(struct gw_exchange *x)
@@ -418,14 +409,11 @@ static enum gw_step step_retry(struct gw_exchange *x)
         gw_exchange_arm(x);
         return GW_STEP_WAIT;
     }
-    if (x->origin)
-        keep_head(x, x->origin, x->way->response);
+    gw_retry_leave(x);
     drop_origin(x);
     x->retried_stale |=
         x->origin_closed && gw_pool_is_stale(x->origin_reused, (enum gw_err)x->origin_why);
     x->origin_closed = false;
-    x->uncredited = 0;
-    gw_retry_leave(x);
     return GW_STEP_BALANCE;
 }
 
@@ -657,6 +645,15 @@ static void on_timer(struct gw_timer *timer)
         gw_exchange_wake(x);
     }
     gw_exchange_arm(x);
+}
+
+/* The stream is freed behind this call, but the head is needed until the log is written. */
+static void keep_head(struct gw_exchange *x, struct gw_stream *stream, struct gw_head *head)
+{
+    struct gw_arena *arena = &gw_exchange_way(x)->arena;
+    gw_arena_absorb(arena, &stream->arena);
+    if (head && head->arena == &stream->arena)
+        head->arena = arena;
 }
 
 static bool accepts_events(const struct gw_head *head)

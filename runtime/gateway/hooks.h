@@ -51,10 +51,10 @@ enum gw_hook_flag {
 };
 
 struct gw_hooks {
-    /* Chooses a rule: sets x->hook_flags and x->timeout_ms. */
+    /* Chooses a rule: sets x->hook_flags, x->timeout_ms, and what it says of retries. */
     enum gw_hook_result (*route)(struct gw_exchange *x);
     enum gw_hook_result (*access)(struct gw_exchange *x);
-    /* Chooses an instance: tells it by gw_exchange_use. */
+    /* Chooses an instance, also for another attempt: tells it by gw_exchange_use. */
     enum gw_hook_result (*balance)(struct gw_exchange *x);
     enum gw_hook_result (*response)(struct gw_exchange *x);
     /* One whole event, or with GW_HAS_COMMENTS one that is only comments, as it came; what hooks

@@ -220,7 +220,7 @@ void gw_retry_leave(struct gw_exchange *x)
 {
     struct gw_retry *retry = x->way->retry;
     struct gw_buf rest;
-    if (x->way->response && x->body_end) {
+    if (x->way->response && x->body_end && !x->origin) {
         retry->answer = x->way->response;
         gw_buf_clear(&retry->answer_body);
         gw_buf_move(&retry->answer_body, &x->body);
@@ -228,6 +228,7 @@ void gw_retry_leave(struct gw_exchange *x)
     gw_buf_clear(&x->body);
     x->way->response = NULL;
     x->body_end = false;
+    x->uncredited = 0;
     gw_buf_init(&rest);
     gw_buf_move(&rest, &x->upload);
     gw_buf_move(&x->upload, &retry->sent);

@@ -75,8 +75,8 @@ bool gw_retry_after(struct gw_exchange *x, enum gw_err why) GW_MUST_CHECK;
 bool gw_retry_instead(struct gw_exchange *x) GW_MUST_CHECK;
 /* The time before the next attempt is over. */
 bool gw_retry_rested(struct gw_exchange *x) GW_MUST_CHECK;
-/* Makes x ready for it, with no origin any more: keeps the answer that is whole, and lays out again
- * what had gone of the request's body. */
+/* Makes x ready for it: keeps the answer if all of it is here and its stream is over, and lays out
+ * again what had gone of the request's body. */
 void gw_retry_leave(struct gw_exchange *x);
 /* There will be none. True: an answer of an earlier one is the response now. */
 bool gw_retry_restore(struct gw_exchange *x) GW_MUST_CHECK;

@@ -1,6 +1,6 @@
-/* Owns nothing. Called by gateway.retry when a rule is compiled, and by the pipeline when one is
- * chosen. Invariant: what a rule says of retries crosses as one string of bytes, which is the same
- * for all its exchanges and outlives no VM. */
+/* Owns nothing. Called by the pipeline when a rule is compiled. Invariant: what a rule says of
+ * retries crosses as one string of bytes without pointers, which `route` returns for each exchange
+ * of the rule. */
 #include "gateway/retry.h"
 
 #include <stddef.h>
@@ -70,20 +70,8 @@ static int pack_retry(lua_State *L)
     return 1;
 }
 
-/* set_retry(handle, packed) */
-static int set_retry(lua_State *L)
-{
-    struct gw_slice packed = gw_lua_slice(L, 2);
-    luaL_argcheck(L, packed.len >= offsetof(struct gw_retry_rule, text), 2, "not a packed rule");
-    gw_retry_set(gw_handle_check(L, 1), packed);
-    return 0;
-}
-
-static const luaL_Reg functions[] = {
-    {"pack_retry", pack_retry}, {"set_retry", set_retry}, {NULL, NULL}};
-
 void gw_api_retry(struct gw_vm *vm)
 {
-    lua_pushlightuserdata(vm->L, vm);
-    luaL_setfuncs(vm->L, functions, 1);
+    lua_pushcfunction(vm->L, pack_retry);
+    lua_setfield(vm->L, -2, "pack_retry");
 }

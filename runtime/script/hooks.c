@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include "gateway/relay.h"
 #include "gateway/reply.h"
+#include "gateway/retry.h"
 #include "script/api.h"
 #include "script/company.h"
 #include "script/context.h"
@@ -147,6 +148,8 @@ static enum gw_hook_result finish_plain(struct gw_exchange *x, lua_State *co)
 static enum gw_hook_result finish_route(struct gw_exchange *x, lua_State *co)
 {
     gw_context_take_rule(x, co, 1);
+    if (lua_type(co, 4) == LUA_TSTRING)
+        gw_retry_set(x, gw_lua_slice(co, 4));
     return GW_HOOK_NEXT;
 }
 

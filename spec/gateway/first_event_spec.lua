@@ -247,6 +247,19 @@ for mode, plugin in pairs { bytes = "first", events = "count" } do
       end
     end)
 
+    it("that does not come in the rule's time leaves the client the answer that another one gave", function()
+      start { hold = "60s" }
+      gw:renew { rules = { { id = "api", path = "/*", serviceName = "api", plugins = { plugin }, timeout = 1,
+        retry = { statuses = { 503 }, backoff = { base = "1ms" } }, firstEvent = { hold = 60 } } } }
+      local client = send()
+      one:request():ok("busy", "503 Service Unavailable")
+      local received = begin(two, ": hello\n\ndata: half")
+      local response = client:response()
+      assert.same({ 503, "busy", "clean" }, { response.status, response:body() })
+      assert.not_equal("timeout", received.conn:wait_end())
+      gw:wait_log "end=upstream_timeout"
+    end)
+
     it("does not come from another instance for a POST, unless it is named", function()
       start({ hold = "60s" }, { attempts = 3 })
       local client = send { method = "POST", body = "prompt" }

@@ -383,9 +383,9 @@ describe("a retry", function()
     end)
 
     it("gives up after as many rounds as there are attempts", function()
-      start({ attempts = 2 }, { ports = { http.free_port(), http.free_port() } })
+      start({ attempts = 2 }, { ports = { http.free_port(), http.free_port(), http.free_port() } })
       assert.equal(502, answer(send()).status)
-      assert.same({ "4", "api-1,api-2,api-1,api-2", "api-2", "upstream_refused" }, { logged() })
+      assert.same({ "6", "api-1,api-2,api-3,api-1,api-2,api-3", "api-3", "upstream_refused" }, { logged() })
     end)
 
     it("asks every instance once without any of it", function()
