@@ -4,6 +4,7 @@
 -- told, so that a mend is noticed.
 
 local config = require("gateway.config")
+local health = require("gateway.health")
 local pipeline = require("gateway.pipeline")
 local plugin = require("gateway.plugin")
 local sandbox = require("gateway.sandbox")
@@ -166,22 +167,23 @@ local function numeric(address)
 end
 
 local function list_instances(tree)
-  local instances, services = {}, {}
-  for _, listed in ipairs(tree.registry.static.services) do
-    local of = service.new(listed.name)
+  local instances, services, rules = {}, {}, {}
+  for i, listed in ipairs(tree.registry.static.services) do
+    rules[i] = health.rules(listed)
+    local of = service.new(listed.name, i, rules[i])
     services[listed.name] = of
     for _, item in ipairs(listed.instances) do
-      local instance = { index = #instances + 1, id = item.id, service = listed.name,
+      local instance = { index = #instances + 1, id = item.id, service = listed.name, _of = i,
         address = numeric(item.address), port = item.port, weight = item.weight, health = item.health }
       instances[instance.index] = of:add(instance)
     end
   end
-  return instances, services
+  return instances, services, rules
 end
 
 local function program_of(loading, tree)
-  local instances, services = list_instances(tree)
-  return pipeline.new({ settings = tree, instances = instances, services = services,
+  local instances, services, rules = list_instances(tree)
+  return pipeline.new({ settings = tree, instances = instances, services = services, service_rules = rules,
     rules = loading.rules, outer = loading.outer, compile = loading:compiler(tree) })
 end
 

@@ -242,8 +242,8 @@ function Program.access(_, ctx)
   end
 end
 
-local function no_instance(ctx, rule, service)
-  core.fail(ctx._x, 503, ("no healthy instance of %s"):format(service), { ["Retry-After"] = "5" })
+local function unavailable(ctx, rule, why, seconds)
+  core.fail(ctx._x, 503, why, { ["Retry-After"] = tostring(seconds) })
   return answered(ctx, rule, math.huge)
 end
 
@@ -263,16 +263,18 @@ end
 function Program:balance(ctx)
   local rule = ctx._rule
   local service = self:_service(ctx, rule)
+  local refused, seconds = service:refuses(ctx)
+  if refused then return unavailable(ctx, rule, refused, seconds) end
   local again = ctx._balanced
   local instances = again and service:untried(ctx) or service:usable()
   ctx._balanced = true
   if not instances[1] then
     if again and service:usable()[1] then return nil end
-    return no_instance(ctx, rule, service.name)
+    return unavailable(ctx, rule, service:absence())
   end
   local chosen, slot = balance.choose(ctx, rule, instances)
   if chosen == REPLY then return answered(ctx, rule, slot) end
-  if not chosen then return no_instance(ctx, rule, service.name) end
+  if not chosen then return unavailable(ctx, rule, service:absence()) end
   ctx._instance = chosen
   return chosen.index
 end
@@ -587,6 +589,7 @@ local FUNCTIONS = { "open", "route", "access", "balance", "response", "event", "
 ---@field settings table                   the effective configuration
 ---@field instances gateway.Instance[]     of all services
 ---@field services table<string, gateway.Service>
+---@field service_rules table[]?           of each service, for the runtime
 ---@field rules gateway.Rule[]
 ---@field outer table                      from pipeline.outer
 ---@field compile fun(rule: table): gateway.Rule?, string?  for rules that a route hook returns
@@ -596,7 +599,8 @@ local FUNCTIONS = { "open", "route", "access", "balance", "response", "event", "
 function pipeline.new(parts)
   local self = setmetatable({ _outer = parts.outer, _services = parts.services, _compile = parts.compile,
     _dynamic = setmetatable({}, { __mode = "k" }), _by_id = {}, _router = router.new(parts.rules) }, Program)
-  local program = { settings = parts.settings, instances = parts.instances, event_hooks = {} }
+  local program = { settings = parts.settings, instances = parts.instances,
+    services = parts.service_rules, event_hooks = {} }
   for _, rule in ipairs(parts.rules) do
     self._by_id[rule.id] = rule
     if #rule.events == 1 and not rule.batch then

@@ -3,6 +3,7 @@
 -- Called by gateway.config. Names and defaults are promises to users: add keys, do not rename them.
 
 local address = require("gateway.address")
+local health = require("gateway.health")
 
 local settings = {}
 
@@ -269,7 +270,7 @@ local instance = { type = "map", fields = {
     doc = "IPv4 or IPv6 address, or `localhost`." },
   { "port", type = "integer", min = 1, max = 65535, required = true, doc = "Port of the instance." },
   { "health", type = "enum", values = { "healthy", "unhealthy" }, default = "healthy",
-    doc = "`unhealthy` instances get no traffic." },
+    doc = "`unhealthy` instances get no traffic, whatever checks say." },
   { "weight", type = "integer", min = 1, max = 1000, default = 1,
     doc = "Share of the traffic, for policies that weigh." },
 } }
@@ -277,6 +278,7 @@ local instance = { type = "map", fields = {
 local service = { type = "map", fields = {
   { "name", type = "string", min = 1, required = true, doc = "What `serviceName` of a rule refers to." },
   { "instances", type = "array", min = 1, required = true, of = instance, doc = "Where it runs." },
+  unpack(health.fields),
 } }
 
 local registry = { "registry", type = "map", doc = "The services and where they run.", fields = {

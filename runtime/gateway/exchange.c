@@ -10,6 +10,7 @@
 #include "gateway/access_log.h"
 #include "gateway/adoption.h"
 #include "gateway/forward.h"
+#include "gateway/outcome.h"
 #include "gateway/relay.h"
 #include "gateway/reply.h"
 
@@ -25,7 +26,8 @@ static const struct {
 } steps[] = {
     [GW_STEP_ROUTE] = {"route", step_route, 1 << GW_STEP_ACCESS | 1 << GW_STEP_HEAD},
     [GW_STEP_ACCESS] = {"access", step_access, 1 << GW_STEP_BALANCE | 1 << GW_STEP_HEAD},
-    [GW_STEP_BALANCE] = {"balance", step_balance, 1 << GW_STEP_CONNECT | 1 << GW_STEP_HEAD},
+    [GW_STEP_BALANCE] = {"balance", step_balance,
+                         1 << GW_STEP_CONNECT | 1 << GW_STEP_BALANCE | 1 << GW_STEP_HEAD},
     [GW_STEP_CONNECT] = {"connect", step_connect,
                          1 << GW_STEP_SEND | 1 << GW_STEP_BALANCE | 1 << GW_STEP_HEAD},
     [GW_STEP_SEND] = {"send", step_send, 1 << GW_STEP_HEAD | 1 << GW_STEP_CONNECT},
@@ -131,6 +133,8 @@ static enum gw_step step_balance(struct gw_exchange *x)
     enum gw_hook_result result = hooks(x)->balance(x);
     if (result == GW_HOOK_NEXT && was_tried(x, x->instance))
         return refuse(x, (enum gw_err)x->origin_why, true);
+    if (result == GW_HOOK_NEXT && !gw_outcome_begin(x))
+        return GW_STEP_BALANCE; /* somebody else took its last place */
     return after_hook(x, result, GW_STEP_CONNECT);
 }
 
@@ -175,6 +179,7 @@ static enum gw_step step_connect(struct gw_exchange *x)
     if (x->origin)
         return x->origin->opened ? GW_STEP_SEND : GW_STEP_WAIT;
     log_unreachable(x);
+    gw_outcome_failed(x, (enum gw_err)x->origin_why);
     x->origin_closed = false;
     if (x->way->tried_count == GW_TRIED_MAX)
         return refuse(x, (enum gw_err)x->origin_why, true);
@@ -213,8 +218,10 @@ static enum gw_step origin_without_answer(struct gw_exchange *x)
         x->upload_sent = false;
         return GW_STEP_CONNECT;
     }
-    return refuse(x, x->origin_why == GW_OK ? GW_ERR_BAD_RESPONSE : (enum gw_err)x->origin_why,
-                  true);
+    enum gw_err why = x->origin_why == GW_OK ? GW_ERR_BAD_RESPONSE : (enum gw_err)x->origin_why;
+    if (!gw_pool_is_stale(x->origin_reused, why)) /* else it tells nothing of the instance */
+        gw_outcome_failed(x, why);
+    return refuse(x, why, true);
 }
 
 /* Puts a reply of our own in the place of what the backend sends or would have sent. */
@@ -336,8 +343,11 @@ static enum gw_step send_response_head(struct gw_exchange *x)
     if (gw_stream_send_head(x->client, head) != GW_OK)
         return refuse(x, GW_ERR_CLIENT_GONE, false);
     gw_relay_start(x);
+    gw_outcome_settle(x);
     if (x->relay.mode != GW_BODY_PLAIN)
         settle(x);
+    else
+        gw_outcome_leave(x);
     return GW_STEP_RELAY;
 }
 
@@ -380,6 +390,16 @@ static enum gw_step step_relay(struct gw_exchange *x)
     return GW_STEP_CLOSE;
 }
 
+/* Since when the backend has been the one to act: it has the whole request, or does not take it.
+ * 0: it waits for the client's. */
+static uint64_t asked_since(const struct gw_exchange *x)
+{
+    if (!x->origin || (!x->upload_sent && !gw_stream_pending(x->origin)))
+        return 0;
+    uint64_t written = gw_stream_conn(x->origin)->write_ms, sent = x->start_ms + x->way->sent_ms;
+    return written > sent ? written : sent;
+}
+
 static void release_exchange(struct gw_grave *grave)
 {
     gw_slab_free(&exchanges, GW_CONTAINER(grave, struct gw_exchange, grave));
@@ -408,6 +428,7 @@ static enum gw_step step_close(struct gw_exchange *x)
     if (x->relay.mode != GW_BODY_PLAIN)
         gw_stat_add(gateway->count, GW_STAT_STREAMS, -1);
     gw_stat_add(gateway->count, GW_STAT_EXCHANGES, -1);
+    gw_outcome_settle(x);
     drop_origin(x);
     leave_client(x);
     gw_timer_stop(gateway->loop, &x->timer);
@@ -426,12 +447,22 @@ static enum gw_step step_close(struct gw_exchange *x)
     return GW_STEP_WAIT;
 }
 
+/* It is connected to, or asked, and says nothing: a client that does not send its request is not
+ * its fault. */
+static bool is_backends_turn(const struct gw_exchange *x)
+{
+    return x->origin && !x->head_sent && !x->way->response &&
+           (!x->origin->opened || asked_since(x));
+}
+
 /* What came up outside a step: the client is gone, a deadline has passed, the gateway stops. */
 static void interrupt(struct gw_exchange *x)
 {
     if (!x->failed || x->step == GW_STEP_CLOSE)
         return;
     x->failed = false;
+    if (x->why_upstream && is_backends_turn(x))
+        gw_outcome_failed(x, (enum gw_err)x->why);
     enum gw_step next = refuse(x, (enum gw_err)x->why, x->why_upstream);
     x->head_seen |= x->step == GW_STEP_HEAD && hooks(x)->waiting(x);
     hooks(x)->cancel(x);
@@ -490,16 +521,6 @@ static void sooner(struct deadline *best, uint64_t from, uint64_t after, enum gw
 {
     if (after && (!best->at || from + after < best->at))
         *best = (struct deadline){from + after, why, upstream};
-}
-
-/* Since when the backend has been the one to act: it has the whole request, or does not take it.
- * 0: it waits for the client's. */
-static uint64_t asked_since(const struct gw_exchange *x)
-{
-    if (!x->origin || (!x->upload_sent && !gw_stream_pending(x->origin)))
-        return 0;
-    uint64_t written = gw_stream_conn(x->origin)->write_ms, sent = x->start_ms + x->way->sent_ms;
-    return written > sent ? written : sent;
 }
 
 static struct deadline next_deadline(const struct gw_exchange *x)
@@ -641,6 +662,7 @@ static void origin_on_head(struct gw_stream *stream, struct gw_head *head)
     }
     x->way->response = head;
     note_answer(x);
+    gw_outcome_answered(x, head->status);
     gw_exchange_wake(x);
 }
 
@@ -695,6 +717,7 @@ void gw_exchange_use(struct gw_exchange *x, struct gw_instance *instance)
 {
     if (instance)
         gw_instance_ref(instance);
+    gw_outcome_leave(x);
     count_on_instance(x, -1);
     if (x->instance)
         gw_instance_unref(x->instance);

@@ -93,6 +93,9 @@ struct gw_way {
     uint32_t sent_ms; /* when the request went, since start_ms */
     unsigned tried_count;
     unsigned tried[GW_TRIED_MAX]; /* instances that could not be reached */
+    struct gw_service *admitted;  /* whose breaker wants to hear how it went; a reference */
+    bool probe;                   /* it finds out for the breaker whether the service is back */
+    uint16_t outcome;             /* of the last try: a status, GW_NO_ANSWER, or 0: not known */
 };
 
 /* What is kept of the way to an open stream, in one block. */
@@ -126,6 +129,7 @@ struct gw_exchange {
     bool accepts_events : 1; /* the request asked for text/event-stream */
     bool retires : 1;        /* it ends soon, for a new version does not want it */
     bool head_only : 1;      /* it was a HEAD, whatever hooks made of it */
+    bool placed : 1;         /* it has one of its instance's places for streams */
     struct gw_gateway *gateway;
     struct gw_generation *generation;
     struct gw_stream *client, *origin; /* borrowed; NULL when gone */

@@ -15,6 +15,7 @@ struct gw_exchange;
 struct gw_gateway;
 struct gw_generation;
 struct gw_instance;
+struct gw_service;
 
 enum gw_hook_result {
     GW_HOOK_NEXT,  /* go on */
@@ -106,6 +107,8 @@ struct gw_generation {
     void *script;
     struct gw_instance **instances; /* a reference each; index as Lua knows it, less one */
     unsigned instance_count;
+    struct gw_service **services; /* the same of services */
+    unsigned service_count;
     struct gw_gateway *gateway;
     /* Nobody uses it but those that keep it, if any are left. */
     void (*unused)(struct gw_generation *generation);

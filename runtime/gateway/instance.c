@@ -6,12 +6,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include "base/check.h"
+#include "gateway/service.h"
 
 struct gw_instance *gw_instance_new(void)
 {
     struct gw_instance *instance = calloc(1, sizeof *instance);
     GW_CHECK(instance != NULL);
     instance->refs = 1;
+    gw_list_init(&instance->sibling);
     return instance;
 }
 
@@ -21,6 +23,8 @@ void gw_instance_unref(struct gw_instance *instance)
         return;
     if (instance->facts)
         gw_instance_add(instance, GW_LOAD_USERS, -1);
+    gw_list_remove(&instance->sibling);
+    gw_service_unref(instance->of);
     free(instance);
 }
 

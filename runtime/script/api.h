@@ -34,6 +34,7 @@ void gw_api_event(struct gw_vm *vm);
 void gw_api_shared(struct gw_vm *vm);
 void gw_api_http(struct gw_vm *vm);
 void gw_api_task(struct gw_vm *vm);
+void gw_api_service(struct gw_vm *vm);
 
 /* The VM that a C function of the API belongs to (its first upvalue). */
 static inline struct gw_vm *gw_api_vm(lua_State *L)

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include "script/api.h"
 #include "script/hooks.h"
+#include "script/services.h"
 #include "script/task.h"
 
 static void free_generation(struct gw_generation *generation)
@@ -14,7 +15,9 @@ static void free_generation(struct gw_generation *generation)
     for (unsigned i = 0; i < generation->instance_count; i++)
         gw_instance_unref(generation->instances[i]);
     free(generation->instances);
-    gw_vm_free(generation->script);
+    gw_services_free(generation);
+    if (generation->script)
+        gw_vm_free(generation->script);
     free(generation);
 }
 
@@ -60,20 +63,27 @@ static void copy_text(lua_State *L, const char *key, char *out, size_t cap)
 }
 
 /* The instance described by the table on the stack's top. */
-static struct gw_instance *read_instance(lua_State *L, struct gw_gateway *gateway, unsigned index)
+static struct gw_instance *read_instance(lua_State *L, struct gw_generation *generation,
+                                         unsigned index)
 {
+    struct gw_gateway *gateway = generation->gateway;
     struct gw_instance *instance = gw_instance_new();
-    char host[GW_ADDR_TEXT];
+    char host[GW_ADDR_TEXT], health[16];
     instance->index = index;
     copy_text(L, "id", instance->id, sizeof instance->id);
     copy_text(L, "service", instance->service, sizeof instance->service);
     copy_text(L, "address", host, sizeof host);
+    copy_text(L, "health", health, sizeof health);
+    instance->barred = strcmp(health, "unhealthy") == 0;
     lua_getfield(L, -1, "port");
     unsigned port = (unsigned)lua_tointeger(L, -1);
-    lua_pop(L, 1);
+    lua_getfield(L, -2, "_of");
+    unsigned of = (unsigned)lua_tointeger(L, -1);
+    lua_pop(L, 2);
     if (gw_addr_parse(&instance->addr, host, port)) {
         instance->host = gw_pool_host(&gateway->pool, &instance->addr);
         gw_instance_note(instance, gateway->facts, gateway->worker, gateway->loop->now_ms);
+        gw_services_join(generation, of, instance);
         return instance;
     }
     gw_log(GW_LOG_ERROR, "instance %s: not an address: %s", instance->id, host);
@@ -88,7 +98,7 @@ static bool read_instances(struct gw_generation *generation, lua_State *L)
     GW_CHECK(generation->instances != NULL);
     for (unsigned i = 0; i < n; i++) {
         lua_rawgeti(L, -1, (int)i + 1);
-        struct gw_instance *instance = read_instance(L, generation->gateway, i + 1);
+        struct gw_instance *instance = read_instance(L, generation, i + 1);
         lua_pop(L, 1);
         if (!instance)
             return false;
@@ -121,6 +131,8 @@ struct gw_generation *gw_generation_new(struct gw_vm *vm, struct gw_gateway *gat
     gw_vm_push(vm, "settings");
     bool good = read_settings(vm->L, &generation->settings);
     take_vm(generation, vm);
+    gw_vm_push(vm, "services");
+    good = good && gw_services_read(generation, vm->L);
     gw_vm_push(vm, "instances");
     good = good && read_instances(generation, vm->L);
     lua_settop(vm->L, 0);

@@ -83,8 +83,12 @@ function core.id(handle) return live(handle).id end
 function core.set_rule(handle, id) live(handle).rule = id end
 function core.tried(handle, index) return live(handle).tried[index] == true end
 
--- Specs write facts into the instances that they give.
+-- Specs write facts into the instances that they give; all of these are well.
 function core.fact() return 0 end
+function core.standing() return 0 end
+function core.share() return 10 end
+function core.admit() end
+function core.absence() return false, 5 end
 
 --- The answer that is pending, or else the backend's, or nil.
 function core.response(handle)
