@@ -41,7 +41,7 @@ local function run_spec(text, dir, where)
   chunk()
 end
 
-for guide, count in pairs({ ["docs/plugins.md"] = 16, ["docs/routing.md"] = 0 }) do
+for guide, count in pairs({ ["docs/plugins.md"] = 16, ["docs/routing.md"] = 0, ["docs/health.md"] = 0 }) do
   describe(guide, function()
     local files, specs = examples(guide)
     with_shipped(files)
