@@ -46,7 +46,7 @@ describe("health:", function()
     return site.start {
       workers = options.workers,
       config = config_of(keys, options.instances or instances_of(servers)),
-      rules = { { id = "all", path = "/*", serviceName = "api" } },
+      rules = { { id = "all", path = "/*", serviceName = "api", timeout = options.timeout } },
     }
   end
 
@@ -383,6 +383,39 @@ describe("health:", function()
       assert.same({}, changes(gw))
     end)
 
+    it("are no failures of an instance either when the client does not send all of them", function()
+      start_servers(2)
+      local gw = start({ passiveHealth = { consecutiveFailures = 1, errorRate = 0 } }, { timeout = "100ms" })
+      for _ = 1, 4 do
+        local client = http.connect(gw.port)
+        client:send("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf")
+        assert.equal(504, client:response().status)
+      end
+      assert.same({}, changes(gw))
+      ask(gw, "/json?delay=10000") -- this one is the instance's fault
+      gw:wait_log('from=up to=ejected why="1 failures in a row, now timeout"', site.PATIENCE)
+    end)
+
+    it("find no one when all have died, and go on when they are back", function()
+      start_servers(3)
+      local gw = start { passiveHealth = { consecutiveFailures = 1, maxEjectionPercent = 100,
+        baseEjection = "200ms", maxEjection = "200ms" } }
+      for _, server in ipairs(servers) do server:kill() end
+      for _ = 1, 2 do -- the first one finds out, about all of them
+        local status, _, answer = ask(gw)
+        assert.same({ 503, "5" }, { status, answer:get "Retry-After" })
+        assert.equal(3, #changes(gw))
+      end
+      gw:wait_log('msg="no instance to ask" service=api why="none is healthy"', site.PATIENCE)
+      for _, server in ipairs(servers) do server:restart_on_same_port() end
+      sys.wait_until(function() return (ask(gw)) == 200 end, site.PATIENCE)
+      for i = 1, 3 do wait_change(gw, ("s%d ejected up"):format(i)) end
+      sys.wait_until(function()
+        local counts = shares(gw, 30)
+        return counts.s1 == 10 and counts.s2 == 10 and counts.s3 == 10
+      end, site.PATIENCE)
+    end)
+
     it("find the same instances out in all workers, over reloads, and when a worker dies", function()
       start_servers(2)
       local keys = { passiveHealth = { consecutiveFailures = 3, errorRate = 0, baseEjection = "1h",
@@ -458,6 +491,21 @@ describe("health:", function()
       gw:wait_log 'from=half_open to=closed why="probes succeeded"'
       assert.equal(0, circuit(gw))
       assert.equal(200, (ask(gw)))
+    end)
+
+    it("counts requests with all their tries, and does not ask while it is open", function()
+      start_servers(2)
+      local gw = start { circuitBreaker = { failureThreshold = 2, timeout = "1h" } }
+      servers[1]:kill()
+      for _ = 1, 6 do assert.equal("200 s2", served(gw)) end -- half of them had to be tried twice
+      servers[2]:kill()
+      for _ = 1, 2 do assert.equal(502, (ask(gw))) end
+      gw:wait_log('from=closed to=open why="failures in a row"', site.PATIENCE)
+      local mark = gw:mark()
+      local status, _, answer = ask(gw)
+      assert.equal(503, status)
+      assert.is_true(tonumber(answer:get "Retry-After") > 3500)
+      assert.equal(0, #gw:find_log('msg="instance not reached"', mark))
     end)
 
     it("that is half open refuses all but the probes; one whose client leaves says nothing", function()
