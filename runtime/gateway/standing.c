@@ -106,12 +106,14 @@ static uint64_t next_due(const struct gw_instance *instance, uint64_t now_ms)
     return LOAD(&standing->returned_ms) + ((steps + 1) * slow_ms + SLOW_STEPS - 1) / SLOW_STEPS;
 }
 
-/* It is back: what is in service again begins small, where that is wanted. */
+/* It is back, for this reason; another one may still keep it out. What is in service again begins
+ * small, where that is wanted. */
 static void come_back(const struct gw_instance *instance, const char *from, const char *why,
                       uint64_t now_ms)
 {
     STORE(&gw_instance_standing(instance)->returned_ms, now_ms);
-    log_change(instance, from, instance->of->slow_start_ms ? "slow_start" : "up", why);
+    publish(instance, now_ms);
+    log_change(instance, from, gw_standing_state(instance), why);
 }
 
 /* One more failure ejects it again, one success makes it like any other. */
@@ -207,6 +209,7 @@ static uint32_t checks_needed(const struct gw_check_rules *rules, uint32_t check
 void gw_standing_check(struct gw_instance *instance, bool good, const char *why, uint64_t now_ms)
 {
     struct gw_standing *standing = gw_instance_standing(instance);
+    const char *state = gw_standing_state(instance);
     uint32_t before = LOAD(&standing->checked), now = good ? GW_CHECK_UP : GW_CHECK_DOWN;
     STORE(&standing->checked_ms, now_ms);
     if (!good)
@@ -217,11 +220,11 @@ void gw_standing_check(struct gw_instance *instance, bool good, const char *why,
         STORE(&standing->contrary, 0);
         STORE(&standing->checked, now);
         if (!good)
-            log_change(instance, before == GW_CHECK_UP ? "up" : "unknown", "down", why);
+            log_change(instance, before == GW_CHECK_UP ? state : "unknown", "down", why);
         else if (before == GW_CHECK_DOWN)
             come_back(instance, "down", "checks succeed", now_ms);
         else
-            log_change(instance, "unknown", "up", "the first check succeeded");
+            log_change(instance, "unknown", state, "the first check succeeded");
         publish(instance, now_ms);
         expect(gw_service_roll(instance->of), next_due(instance, now_ms));
     }

@@ -174,6 +174,25 @@ describe("an instance's standing", function()
     assert.equal("up", state(1))
   end)
 
+  it("is back when nothing keeps it out any more", function()
+    start(2, function(of)
+      passive({ failures = 1 })(of)
+      of.check.interval_ms, of.check.rise, of.check.fall = 1000, 1, 1
+    end)
+    local function check(good) C.gw_standing_check(instances[1], good, "x", now) end
+    check(true)
+    answer(1, NO_ANSWER)
+    check(false)
+    assert.equal("down", state(1))
+    check(true)
+    assert.same({ "ejected", 0 }, { state(1), tenths(1) })
+    check(false)
+    now = now + 10 * SECOND
+    assert.same({ "down", 0 }, { state(1), tenths(1) })
+    check(true)
+    assert.same({ "up", 10 }, { state(1), tenths(1) })
+  end)
+
   it("has exactly as many places as there are, whoever takes them at the same time", function()
     start(1, function(of) of.max_streams = 3 end)
     local children = {}
