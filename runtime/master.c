@@ -17,7 +17,9 @@
 #include "config/settings.h"
 #include "config/yaml.h"
 #include "control.h"
+#include "gateway/health.h"
 #include "net/listener.h"
+#include "script/hooks.h"
 #include "script/vm.h"
 #include "watch.h"
 #include "worker.h"
@@ -43,6 +45,7 @@ struct version {
     int traffic, admin; /* listening sockets; -1: none */
     struct gw_addr traffic_addr, admin_addr;
     struct gw_settings settings;
+    struct gw_vm *vm; /* until checks are taken up from it */
 };
 
 enum ending { ENDING_NO, ENDING_DRAIN, ENDING_NOW };
@@ -57,6 +60,7 @@ struct master {
     struct gw_shm shm;
     struct gw_stats *stats;
     struct gw_facts *facts;
+    struct gw_health health;
     struct gw_dict *dict, *shared; /* sessions; what plugins share */
     size_t shared_bytes;
     struct gw_watch *watch;
@@ -148,7 +152,7 @@ static int pack_file(const char *pack, size_t len)
     return fd;
 }
 
-/* Loads from disk and keeps pack and settings. *seen: a hash of all that was read. */
+/* Loads from disk and keeps pack, settings and VM. *seen: a hash of all that was read. */
 static bool load_files(struct version *version, gw_vm_report *report, void *data, uint64_t *seen)
 {
     struct gw_vm *vm = gw_vm_new(&master.env);
@@ -164,7 +168,10 @@ static bool load_files(struct version *version, gw_vm_report *report, void *data
         version->pack = pack ? pack_file(pack, len) : -1;
         good = gw_settings_read(vm->L, &version->settings) && version->pack >= 0;
     }
-    gw_vm_free(vm);
+    if (good)
+        version->vm = vm;
+    else
+        gw_vm_free(vm);
     return good;
 }
 
@@ -222,7 +229,24 @@ static void drop_version(struct version *v)
     close_fd(&v->pack);
     close_fd(&v->traffic);
     close_fd(&v->admin);
+    if (v->vm)
+        gw_vm_free(v->vm);
     *v = no_version;
+}
+
+/* The instances of the current version are checked from now on. Its Lua has told all that the
+ * master wants to know. */
+static void take_up_checks(void)
+{
+    struct version *v = &master.current;
+    struct gw_generation *generation =
+        gw_generation_new(v->vm, &master.health.gateway, v->number, gw_settings_read);
+    v->vm = NULL;
+    if (!generation)
+        return;
+    gw_vm_free(generation->script);
+    generation->script = NULL;
+    gw_health_serve(&master.health, generation);
 }
 
 static unsigned cores(void)
@@ -278,7 +302,8 @@ static void leave_parent(const struct worker_slot *own)
     /* libev remembers per process which loop has a signal, also behind that loop's end. */
     for (size_t i = 0; i < sizeof master.signals / sizeof master.signals[0]; i++)
         ev_signal_stop(master.loop.ev, &master.signals[i]);
-    ev_loop_destroy(master.loop.ev);
+    gw_health_abandon(&master.health);
+    gw_loop_fini(&master.loop);
 }
 
 static bool spawn(unsigned number)
@@ -396,6 +421,7 @@ static void adopt_next(void)
     if (s->shared_max_bytes != master.shared_bytes)
         gw_log(GW_LOG_WARN, "shared.maxBytes: stays %zu until the gateway is started anew",
                master.shared_bytes);
+    take_up_checks();
     set_workers();
     check_swapped();
 }
@@ -607,6 +633,7 @@ static void bury_worker(unsigned number, int status)
     close(w->control);
     gw_stats_forget(&master.stats->slot[number]);
     gw_facts_forget(master.facts, number);
+    gw_health_review(&master.health);
     *w = (struct worker_slot){.control = -1};
     if (master.ending == ENDING_NO)
         go_on_without(&dead, well);
@@ -715,7 +742,7 @@ static int load_first(void)
         gw_log(GW_LOG_ERROR, "can't write to %s: %m", s->log_file);
         return 3;
     }
-    master.current.number = master.last_number = 1;
+    master.current.number = master.last_number = 1; /* its VM stays till the facts are there */
     master.wanted = wanted_workers(s);
     struct version doors = no_version;
     doors.settings = *s;
@@ -764,8 +791,11 @@ int gw_master_run(const char *file, const char *lua_dir)
     if (master.code == 0 && !make_shared(master.current.settings.shared_max_bytes))
         master.code = 3;
     if (master.code == 0) {
+        gw_health_init(&master.health, &master.loop, master.facts);
+        take_up_checks();
         set_workers();
         gw_loop_run(&master.loop);
+        gw_health_fini(&master.health);
     }
     tear_down();
     return master.code;

@@ -3,6 +3,7 @@
 -- once, by position. Invariant: a tree is returned only when there is no fault.
 
 local address = require("gateway.address")
+local health = require("gateway.health")
 local json = require("gateway.json")
 local rules = require("gateway.rules")
 local schema = require("gateway.schema")
@@ -219,6 +220,7 @@ local function check_services(tree, report)
     end
     local inner = { path[1], path[2], path[3], i, "instances" }
     check_unique(service.instances, "id", inner, report, "instances[%d]")
+    health.check(service, { path[1], path[2], path[3], i }, report)
   end
 end
 

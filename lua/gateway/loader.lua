@@ -6,6 +6,7 @@
 local address = require("gateway.address")
 local client = require("gateway.client")
 local config = require("gateway.config")
+local health = require("gateway.health")
 local names = require("gateway.names")
 local pipeline = require("gateway.pipeline")
 local policies = require("gateway.policies")
@@ -180,12 +181,13 @@ end
 
 -- Those that have an address; the names of the others, which the runtime resolves.
 local function list_instances(tree)
-  local instances, services, named = {}, {}, {}
-  for _, listed in ipairs(tree.registry.static.services) do
-    local of, later = service.new(listed.name), {}
+  local instances, services, named, rules = {}, {}, {}, {}
+  for i, listed in ipairs(tree.registry.static.services) do
+    rules[i] = health.rules(listed)
+    local of, later = service.new(listed.name, i, rules[i]), {}
     services[listed.name] = of
     for _, item in ipairs(listed.instances) do
-      local instance = { id = item.id, service = listed.name, address = numeric(item.address),
+      local instance = { id = item.id, service = listed.name, _of = i, address = numeric(item.address),
         port = item.port, weight = item.weight, health = item.health }
       if address.is_name(item.address) then
         later[#later + 1] = instance
@@ -196,12 +198,13 @@ local function list_instances(tree)
     end
     for _, fields in ipairs(later) do names.add(named, of, fields) end
   end
-  return instances, services, named
+  return instances, services, named, rules
 end
 
 local function program_of(loading, tree)
-  local instances, services, named = list_instances(tree)
+  local instances, services, named, rules = list_instances(tree)
   return pipeline.new({ settings = tree, instances = instances, services = services, names = named,
+    service_rules = rules,
     rules = loading.rules, outer = loading.outer, compile = loading:compiler(tree) })
 end
 

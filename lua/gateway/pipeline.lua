@@ -251,8 +251,8 @@ function Program.access(_, ctx)
   end
 end
 
-local function no_instance(ctx, rule, service)
-  core.fail(ctx._x, 503, ("no healthy instance of %s"):format(service), { ["Retry-After"] = "5" })
+local function unavailable(ctx, rule, why, seconds)
+  core.fail(ctx._x, 503, why, { ["Retry-After"] = tostring(seconds) })
   return answered(ctx, rule, math.huge)
 end
 
@@ -273,16 +273,18 @@ end
 function Program:balance(ctx)
   local rule = ctx._rule
   local service = self:_service(ctx, rule)
+  local refused, seconds = service:refuses(ctx)
+  if refused then return unavailable(ctx, rule, refused, seconds) end
   local again = ctx._balanced
   local instances = again and service:untried(ctx) or service:usable()
   ctx._balanced = true
   if not instances[1] then
     if again and service:usable()[1] then return nil end
-    return no_instance(ctx, rule, service.name)
+    return unavailable(ctx, rule, service:absence())
   end
   local chosen, slot = balance.choose(ctx, rule, instances)
   if chosen == REPLY then return answered(ctx, rule, slot) end
-  if not chosen then return no_instance(ctx, rule, service.name) end
+  if not chosen then return unavailable(ctx, rule, service:absence()) end
   ctx._instance = chosen
   if ctx._stick then session.stick(rule.session, ctx._stick, chosen) end
   return chosen.index
@@ -616,6 +618,7 @@ local FUNCTIONS = { "open", "route", "access", "balance", "response", "event", "
 ---@field instances gateway.Instance[]     of all services
 ---@field services table<string, gateway.Service>
 ---@field names gateway.Name[]?            host names, whose instances the runtime tells
+---@field service_rules table[]?           of each service, for the runtime
 ---@field rules gateway.Rule[]
 ---@field outer table                      from pipeline.outer
 ---@field compile fun(rule: table): gateway.Rule?, string?  for rules that a route hook returns
@@ -627,7 +630,7 @@ function pipeline.new(parts)
     _names = parts.names or {},
     _dynamic = setmetatable({}, { __mode = "k" }), _by_id = {}, _router = router.new(parts.rules) }, Program)
   local program = { settings = parts.settings, instances = parts.instances, names = self._names,
-    event_hooks = {}, event_numbers = {} }
+    services = parts.service_rules, event_hooks = {}, event_numbers = {} }
   for _, rule in ipairs(parts.rules) do
     self._by_id[rule.id] = rule
     if #rule.events == 1 and not rule.batch then

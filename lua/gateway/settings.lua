@@ -3,6 +3,7 @@
 -- Called by gateway.config. Names and defaults are promises to users: add keys, do not rename them.
 
 local address = require("gateway.address")
+local health = require("gateway.health")
 local network = require("gateway.network")
 local policies = require("gateway.policies")
 local retry = require("gateway.retry")
@@ -301,7 +302,7 @@ local instance = { type = "map", fields = {
     needless = function(of) return address.unix_path(of.address) and "a unix socket has no port" end,
     doc = "Port of the instance; a unix socket has none." },
   { "health", type = "enum", values = { "healthy", "unhealthy" }, default = "healthy",
-    doc = "`unhealthy` instances get no traffic." },
+    doc = "`unhealthy` instances get no traffic, whatever checks say." },
   { "weight", type = "integer", min = 1, max = 1000, default = 1,
     doc = "Share of the traffic, for policies that weigh." },
 } }
@@ -310,6 +311,7 @@ local service = { type = "map", fields = {
   { "name", type = "string", min = 1, max = 255, required = true,
     doc = "What `serviceName` of a rule refers to." },
   { "instances", type = "array", min = 1, required = true, of = instance, doc = "Where it runs." },
+  unpack(health.fields),
 } }
 
 local registry = { "registry", type = "map", doc = "The services and where they run.", fields = {

@@ -2,6 +2,7 @@
  * listener. Invariant: it never waits. */
 #include "gateway/admin.h"
 
+#include "gateway/listing.h"
 #include "gateway/reply.h"
 
 static void write_health(struct gw_gateway *gateway, struct gw_head *head, struct gw_buf *body)
@@ -28,6 +29,10 @@ static void write_answer(struct gw_gateway *gateway, const struct gw_head *reque
     } else if (gw_slice_eq(path, GW_SLICE("/metrics"))) {
         gw_fields_set(head, GW_SLICE("content-type"), GW_SLICE("text/plain; version=0.0.4"));
         gw_stats_write(gateway->stats, body);
+        gw_listing_metrics(gateway->current, body);
+    } else if (gw_slice_eq(path, GW_SLICE("/instances"))) {
+        gw_fields_set(head, GW_SLICE("content-type"), GW_SLICE("application/json"));
+        gw_listing_json(gateway->current, body);
     } else {
         gw_problem_write(head, body, request, 404, GW_SLICE("no such page"), GW_SLICE(""));
     }

@@ -11,6 +11,7 @@
 #include "gateway/adoption.h"
 #include "gateway/first_event.h"
 #include "gateway/forward.h"
+#include "gateway/outcome.h"
 #include "gateway/relay.h"
 #include "gateway/reply.h"
 #include "gateway/retry.h"
@@ -28,7 +29,8 @@ static const struct {
     [GW_STEP_ROUTE] = {"route", step_route, 1 << GW_STEP_ACCESS | 1 << GW_STEP_HEAD},
     [GW_STEP_ACCESS] = {"access", step_access, 1 << GW_STEP_BALANCE | 1 << GW_STEP_HEAD},
     [GW_STEP_BALANCE] = {"balance", step_balance,
-                         1 << GW_STEP_CONNECT | 1 << GW_STEP_RETRY | 1 << GW_STEP_HEAD},
+                         1 << GW_STEP_CONNECT | 1 << GW_STEP_BALANCE | 1 << GW_STEP_RETRY |
+                             1 << GW_STEP_HEAD},
     [GW_STEP_CONNECT] = {"connect", step_connect,
                          1 << GW_STEP_SEND | 1 << GW_STEP_BALANCE | 1 << GW_STEP_RETRY |
                              1 << GW_STEP_HEAD},
@@ -146,6 +148,8 @@ static enum gw_step step_balance(struct gw_exchange *x)
     enum gw_hook_result result = hooks(x)->balance(x);
     if (result == GW_HOOK_NEXT && was_tried(x, x->instance))
         return gw_retry_anew(x) ? GW_STEP_RETRY : give_up(x, (enum gw_err)x->origin_why);
+    if (result == GW_HOOK_NEXT && !gw_outcome_begin(x))
+        return GW_STEP_BALANCE; /* somebody else took its last place */
     if (result == GW_HOOK_NEXT)
         gw_retry_begin(x);
     return after_hook(x, result, GW_STEP_CONNECT);
@@ -179,6 +183,7 @@ static enum gw_step step_connect(struct gw_exchange *x)
     }
     if (x->origin)
         return x->origin->opened ? GW_STEP_SEND : GW_STEP_WAIT;
+    gw_outcome_failed(x, (enum gw_err)x->origin_why);
     x->origin_closed = false;
     if (gw_retry_elsewhere(x))
         return GW_STEP_BALANCE;
@@ -218,6 +223,8 @@ static enum gw_step origin_without_answer(struct gw_exchange *x)
         return GW_STEP_CONNECT;
     }
     enum gw_err why = x->origin_why == GW_OK ? GW_ERR_BAD_RESPONSE : (enum gw_err)x->origin_why;
+    if (!gw_pool_is_stale(x->origin_reused, why)) /* else it tells nothing of the instance */
+        gw_outcome_failed(x, why);
     return gw_retry_after(x, why) ? GW_STEP_RETRY : give_up(x, why);
 }
 
@@ -237,6 +244,7 @@ static enum gw_step judge_answer(struct gw_exchange *x)
         gw_exchange_arm(x);
         return GW_STEP_WAIT;
     }
+    gw_outcome_failed(x, why);
     drop_origin(x);
     gw_first_event_drop(x);
     return gw_retry_after(x, why) ? GW_STEP_RETRY : give_up(x, why);
@@ -369,8 +377,11 @@ static enum gw_step send_response_head(struct gw_exchange *x)
     if (gw_stream_send_head(x->client, head) != GW_OK)
         return refuse(x, GW_ERR_CLIENT_GONE, false);
     gw_relay_start(x);
+    gw_outcome_settle(x);
     if (x->relay.mode != GW_BODY_PLAIN)
         settle(x);
+    else
+        gw_outcome_leave(x);
     return GW_STEP_RELAY;
 }
 
@@ -434,6 +445,16 @@ static enum gw_step step_relay(struct gw_exchange *x)
     return GW_STEP_CLOSE;
 }
 
+/* Since when the backend has been the one to act: it has the whole request, or does not take it.
+ * 0: it waits for the client's. */
+static uint64_t asked_since(const struct gw_exchange *x)
+{
+    if (!x->origin || (!x->upload_sent && !gw_stream_pending(x->origin)))
+        return 0;
+    uint64_t written = gw_stream_conn(x->origin)->write_ms, sent = x->start_ms + x->way->sent_ms;
+    return written > sent ? written : sent;
+}
+
 static void release_exchange(struct gw_grave *grave)
 {
     gw_slab_free(&exchanges, GW_CONTAINER(grave, struct gw_exchange, grave));
@@ -464,6 +485,7 @@ static enum gw_step step_close(struct gw_exchange *x)
     if (x->relay.mode != GW_BODY_PLAIN)
         gw_stat_add(gateway->count, GW_STAT_STREAMS, -1);
     gw_stat_add(gateway->count, GW_STAT_EXCHANGES, -1);
+    gw_outcome_settle(x);
     drop_origin(x);
     leave_client(x);
     gw_timer_stop(gateway->loop, &x->timer);
@@ -496,12 +518,22 @@ static bool outlive(struct gw_exchange *x)
     return true;
 }
 
+/* It is connected to, or asked, and says nothing: a client that does not send its request is not
+ * its fault. */
+static bool is_backends_turn(const struct gw_exchange *x)
+{
+    return x->origin && !x->head_sent && !x->way->response &&
+           (!x->origin->opened || asked_since(x));
+}
+
 /* What came up outside a step: the client is gone, a deadline has passed, the gateway stops. */
 static void interrupt(struct gw_exchange *x)
 {
     if (!x->failed || x->step == GW_STEP_CLOSE)
         return;
     x->failed = false;
+    if (x->why_upstream && is_backends_turn(x))
+        gw_outcome_failed(x, (enum gw_err)x->why);
     if (x->why_upstream && outlive(x))
         return;
     gw_first_event_end(x);
@@ -566,16 +598,6 @@ static void sooner(struct deadline *best, uint64_t from, uint64_t after, enum gw
 {
     if (after && (!best->at || from + after < best->at))
         *best = (struct deadline){from + after, why, upstream};
-}
-
-/* Since when the backend has been the one to act: it has the whole request, or does not take it.
- * 0: it waits for the client's. */
-static uint64_t asked_since(const struct gw_exchange *x)
-{
-    if (!x->origin || (!x->upload_sent && !gw_stream_pending(x->origin)))
-        return 0;
-    uint64_t written = gw_stream_conn(x->origin)->write_ms, sent = x->start_ms + x->way->sent_ms;
-    return written > sent ? written : sent;
 }
 
 /* Steps that end well by themselves, unless the backend is to say something in the meantime. */
@@ -733,6 +755,7 @@ static void origin_on_head(struct gw_stream *stream, struct gw_head *head)
     }
     x->way->response = head;
     note_answer(x);
+    gw_outcome_answered(x, head->status);
     gw_exchange_wake(x);
 }
 
@@ -787,6 +810,7 @@ void gw_exchange_use(struct gw_exchange *x, struct gw_instance *instance)
 {
     if (instance)
         gw_instance_ref(instance);
+    gw_outcome_leave(x);
     count_on_instance(x, -1);
     if (x->instance)
         gw_instance_unref(x->instance);

@@ -106,6 +106,9 @@ struct gw_way {
     bool asked;             /* a backend may have seen something of the request */
     uint8_t tried_count;
     unsigned tried[GW_TRIED_LIMIT]; /* instances that are not to be asked again */
+    struct gw_service *admitted;    /* whose breaker wants to hear how it went; a reference */
+    bool probe;                     /* it finds out for the breaker whether the service is back */
+    uint16_t outcome;               /* of the last try: a status, GW_NO_ANSWER, or 0: not known */
 };
 
 /* What is kept of the way to an open stream, in one block. */
@@ -141,6 +144,7 @@ struct gw_exchange {
     bool asked : 1;          /* whether the current version wants it, while it can't move there */
     bool head_only : 1;      /* it was a HEAD, whatever hooks made of it */
     bool traced : 1;         /* behind `rule`, what is kept of its attempts: gw_retry_trace */
+    bool placed : 1;         /* it has one of its instance's places for streams */
     struct gw_gateway *gateway;
     struct gw_generation *generation;
     struct gw_stream *client, *origin; /* borrowed; NULL when gone */

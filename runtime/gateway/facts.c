@@ -55,11 +55,25 @@ static unsigned reclaim(const struct gw_facts *facts)
     return best;
 }
 
+/* Once: there may be thousands. */
+static void complain(void)
+{
+    static bool complained;
+    if (!complained)
+        gw_log(
+            GW_LOG_WARN,
+            "more than %d instances and services: nothing is measured of those beyond, nor checked",
+            GW_FACTS_MAX - 1);
+    complained = true;
+}
+
 static unsigned give_place(struct gw_facts *facts, struct gw_slice key, uint32_t hash)
 {
     unsigned place = facts->count < GW_FACTS_MAX ? facts->count++ : reclaim(facts);
-    if (!place)
+    if (!place) {
+        complain();
         return 0;
+    }
     struct gw_fact *fact = &facts->fact[place];
     memset(fact, 0, sizeof *fact);
     memset(&facts->latency[place], 0, sizeof facts->latency[place]);
@@ -76,17 +90,27 @@ static unsigned find(struct gw_facts *facts, struct gw_slice key, uint32_t hash)
     return give_place(facts, key, hash);
 }
 
+void gw_facts_lock(struct gw_facts *facts)
+{
+    if (gw_shm_lock_take(&facts->lock))
+        gw_log(GW_LOG_WARN, "a process died while it held the facts"); /* nothing to mend */
+}
+
+void gw_facts_unlock(struct gw_facts *facts)
+{
+    gw_shm_lock_give(&facts->lock);
+}
+
 unsigned gw_facts_find(struct gw_facts *facts, unsigned worker, struct gw_slice key,
                        uint64_t now_ms)
 {
     if (key.len >= GW_FACT_KEY_MAX)
         key.len = GW_FACT_KEY_MAX - 1;
-    if (gw_shm_lock_take(&facts->lock))
-        gw_log(GW_LOG_WARN, "a process died while it looked for an instance"); /* nothing to mend */
+    gw_facts_lock(facts);
     unsigned place = find(facts, key, hash_of(key));
     facts->fact[place].used_ms = now_ms;
     gw_facts_add(facts, worker, place, GW_LOAD_USERS, 1);
-    gw_shm_lock_give(&facts->lock);
+    gw_facts_unlock(facts);
     return place;
 }
 

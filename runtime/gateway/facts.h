@@ -8,6 +8,8 @@
 #include "base/slice.h"
 #include "gateway/budget.h"
 #include "gateway/latency.h"
+#include "gateway/breaker.h"
+#include "gateway/standing.h"
 #include "gateway/stats.h"
 
 enum { GW_FACTS_MAX = 2048, GW_FACT_KEY_MAX = 192 };
@@ -17,20 +19,24 @@ enum gw_load {
     GW_LOAD_USERS,    /* objects that refer to the fact; it is not reused before they are gone */
     GW_LOAD_REQUESTS, /* exchanges in flight, streams included */
     GW_LOAD_STREAMS,  /* open event streams */
+    GW_LOAD_PLACES,   /* taken of the streams that an instance may have */
     GW_LOAD_LIMIT
 };
 
-/* One instance under one name and address, the same in all versions that have it. In shared
- * memory. */
+/* One instance under one name and address, or one service, the same in all versions that have it.
+ * In shared memory. */
 struct gw_fact {
     char key[GW_FACT_KEY_MAX]; /* terminated; "": free */
     uint32_t hash;
     uint64_t used_ms; /* when it was looked up last */
     uint64_t answer;  /* moving average of the time to the response head, and when it was made */
+    struct gw_standing standing; /* of an instance */
+    struct gw_roll roll;         /* of a service */
+    struct gw_breaker breaker;   /* of a service */
 };
 
 struct gw_facts {
-    struct gw_shm_lock lock; /* for giving places away */
+    struct gw_shm_lock lock; /* for giving places away, and for what is counted to be decided */
     unsigned count;          /* places that were ever given away; place 0 is for all without one */
     struct gw_stats *stats;  /* tells how many workers there are */
     struct gw_budgets budgets; /* of services, for what is asked again */
@@ -45,6 +51,9 @@ struct gw_facts *gw_facts_new(struct gw_shm *shm, struct gw_stats *stats);
  * its users until it takes that back by gw_facts_add. When all places are in use: 0. */
 unsigned gw_facts_find(struct gw_facts *facts, unsigned worker, struct gw_slice key,
                        uint64_t now_ms);
+/* For what is decided by a sum over all workers. Who dies inside leaves nothing half done. */
+void gw_facts_lock(struct gw_facts *facts);
+void gw_facts_unlock(struct gw_facts *facts);
 /* The worker's own part of what is counted; nobody else writes it. */
 static inline void gw_facts_add(struct gw_facts *facts, unsigned worker, unsigned place,
                                 enum gw_load load, int n)

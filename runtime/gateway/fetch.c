@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include "http/target.h"
 
-enum { FETCH_MAGIC = 0x66746368, HTTP_PORT = 80 };
+enum { FETCH_MAGIC = 0x66746368, HTTP_PORT = 80, GRACE_MS = 50 };
 
 static void run(struct gw_task_node *task);
 
@@ -89,10 +89,15 @@ static void arm(struct gw_fetch *f)
 static void on_timer(struct gw_timer *timer)
 {
     struct gw_fetch *f = GW_CONTAINER(timer, struct gw_fetch, timer);
-    if (f->streamed && f->response && f->uncredited)
+    uint64_t late_ms = f->gateway->loop->now_ms - timer->due_ms;
+    if (f->streamed && f->response && f->uncredited) {
         arm(f); /* it is the reader who takes his time */
-    else
+    } else if (late_ms > GRACE_MS && !f->late) {
+        f->late = true; /* what has come since must be looked at first */
+        gw_timer_start(f->gateway->loop, timer, GRACE_MS);
+    } else {
         finish(f, GW_ERR_TOTAL_TIMEOUT);
+    }
 }
 
 static bool may_ask_again(const struct gw_fetch *f, const struct gw_stream *stream, enum gw_err why)
@@ -314,6 +319,12 @@ const char *gw_fetch_target(struct gw_fetch *f, struct gw_slice method, struct g
     return NULL;
 }
 
+void gw_fetch_pin(struct gw_fetch *f, const struct gw_addr *addr)
+{
+    f->addrs[0] = *addr;
+    f->addr_count = 1;
+}
+
 void gw_fetch_start(struct gw_fetch *f, const struct gw_fetch_wish *wish)
 {
     f->over = false;
@@ -327,7 +338,8 @@ void gw_fetch_start(struct gw_fetch *f, const struct gw_fetch_wish *wish)
     gw_list_push(&f->gateway->fetches, &f->node);
     gw_stat_add(f->gateway->count, GW_STAT_CALLS, 1);
     arm(f);
-    f->addr_count = gw_addr_literal(&f->addrs[0], f->name, f->port);
+    if (!f->addr_count)
+        f->addr_count = gw_addr_literal(&f->addrs[0], f->name, f->port);
     if (f->addr_count)
         ask(f);
     else

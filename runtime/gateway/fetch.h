@@ -27,6 +27,7 @@ struct gw_fetch {
     bool retried : 1;  /* the connection that it had first was stale */
     bool has_slot : 1; /* counts among those of its host */
     bool ended : 1;    /* the body is complete */
+    bool late : 1;     /* its time is over, but the process was busy */
     bool over : 1;     /* nothing more comes; why tells how it ended */
     enum gw_err why;
     enum gw_err stuck; /* why it can't go on, before that is told from the ready list */
@@ -63,6 +64,8 @@ struct gw_fetch *gw_fetch_new(struct gw_gateway *gateway, void (*changed)(struct
                               void *owner);
 /* What is asked, and of whom: an absolute http:// URL. NULL, or what is wrong with it. */
 const char *gw_fetch_target(struct gw_fetch *fetch, struct gw_slice method, struct gw_slice url);
+/* Asks at this address, whatever the host of the URL is. */
+void gw_fetch_pin(struct gw_fetch *fetch, const struct gw_addr *addr);
 void gw_fetch_start(struct gw_fetch *fetch, const struct gw_fetch_wish *wish);
 /* Moves what is here of the body to out; the peer may send that much more. */
 void gw_fetch_take(struct gw_fetch *fetch, struct gw_buf *out);

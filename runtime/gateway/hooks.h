@@ -16,6 +16,7 @@ struct gw_gateway;
 struct gw_generation;
 struct gw_instance;
 struct gw_names;
+struct gw_service;
 
 enum gw_hook_result {
     GW_HOOK_NEXT,  /* go on */
@@ -117,6 +118,8 @@ struct gw_generation {
     struct gw_instance **instances; /* a reference each; index as Lua knows it, less one */
     unsigned instance_count;        /* with those that a name has lost: see gone_ms */
     struct gw_names *names;         /* NULL: there are none */
+    struct gw_service **services;   /* the same of services */
+    unsigned service_count;
     struct gw_gateway *gateway;
     /* Nobody uses it but those that keep it, if any are left. */
     void (*unused)(struct gw_generation *generation);

@@ -8,6 +8,7 @@
 #include <string.h>
 #include "base/check.h"
 #include "gateway/exchange.h"
+#include "gateway/service.h"
 
 /* What is cut off where it is too long must not make one of two: the address goes first. */
 static unsigned find_fact(const struct gw_instance *instance, uint64_t now_ms)
@@ -33,6 +34,7 @@ struct gw_instance *gw_instance_new(struct gw_gateway *gateway, const char *serv
                                      .worker = gateway->worker,
                                      .facts = gateway->facts};
     instance->fact = find_fact(instance, gateway->loop->now_ms);
+    gw_list_init(&instance->sibling);
     return instance;
 }
 
@@ -42,5 +44,7 @@ void gw_instance_unref(struct gw_instance *instance)
         return;
     gw_instance_add(instance, GW_LOAD_USERS, -1);
     gw_pool_let_go(instance->host);
+    gw_list_remove(&instance->sibling);
+    gw_service_unref(instance->of);
     free(instance);
 }

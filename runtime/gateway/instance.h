@@ -2,15 +2,20 @@
 #ifndef GW_GATEWAY_INSTANCE_H
 #define GW_GATEWAY_INSTANCE_H
 
+#include "base/list.h"
 #include "gateway/facts.h"
 #include "net/addr.h"
 
 struct gw_gateway;
 struct gw_pool_host;
+struct gw_service;
 
 struct gw_instance {
     unsigned refs; /* generations and exchanges */
     const char *service, *id;
+    struct gw_service *of;  /* a reference; NULL: one without rules of its own */
+    struct gw_list sibling; /* in the list of that service */
+    bool barred;            /* by the configuration: health: unhealthy */
     struct gw_addr addr;
     struct gw_pool_host *host; /* its connections; shared by all generations */
     unsigned index;            /* from 1, as Lua counts */

@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "base/dict.h"
 #include "gateway/exchange.h"
+#include "gateway/service.h"
 #include "net/resolve.h"
 
 enum {
@@ -88,6 +89,21 @@ static unsigned free_place(struct gw_names *names)
     return g->instance_count++;
 }
 
+/* It counts among the instances of its service while its name has it. */
+static void join(const struct gw_generation *g, struct gw_instance *instance)
+{
+    for (unsigned i = 0; i < g->service_count && !instance->of; i++) {
+        if (strcmp(g->services[i]->name, instance->service) == 0)
+            gw_service_join(g->services[i], instance);
+    }
+}
+
+static void rest(const struct name *name, struct gw_instance *instance)
+{
+    instance->gone_ms = stamp(name);
+    gw_list_remove(&instance->sibling);
+}
+
 /* One that rests: addresses that come and go take no more places than there are of them. */
 static struct gw_instance *awaken(struct gw_names *names, const struct gw_addr *addr,
                                   const char *service, const char *id)
@@ -99,6 +115,8 @@ static struct gw_instance *awaken(struct gw_names *names, const struct gw_addr *
             strcmp(old->service, service) != 0)
             continue;
         old->gone_ms = 0;
+        if (old->of)
+            gw_list_push(&old->of->instances, &old->sibling);
         return old;
     }
     return NULL;
@@ -116,6 +134,7 @@ static struct gw_instance *make(const struct name *name, const struct gw_addr *a
     unsigned place = free_place(names);
     instance = gw_instance_new(g->gateway, name->service, id, addr);
     instance->index = place + 1;
+    join(g, instance);
     g->instances[place] = instance;
     return instance;
 }
@@ -157,7 +176,7 @@ static bool become(struct name *name, const struct gw_addr *addrs, unsigned coun
     }
     for (unsigned i = 0; i < name->count; i++) {
         if (!has(addrs, count, &name->at[i]->addr))
-            name->at[i]->gone_ms = stamp(name);
+            rest(name, name->at[i]);
     }
     memcpy(name->at, at, count * sizeof *at);
     name->count = count;

@@ -52,7 +52,7 @@ static bool wants_plain_text(const struct gw_head *request)
     return false;
 }
 
-static void add_json_string(struct gw_buf *out, struct gw_slice text)
+void gw_json_text(struct gw_buf *out, struct gw_slice text)
 {
     gw_buf_append(out, "\"", 1);
     for (size_t i = 0; i < text.len; i++) {
@@ -78,9 +78,9 @@ void gw_problem_write(struct gw_head *head, struct gw_buf *body, const struct gw
     } else {
         gw_fields_set(head, GW_SLICE("content-type"), GW_SLICE("application/json"));
         gw_buf_add(body, GW_SLICE("{\"error\":"));
-        add_json_string(body, text);
+        gw_json_text(body, text);
         gw_buf_add(body, GW_SLICE(",\"request_id\":"));
-        add_json_string(body, id);
+        gw_json_text(body, id);
         gw_buf_add(body, GW_SLICE("}\n"));
     }
     head->length = (int64_t)gw_buf_len(body);

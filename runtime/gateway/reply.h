@@ -15,6 +15,8 @@ void gw_reply_problem(struct gw_exchange *x, unsigned status, struct gw_slice te
  * NULL, when it could not be read). id may be empty. */
 void gw_problem_write(struct gw_head *head, struct gw_buf *body, const struct gw_head *request,
                       unsigned status, struct gw_slice text, struct gw_slice id);
+/* Appends a text as a string of JSON. */
+void gw_json_text(struct gw_buf *out, struct gw_slice text);
 void gw_reply_free(struct gw_reply *reply);
 
 #endif

@@ -40,6 +40,7 @@ void gw_api_retry(struct gw_vm *vm);
 
 /* Frees what keyed hashes have needed. */
 void gw_api_crypto_end(struct gw_vm *vm);
+void gw_api_service(struct gw_vm *vm);
 
 /* The VM that a C function of the API belongs to (its first upvalue). */
 static inline struct gw_vm *gw_api_vm(lua_State *L)

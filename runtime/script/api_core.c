@@ -340,6 +340,7 @@ void gw_api_open(struct gw_vm *vm)
     gw_api_http(vm);
     gw_api_task(vm);
     gw_api_retry(vm);
+    gw_api_service(vm);
     lua_getglobal(L, "package");
     lua_getfield(L, -1, "loaded");
     lua_pushvalue(L, -3);

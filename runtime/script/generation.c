@@ -9,6 +9,7 @@
 #include "gateway/names.h"
 #include "script/api.h"
 #include "script/hooks.h"
+#include "script/services.h"
 #include "script/task.h"
 #include "script/watchdog.h"
 
@@ -24,7 +25,9 @@ static void free_generation(struct gw_generation *generation)
     for (unsigned i = 0; i < generation->instance_count; i++)
         gw_instance_unref(generation->instances[i]);
     free(generation->instances);
-    gw_vm_free(generation->script);
+    gw_services_free(generation);
+    if (generation->script)
+        gw_vm_free(generation->script);
     free(generation);
 }
 
@@ -63,28 +66,37 @@ struct gw_generation *gw_generation_return(struct gw_generation *generation)
 
 /* A row of the program's instances or names, on the stack's top with its texts. */
 struct row {
-    const char *service, *id, *address;
-    unsigned port;
+    const char *service, *id, *address, *health;
+    unsigned port, of; /* of: the number of its service */
 };
 
 static struct row push_row(lua_State *L, int list, unsigned i)
 {
-    static const char *const keys[] = {"service", "id", "address", "port"};
+    static const char *const keys[] = {"service", "id", "address", "health", "port", "_of"};
     lua_rawgeti(L, list, (int)i);
-    for (int k = 0; k < 4; k++)
+    for (int k = 0; k < 6; k++)
         lua_getfield(L, -1 - k, keys[k]);
-    struct row row = {lua_tostring(L, -4), lua_tostring(L, -3), lua_tostring(L, -2),
-                      (unsigned)lua_tointeger(L, -1)};
+    struct row row = {.service = lua_tostring(L, -6),
+                      .id = lua_tostring(L, -5),
+                      .address = lua_tostring(L, -4),
+                      .health = lua_tostring(L, -3),
+                      .port = (unsigned)lua_tointeger(L, -2),
+                      .of = (unsigned)lua_tointeger(L, -1)};
     return row;
 }
 
-static struct gw_instance *make_instance(struct gw_gateway *gateway, const struct row *row)
+static struct gw_instance *make_instance(struct gw_generation *generation, const struct row *row)
 {
     struct gw_addr addr;
-    if (gw_addr_parse(&addr, row->address, row->port))
-        return gw_instance_new(gateway, row->service, row->id, &addr);
-    gw_log(GW_LOG_ERROR, "instance %s: not an address: %s", row->id, row->address);
-    return NULL;
+    if (!gw_addr_parse(&addr, row->address, row->port)) {
+        gw_log(GW_LOG_ERROR, "instance %s: not an address: %s", row->id, row->address);
+        return NULL;
+    }
+    struct gw_instance *instance =
+        gw_instance_new(generation->gateway, row->service, row->id, &addr);
+    instance->barred = row->health && strcmp(row->health, "unhealthy") == 0;
+    gw_services_join(generation, row->of, instance);
+    return instance;
 }
 
 static bool read_instances(struct gw_generation *generation, lua_State *L)
@@ -95,7 +107,7 @@ static bool read_instances(struct gw_generation *generation, lua_State *L)
     GW_CHECK(generation->instances != NULL);
     for (unsigned i = 1; i <= n; i++) {
         struct row row = push_row(L, list, i);
-        struct gw_instance *instance = make_instance(generation->gateway, &row);
+        struct gw_instance *instance = make_instance(generation, &row);
         lua_settop(L, list);
         if (!instance)
             return false;
@@ -175,6 +187,8 @@ struct gw_generation *gw_generation_new(struct gw_vm *vm, struct gw_gateway *gat
     gw_vm_push(vm, "settings");
     bool good = read_settings(vm->L, &generation->settings);
     take_vm(generation, vm);
+    gw_vm_push(vm, "services");
+    good = good && gw_services_read(generation, vm->L);
     gw_vm_push(vm, "instances");
     good = good && read_instances(generation, vm->L);
     gw_vm_push(vm, "names");

@@ -518,6 +518,7 @@ describe("the management listener", function()
       local name = line:match "^# HELP (gatewayd_[a-z0-9_]+) %u.*%.$"
         or line:match "^# TYPE (gatewayd_[a-z0-9_]+) gauge$" or line:match "^# TYPE (gatewayd_%S+) counter$"
         or line:match "^(gatewayd_[a-z0-9_]+) %d+$"
+        or line:match '^(gatewayd_instance_[a-z_]+){service="api",instance="api%-1"} [%d.e-]+$'
       assert.is_truthy(name, line)
       seen[name] = (seen[name] or 0) + 1
     end

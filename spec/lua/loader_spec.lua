@@ -62,7 +62,7 @@ describe("the loader", function()
     local program = loaded("router: {rules: [{path: /a, serviceName: s, timeout: 5s}]}\n")
     assert.equal(8080, program.settings.frontend.http.port)
     assert.same({ index = 1, id = "s-1", service = "s", address = "127.0.0.1", port = 3010, weight = 1,
-      health = "healthy" }, program.instances[1])
+      health = "healthy", _of = 1 }, program.instances[1])
     assert.same({ 3, "t", "::1" }, { program.instances[3].index, program.instances[3].service,
       program.instances[3].address })
     for _ = 1, 2 do

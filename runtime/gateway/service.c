@@ -1,0 +1,48 @@
+/* Owns services, by reference count. Called by script/ when a generation is made. Invariant: a
+ * service is there for as long as one of its instances is. */
+#include "gateway/service.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include "base/check.h"
+
+struct gw_service *gw_service_new(void)
+{
+    struct gw_service *service = calloc(1, sizeof *service);
+    GW_CHECK(service != NULL);
+    service->refs = 1;
+    gw_list_init(&service->instances);
+    return service;
+}
+
+void gw_service_unref(struct gw_service *service)
+{
+    if (!service || --service->refs)
+        return;
+    if (service->facts)
+        gw_facts_add(service->facts, service->worker, service->fact, GW_LOAD_USERS, -1);
+    free(service);
+}
+
+/* No instance's key begins like this one. */
+void gw_service_note(struct gw_service *service, struct gw_facts *facts, unsigned worker,
+                     uint64_t now_ms)
+{
+    char key[GW_FACT_KEY_MAX];
+    snprintf(key, sizeof key, "\t%.*s", GW_FACT_KEY_MAX - 2, service->name);
+    service->facts = facts;
+    service->worker = worker;
+    service->fact = gw_facts_find(facts, worker, gw_slice_str(key), now_ms);
+}
+
+void gw_service_join(struct gw_service *service, struct gw_instance *instance)
+{
+    instance->of = gw_service_ref(service);
+    gw_list_push(&service->instances, &instance->sibling);
+}
+
+void gw_statuses_add(struct gw_statuses *set, unsigned from, unsigned to)
+{
+    for (unsigned status = from; status <= to && status < 100 + 512; status++)
+        set->bits[(status - 100) / 64] |= 1ull << (status - 100) % 64;
+}
