@@ -310,6 +310,15 @@ static void on_resolved(struct gw_generation *generation, unsigned name,
         look_through(health, generation);
 }
 
+/* Else the master need not know where names lead. */
+static bool has_checks(const struct gw_generation *generation)
+{
+    for (unsigned i = 0; i < generation->service_count; i++)
+        if (generation->services[i]->check.interval_ms)
+            return true;
+    return false;
+}
+
 /* There is nobody else to tell anything. */
 static const struct gw_hooks hooks = {.resolved = on_resolved};
 
@@ -318,7 +327,8 @@ void gw_health_serve(struct gw_health *health, struct gw_generation *generation)
     struct gw_gateway *gateway = &health->gateway;
     struct gw_generation *old = gateway->current;
     generation->hooks = &hooks;
-    gw_names_start(generation, NULL, NULL);
+    if (has_checks(generation))
+        gw_names_start(generation, NULL, NULL);
     if (old)
         gw_names_stop(old);
     gateway->current = generation;
