@@ -127,6 +127,25 @@ describe("a host name among the instances", function()
     for _, id in ipairs { "a@127.0.0.3", "b", "c@127.0.0.2" } do gw:wait_log("instance=" .. id .. " ") end
   end)
 
+  it("has each of its addresses checked, those too that it gets later", function()
+    names = name_server.start { ["api.test"] = { "127.0.0.1", "127.0.0.2", ttl = 0 } }
+    listen("127.0.0.1", "127.0.0.2", "127.0.0.3")
+    servers["127.0.0.2"]:close()
+    servers["127.0.0.2"] = nil
+    local given = options()
+    given.config.registry.static = { services = { {
+      name = "api", instances = { { id = "api", address = "api.test", port = port } },
+      health = { type = "tcp", interval = "50ms", fall = 1, rise = 1 },
+    } } }
+    gw = site.start(given)
+    gw:wait_log "instance=api@127.0.0.2 .*to=down"
+    local mark = gw:mark()
+    names:set { ["api.test"] = { "127.0.0.3", "127.0.0.4", ttl = 0 } }
+    gw:wait_log("instance=api@127.0.0.4 .*to=down", nil, mark)
+    servers["127.0.0.4"] = backend.listen(port, "127.0.0.4")
+    gw:wait_log("instance=api@127.0.0.4 .*from=down", nil, mark)
+  end)
+
   for _, workers in ipairs { 1, 2 } do
     it("changes while streams are open, which go on, in workers: " .. workers, function()
       names = name_server.start { ["api.test"] = { "127.0.0.1", ttl = 0 } }
