@@ -623,10 +623,10 @@ static struct deadline next_deadline(const struct gw_exchange *x)
     uint64_t asked = x->step == GW_STEP_HEAD && !x->way->response ? asked_since(x) : 0;
     if (asked)
         sooner(&best, asked, s->response_head_ms, GW_ERR_RESPONSE_TIMEOUT, true);
-    if (x->step != GW_STEP_RELAY) {
+    if (x->step != GW_STEP_RELAY && x->way && x->way->retry)
         before_relay(x, &best);
+    if (x->step != GW_STEP_RELAY)
         return best;
-    }
     if (stream && x->origin && !x->relay.pending_event && !x->uncredited)
         sooner(&best, gw_loop_time(x->gateway->loop, x->relay.upstream_ms), s->sse_silence_ms,
                GW_ERR_SILENCE_TIMEOUT, true);

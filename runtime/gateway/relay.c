@@ -43,7 +43,8 @@ void gw_relay_upload(struct gw_exchange *x)
     x->upload_sent = x->upload_end;
     if (x->way)
         x->way->sent_ms = gw_exchange_age(x);
-    gw_retry_keep(x);
+    if (x->way && x->way->retry)
+        gw_retry_keep(x);
     /* A backend that stops reading may still answer: its answer or its end decides, not this. */
     if (gw_stream_send(x->origin, &x->upload, x->upload_end) != GW_OK)
         gw_buf_clear(&x->upload);

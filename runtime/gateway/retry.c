@@ -253,7 +253,7 @@ bool gw_retry_restore(struct gw_exchange *x)
 
 void gw_retry_keep(struct gw_exchange *x)
 {
-    struct gw_retry *retry = x->way ? x->way->retry : NULL;
+    struct gw_retry *retry = x->way->retry;
     if (!is_active(retry) || retry->unrepeatable)
         return;
     const struct gw_head *request = x->way->request;

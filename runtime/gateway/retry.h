@@ -80,7 +80,7 @@ bool gw_retry_rested(struct gw_exchange *x) GW_MUST_CHECK;
 void gw_retry_leave(struct gw_exchange *x);
 /* There will be none. True: an answer of an earlier one is the response now. */
 bool gw_retry_restore(struct gw_exchange *x) GW_MUST_CHECK;
-/* What lies in x->upload is about to go. */
+/* What lies in x->upload is about to go; x->way->retry is there. */
 void gw_retry_keep(struct gw_exchange *x);
 /* There will be no other attempt, whatever becomes of this one. */
 void gw_retry_end(struct gw_retry *retry);
