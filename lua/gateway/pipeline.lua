@@ -582,6 +582,7 @@ function Program:adopt(handle, text, rule_id, service_name, instance_id, again)
   rawset(ctx, "params", saved.params)
   local service = self._services[service_name]
   ctx._instance = service and service.by_id[instance_id]
+  ctx._balanced = true -- or not; but the runtime knows which instances have been tried
   local err = restore_states(ctx, rule, saved)
   if err then return nil, err end
   core.set_rule(handle, rule.id)

@@ -23,6 +23,10 @@ local COUNT = [[
   return plugin
 ]]
 
+local FIRST = [[
+  return { name = "first", balance = function(_, _, instances) return instances[1] end }
+]]
+
 local SLOW = [[
   return { name = "slow", on_response = function() for _ = 1, 3 do gateway.sleep(0.01) end end }
 ]]
@@ -38,6 +42,11 @@ local TASK = [[
     end)
   end
   return plugin
+]]
+
+-- Is stopped by force alone, and takes its VM along.
+local STUCK = [[
+  return { name = "stuck", access = function() ("a"):rep(1e5):find((".-"):rep(20) .. "b") end }
 ]]
 
 describe("a retry", function()
@@ -62,10 +71,12 @@ describe("a retry", function()
       services = { api = options.ports or { one.port, two.port } },
       rules = { { id = "api", path = "/*", serviceName = "api", retry = retry, timeout = options.timeout,
         loadBalance = options.policy,
-        plugins = options.plugins or { "count" } } },
-      files = { ["plugins/count.lua"] = COUNT, ["plugins/slow.lua"] = SLOW,
-        ["plugins/task.lua"] = TASK },
-      config = { backend = { http = options.http or { keepAlive = false } }, drainTimeout = options.drain },
+        plugins = options.plugins or { "count" } },
+        { id = "stuck", path = "/stuck", serviceName = "api", plugins = { "stuck" } } },
+      files = { ["plugins/count.lua"] = COUNT, ["plugins/first.lua"] = FIRST, ["plugins/slow.lua"] = SLOW,
+        ["plugins/task.lua"] = TASK, ["plugins/stuck.lua"] = STUCK },
+      config = { backend = { http = options.http or { keepAlive = false } }, drainTimeout = options.drain,
+        lua = { maxRunTime = "30ms" } },
       workers = options.workers,
     }
   end
@@ -82,8 +93,8 @@ describe("a retry", function()
     return response
   end
 
-  local function logged()
-    local line = gw:wait_log "msg=request "
+  local function logged(which)
+    local line = gw:wait_log("msg=request .*" .. (which or ""))
     return line:match "attempts=(%S+)", line:match "failed=(%S+)", line:match "instance=(%S+)",
       line:match "end=(%S+)"
   end
@@ -100,6 +111,19 @@ describe("a retry", function()
       assert.same({ "2", "api-1", "api-2", "ok" }, { logged() })
       assert.match("instance=api%-1 .*status=503 attempt=1 retry_after_ms=%d+", gw:wait_log "attempt failed")
       gw:wait_metric("retries_total", 1)
+    end)
+
+    it("goes to one that was not tried yet, though its VM was replaced meanwhile", function()
+      start({ statuses = { 503 } }, { plugins = { "first" } })
+      local client = send()
+      one:request():ok("busy", "503 Service Unavailable", "Retry-After: 1\r\n")
+      gw:wait_log "attempt failed"
+      assert.equal(500, http.fetch(gw.port, "/stuck").status)
+      gw:wait_log "its VM is replaced"
+      two:request():ok "hello"
+      assert.equal("hello", answer(client).text)
+      assert.same({ "2", "api-1", "api-2", "ok" }, { logged "rule=api" })
+      gw:stop { faults = true }
     end)
 
     it("does not come where the rule names no status", function()
