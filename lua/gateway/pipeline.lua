@@ -266,6 +266,7 @@ end
 --- Chooses an instance. Called again for a retry.
 ---@param ctx gateway.Context
 ---@return any index of the instance, or REPLY; nil when a retry has none left
+---@return string? service, string? id by which the runtime knows that it is still this one
 function Program:balance(ctx)
   local rule = ctx._rule
   local service = self:_service(ctx, rule)
@@ -281,7 +282,7 @@ function Program:balance(ctx)
   if not chosen then return no_instance(ctx, rule, service.name) end
   ctx._instance = chosen
   if ctx._stick then session.stick(rule.session, ctx._stick, chosen) end
-  return chosen.index
+  return chosen.index, chosen.service, chosen.id
 end
 
 --- Runs the response hooks, up. When one raises, the runtime calls this again with the error as the
