@@ -285,15 +285,23 @@ function Program:balance(ctx)
   return chosen.index, chosen.service, chosen.id
 end
 
+-- Where there were attempts, it may be an earlier one's.
+function Program:_see_whose_answer(ctx)
+  local name, id = core.asked(ctx._x)
+  local service = self._services[name]
+  ctx._instance = service and service.by_id[id] or ctx._instance
+end
+
 --- Runs the response hooks, up. When one raises, the runtime calls this again with the error as the
 --- response, for the hooks around that one.
 ---@param ctx gateway.Context
 ---@return any REPLY or nil
-function Program.response(_, ctx)
+function Program:response(ctx)
   local rule, slot = ctx._rule, ctx._responding or math.huge
   ctx._responding = 0
   -- Answers of the gateway's own may come here after a hook read ctx.res.
   rawset(ctx, "res", nil)
+  if rule.retry then self:_see_whose_answer(ctx) end
   local at_head = rule.session and rule.session.at_head
   if at_head and slot > 0 then at_head(rule.session, ctx) end
   ctx._replied = false

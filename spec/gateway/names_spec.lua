@@ -339,7 +339,9 @@ describe("a host name among the instances", function()
       names = name_server.start { ["api.test"] = addresses(1) }
       listen("127.0.0.1", "127.0.1.1")
       start {
-        rules = { { id = "late", path = "/late", serviceName = "api", plugins = { { late = { port = port } } } } },
+        rules = {
+          { id = "late", path = "/late", serviceName = "api", plugins = { { late = { port = port } } } },
+        },
         files = { ["plugins/late.lua"] = [[return { name = "late", schema = { port = { type = "integer" } },
           balance = function(_, conf, instances)
             gateway.http.request { url = ("http://127.0.0.1:%d/"):format(conf.port) }

@@ -70,7 +70,7 @@ describe("a retry", function()
     gw = site.start {
       services = { api = options.ports or { one.port, two.port } },
       rules = { { id = "api", path = "/*", serviceName = "api", retry = retry, timeout = options.timeout,
-        loadBalance = options.policy,
+        loadBalance = options.policy, sessionAffinity = options.session,
         plugins = options.plugins or { "count" } },
         { id = "stuck", path = "/stuck", serviceName = "api", plugins = { "stuck" } } },
       files = { ["plugins/count.lua"] = COUNT, ["plugins/first.lua"] = FIRST, ["plugins/slow.lua"] = SLOW,
@@ -171,7 +171,21 @@ describe("a retry", function()
       local response = answer(client)
       assert.same({ 503, "really busy", "one", "clean" },
         { response.status, response.text, response:get "X-From", response.how })
-      assert.same({ "2", "api-1,api-2", "api-2", "ok" }, { logged() })
+      assert.same({ "2", "api-1,api-2", "api-1", "ok" }, { logged() })
+    end)
+
+    it("learns from an answer of before for the instance whose it was", function()
+      start({ attempts = 2, statuses = { 502 } }, { plugins = { "slow" }, session = { source = "header" } })
+      local client = send()
+      one:request():ok("bad", "502 Bad Gateway", "X-Session-Id: s1\r\n")
+      two:request().conn:close()
+      assert.equal("bad", answer(client).text)
+      assert.same({ "2", "api-1", "api-1", "ok" }, { logged() })
+      for _ = 1, 3 do
+        client = send { headers = { ["X-Session-Id"] = "s1" } }
+        one:request():ok "at home"
+        assert.equal("at home", answer(client).text)
+      end
     end)
 
     it("gives no answer of before that was not whole, or too long", function()
