@@ -50,7 +50,9 @@ end
 ---@return string? value as a request will carry it; "" when the cookie is deleted; nil: nothing is said
 function cookie.find_set(lines, name, now)
   for i = #lines, 1, -1 do
-    local key, value, attributes = lines[i]:match("^%s*([^=;]-)%s*=%s*([^;, ]*)([^;]*.*)$")
+    -- A name has no blanks, and none are looked for in it: a backend may send thousands of them.
+    local first = lines[i]:match("^%s*()")
+    local key, value, attributes = lines[i]:match("^([^=;%s]*)%s*=%s*([^;, ]*)(.*)$", first)
     if key == name then return is_over(attributes, now) and "" or value end
   end
 end

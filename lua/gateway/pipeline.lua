@@ -270,6 +270,7 @@ end
 --- Chooses an instance. Called again for a retry.
 ---@param ctx gateway.Context
 ---@return any index of the instance, or REPLY; nil when a retry has none left
+---@return string? service, string? id by which the runtime knows that it is still this one
 function Program:balance(ctx)
   local rule = ctx._rule
   local service = self:_service(ctx, rule)
@@ -287,18 +288,26 @@ function Program:balance(ctx)
   if not chosen then return unavailable(ctx, rule, service:absence()) end
   ctx._instance = chosen
   if ctx._stick then session.stick(rule.session, ctx._stick, chosen) end
-  return chosen.index
+  return chosen.index, chosen.service, chosen.id
+end
+
+-- Where there were attempts, it may be an earlier one's.
+function Program:_see_whose_answer(ctx)
+  local name, id = core.asked(ctx._x)
+  local service = self._services[name]
+  ctx._instance = service and service.by_id[id] or ctx._instance
 end
 
 --- Runs the response hooks, up. When one raises, the runtime calls this again with the error as the
 --- response, for the hooks around that one.
 ---@param ctx gateway.Context
 ---@return any REPLY or nil
-function Program.response(_, ctx)
+function Program:response(ctx)
   local rule, slot = ctx._rule, ctx._responding or math.huge
   ctx._responding = 0
   -- Answers of the gateway's own may come here after a hook read ctx.res.
   rawset(ctx, "res", nil)
+  if rule.retry then self:_see_whose_answer(ctx) end
   local at_head = rule.session and rule.session.at_head
   if at_head and slot > 0 then at_head(rule.session, ctx) end
   ctx._replied = false
@@ -588,6 +597,7 @@ function Program:adopt(handle, text, rule_id, service_name, instance_id, again)
   rawset(ctx, "params", saved.params)
   local service = self._services[service_name]
   ctx._instance = service and service.by_id[instance_id]
+  ctx._balanced = true -- or not; but the runtime knows which instances have been tried
   local err = restore_states(ctx, rule, saved)
   if err then return nil, err end
   core.set_rule(handle, rule.id)

@@ -216,15 +216,29 @@ bool gw_retry_rested(struct gw_exchange *x)
     return retry->rested;
 }
 
+static void set_answerer(struct gw_retry *retry, struct gw_instance *instance)
+{
+    if (instance)
+        gw_instance_ref(instance);
+    if (retry->answerer)
+        gw_instance_unref(retry->answerer);
+    retry->answerer = instance;
+}
+
+static void keep_answer(struct gw_exchange *x, struct gw_retry *retry)
+{
+    retry->answer = x->way->response;
+    set_answerer(retry, x->instance);
+    gw_buf_clear(&retry->answer_body);
+    gw_buf_move(&retry->answer_body, &x->body);
+}
+
 void gw_retry_leave(struct gw_exchange *x)
 {
     struct gw_retry *retry = x->way->retry;
     struct gw_buf rest;
-    if (x->way->response && x->body_end && !x->origin) {
-        retry->answer = x->way->response;
-        gw_buf_clear(&retry->answer_body);
-        gw_buf_move(&retry->answer_body, &x->body);
-    }
+    if (x->way->response && x->body_end && !x->origin)
+        keep_answer(x, retry);
     gw_buf_clear(&x->body);
     x->way->response = NULL;
     x->body_end = false;
@@ -243,6 +257,7 @@ bool gw_retry_restore(struct gw_exchange *x)
         return false;
     gw_buf_clear(&x->body);
     x->way->response = retry->answer;
+    gw_exchange_use(x, retry->answerer);
     gw_buf_move(&x->body, &retry->answer_body);
     x->body_end = true;
     x->uncredited = 0;
@@ -276,6 +291,7 @@ void gw_retry_end(struct gw_retry *retry)
     retry->over = true;
     retry->holding = false;
     retry->answer = NULL;
+    set_answerer(retry, NULL);
     gw_buf_clear(&retry->sent);
     gw_buf_clear(&retry->answer_body);
     gw_buf_clear(&retry->comments);

@@ -33,14 +33,15 @@ struct gw_retry {
     struct gw_buf sent;     /* what has gone of the request body, for the next attempt */
     struct gw_head *answer; /* of an earlier attempt, should no later one get any */
     struct gw_buf answer_body;
-    struct gw_buf comments;  /* what a held stream began with, in front of its first event */
-    struct gw_sse_scan scan; /* of a held stream */
-    uint32_t scanned;        /* bytes of the response body that it has seen */
-    uint32_t held_from_ms;   /* since start_ms */
-    uint64_t due_ms;         /* when the next attempt begins, or the hold is over */
-    unsigned attempt;        /* from 1 */
-    bool unrepeatable : 1;   /* more of the body has gone than was kept */
-    bool rested : 1;         /* the wait before an attempt is behind us */
+    struct gw_instance *answerer; /* a reference: whose answer it is */
+    struct gw_buf comments;       /* what a held stream began with, in front of its first event */
+    struct gw_sse_scan scan;      /* of a held stream */
+    uint32_t scanned;             /* bytes of the response body that it has seen */
+    uint32_t held_from_ms;        /* since start_ms */
+    uint64_t due_ms;              /* when the next attempt begins, or the hold is over */
+    unsigned attempt;             /* from 1 */
+    bool unrepeatable : 1;        /* more of the body has gone than was kept */
+    bool rested : 1;              /* the wait before an attempt is behind us */
     bool holding : 1;
     bool over : 1; /* what is the response now goes on */
 };

@@ -70,8 +70,21 @@ static int pack_retry(lua_State *L)
     return 1;
 }
 
+/* asked(handle): the service and the id of the instance whose answer there is. */
+static int asked(lua_State *L)
+{
+    const struct gw_instance *instance = gw_handle_check(L, 1)->instance;
+    if (!instance)
+        return 0;
+    lua_pushstring(L, instance->service);
+    lua_pushstring(L, instance->id);
+    return 2;
+}
+
+static const luaL_Reg functions[] = {{"pack_retry", pack_retry}, {"asked", asked}, {NULL, NULL}};
+
 void gw_api_retry(struct gw_vm *vm)
 {
-    lua_pushcfunction(vm->L, pack_retry);
-    lua_setfield(vm->L, -2, "pack_retry");
+    lua_pushlightuserdata(vm->L, vm);
+    luaL_setfuncs(vm->L, functions, 1);
 }

@@ -153,16 +153,29 @@ static enum gw_hook_result finish_route(struct gw_exchange *x, lua_State *co)
     return GW_HOOK_NEXT;
 }
 
+/* At this place, of this service and id. Its place may have been given away while a hook waited. */
+static struct gw_instance *find_instance(const struct gw_exchange *x, lua_State *co)
+{
+    const struct gw_generation *generation = x->generation;
+    lua_Integer index = lua_tointeger(co, 1);
+    if (index < 1 || (unsigned)index > generation->instance_count)
+        return NULL;
+    struct gw_instance *instance = generation->instances[index - 1];
+    bool same = gw_slice_eq(gw_slice_str(instance->service), gw_lua_slice(co, 2)) &&
+                gw_slice_eq(gw_slice_str(instance->id), gw_lua_slice(co, 3));
+    return same ? instance : NULL;
+}
+
 static enum gw_hook_result finish_balance(struct gw_exchange *x, lua_State *co)
 {
     if (lua_isnil(co, 1) && x->way->tried_count)
         return GW_HOOK_NEXT; /* none is left that was not tried: the step sees the old one again */
-    lua_Integer index = lua_tointeger(co, 1);
-    if (index >= 1 && (unsigned)index <= x->generation->instance_count) {
-        gw_exchange_use(x, x->generation->instances[index - 1]);
+    struct gw_instance *instance = find_instance(x, co);
+    if (instance) {
+        gw_exchange_use(x, instance);
         return GW_HOOK_NEXT;
     }
-    gw_log(GW_LOG_ERROR, "balance: the program named no instance");
+    gw_log(GW_LOG_ERROR, "balance: the program named no instance, or one that is gone");
     return GW_HOOK_FAIL;
 }
 

@@ -349,6 +349,37 @@ describe("a host name among the instances", function()
       end)
     end
 
+    it("tells of others all the time: a hook that chose one of the first gets that one or none", function()
+      local function addresses(block)
+        local list = { ttl = 0 }
+        for i = 1, 64 do list[i] = ("127.0.%d.%d"):format(block, i) end
+        return list
+      end
+      names = name_server.start { ["api.test"] = addresses(1) }
+      listen("127.0.0.1", "127.0.1.1")
+      start {
+        rules = {
+          { id = "late", path = "/late", serviceName = "api", plugins = { { late = { port = port } } } },
+        },
+        files = { ["plugins/late.lua"] = [[return { name = "late", schema = { port = { type = "integer" } },
+          balance = function(_, conf, instances)
+            gateway.http.request { url = ("http://127.0.0.1:%d/"):format(conf.port) }
+            return instances[1]
+          end }]] },
+      }
+      gw:wait_log "count=64"
+      local client = http.connect(gw.port)
+      client:send(http.format { path = "/late" })
+      local call = servers["127.0.0.1"]:request()
+      for block = 2, 8 do
+        names:set { ["api.test"] = addresses(block) }
+        gw:wait_log(("addresses=\"127%%.0%%.%d%%.1 "):format(block))
+      end
+      call:ok()
+      assert.equal(500, client:response().status)
+      gw:wait_log "one that is gone"
+    end)
+
     it("tells of too many addresses: the lowest are used, which is logged once", function()
       local many = { ttl = 0 }
       for i = 1, 70 do many[i] = "127.0.0." .. i end

@@ -23,6 +23,10 @@ local COUNT = [[
   return plugin
 ]]
 
+local FIRST = [[
+  return { name = "first", balance = function(_, _, instances) return instances[1] end }
+]]
+
 local SLOW = [[
   return { name = "slow", on_response = function() for _ = 1, 3 do gateway.sleep(0.01) end end }
 ]]
@@ -38,6 +42,11 @@ local TASK = [[
     end)
   end
   return plugin
+]]
+
+-- Is stopped by force alone, and takes its VM along.
+local STUCK = [[
+  return { name = "stuck", access = function() ("a"):rep(1e5):find((".-"):rep(20) .. "b") end }
 ]]
 
 describe("a retry", function()
@@ -61,11 +70,13 @@ describe("a retry", function()
     gw = site.start {
       services = { api = options.ports or { one.port, two.port } },
       rules = { { id = "api", path = "/*", serviceName = "api", retry = retry, timeout = options.timeout,
-        loadBalance = options.policy,
-        plugins = options.plugins or { "count" } } },
-      files = { ["plugins/count.lua"] = COUNT, ["plugins/slow.lua"] = SLOW,
-        ["plugins/task.lua"] = TASK },
-      config = { backend = { http = options.http or { keepAlive = false } }, drainTimeout = options.drain },
+        loadBalance = options.policy, sessionAffinity = options.session,
+        plugins = options.plugins or { "count" } },
+        { id = "stuck", path = "/stuck", serviceName = "api", plugins = { "stuck" } } },
+      files = { ["plugins/count.lua"] = COUNT, ["plugins/first.lua"] = FIRST, ["plugins/slow.lua"] = SLOW,
+        ["plugins/task.lua"] = TASK, ["plugins/stuck.lua"] = STUCK },
+      config = { backend = { http = options.http or { keepAlive = false } }, drainTimeout = options.drain,
+        lua = { maxRunTime = "30ms" } },
       workers = options.workers,
     }
   end
@@ -82,8 +93,8 @@ describe("a retry", function()
     return response
   end
 
-  local function logged()
-    local line = gw:wait_log "msg=request "
+  local function logged(which)
+    local line = gw:wait_log("msg=request .*" .. (which or ""))
     return line:match "attempts=(%S+)", line:match "failed=(%S+)", line:match "instance=(%S+)",
       line:match "end=(%S+)"
   end
@@ -100,6 +111,19 @@ describe("a retry", function()
       assert.same({ "2", "api-1", "api-2", "ok" }, { logged() })
       assert.match("instance=api%-1 .*status=503 attempt=1 retry_after_ms=%d+", gw:wait_log "attempt failed")
       gw:wait_metric("retries_total", 1)
+    end)
+
+    it("goes to one that was not tried yet, though its VM was replaced meanwhile", function()
+      start({ statuses = { 503 } }, { plugins = { "first" } })
+      local client = send()
+      one:request():ok("busy", "503 Service Unavailable", "Retry-After: 1\r\n")
+      gw:wait_log "attempt failed"
+      assert.equal(500, http.fetch(gw.port, "/stuck").status)
+      gw:wait_log "its VM is replaced"
+      two:request():ok "hello"
+      assert.equal("hello", answer(client).text)
+      assert.same({ "2", "api-1", "api-2", "ok" }, { logged "rule=api" })
+      gw:stop { faults = true }
     end)
 
     it("does not come where the rule names no status", function()
@@ -147,7 +171,21 @@ describe("a retry", function()
       local response = answer(client)
       assert.same({ 503, "really busy", "one", "clean" },
         { response.status, response.text, response:get "X-From", response.how })
-      assert.same({ "2", "api-1,api-2", "api-2", "ok" }, { logged() })
+      assert.same({ "2", "api-1,api-2", "api-1", "ok" }, { logged() })
+    end)
+
+    it("learns from an answer of before for the instance whose it was", function()
+      start({ attempts = 2, statuses = { 502 } }, { plugins = { "slow" }, session = { source = "header" } })
+      local client = send()
+      one:request():ok("bad", "502 Bad Gateway", "X-Session-Id: s1\r\n")
+      two:request().conn:close()
+      assert.equal("bad", answer(client).text)
+      assert.same({ "2", "api-1", "api-1", "ok" }, { logged() })
+      for _ = 1, 3 do
+        client = send { headers = { ["X-Session-Id"] = "s1" } }
+        one:request():ok "at home"
+        assert.equal("at home", answer(client).text)
+      end
     end)
 
     it("gives no answer of before that was not whole, or too long", function()

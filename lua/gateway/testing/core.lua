@@ -100,6 +100,7 @@ function core.set_rule(handle, id) live(handle).rule = id end
 function core.tried(handle, index) return live(handle).tried[index] == true end
 
 function core.pack_retry(rule) return rule end
+function core.asked() end
 
 -- Specs write facts into the instances that they give.
 function core.fact() return 0 end
