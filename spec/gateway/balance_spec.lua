@@ -59,7 +59,7 @@ describe("policies over two workers", function()
           loadBalance = "least_connections" }),
         rule("/echo/random", { loadBalance = "random" }),
         rule("/echo/fewest", { loadBalance = "fewest" }),
-        rule("/echo/hash", { consistentHash = { key = "header:X-Key" } }),
+        rule("/echo/hash", { consistentHash = { key = "header:X-Key", boundedLoad = 0 } }),
         rule("/echo/ip", { ipHash = { useForwardedFor = true } }),
       },
       files = { ["plugins/fewest.lua"] = FEWEST },
