@@ -487,7 +487,7 @@ local function options(version, servers)
       { id = "good", path = "/good/*", serviceName = "good" },
       { id = "raw", path = "/raw/*", serviceName = "bad" },
       { id = "moody", path = "/moody/*", serviceName = "moody", timeout = 8, retry = retry,
-        firstEvent = { hold = "5s", errors = { "overloaded" } } },
+        firstEvent = { hold = "60s", errors = { "overloaded" } } },
       { id = "hooks", path = "/hooks/*", serviceName = "bad", timeout = 2, plugins = chaos,
         retry = version % 2 == 0 and retry or nil,
         firstEvent = version % 3 == 0 and { hold = "50ms" } or nil },
@@ -501,7 +501,7 @@ local function options(version, servers)
         sse = { writeTimeout = 1.5, keepaliveTimeout = 0.03, maxEventBytes = "40KiB" },
       },
       backend = {
-        http = { responseHeaderTimeout = 4, maxIdleConnsPerHost = 3 },
+        http = { responseHeaderTimeout = 8, maxIdleConnsPerHost = 3 },
         sse = { responseTimeout = 4 },
       },
       management = { enabled = true, host = "127.0.0.1", port = 0 },
