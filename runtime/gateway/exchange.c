@@ -507,7 +507,7 @@ static enum gw_step step_close(struct gw_exchange *x)
 /* A backend that has said nothing in time is not the only one. */
 static bool outlive(struct gw_exchange *x)
 {
-    if (x->step != GW_STEP_HEAD || x->why == GW_ERR_TOTAL_TIMEOUT ||
+    if (x->step != GW_STEP_HEAD || !x->client || x->why == GW_ERR_TOTAL_TIMEOUT ||
         !gw_retry_after(x, (enum gw_err)x->why))
         return false;
     drop_origin(x);
