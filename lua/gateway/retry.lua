@@ -50,12 +50,18 @@ retry.spec = { "retry", type = "map", optional = true,
     budget,
   } }
 
+local function parse_event_type(text)
+  if text:find("[%z\r\n]") then return nil, "the type of an event is one line, without NUL" end
+  return text
+end
+
 --- `firstEvent` of a rule.
 retry.first_event_spec = { "firstEvent", type = "map", optional = true,
   doc = "Holds the head of an event stream back until its first event: see retries.md.", fields = {
     { "hold", type = "duration", max = 3600, default = "3s",
       doc = "For how long at most; then the head goes out, and keepalives begin. 0 = not at all." },
-    { "errors", type = "array", default = {}, of = { type = "string", min = 1 }, kind = "list of event types",
+    { "errors", type = "array", default = {}, kind = "list of event types",
+      of = { type = "string", min = 1, parse = parse_event_type },
       doc = "Types of a first event that stand for a 503, as `overloaded`." },
   } }
 

@@ -153,7 +153,8 @@ static enum gw_hook_result finish_route(struct gw_exchange *x, lua_State *co)
     return GW_HOOK_NEXT;
 }
 
-/* At this place, of this service and id. Its place may have been given away while a hook waited. */
+/* At this place, of this service and id: where there are host names, the place may have been given
+ * away while a hook waited. */
 static struct gw_instance *find_instance(const struct gw_exchange *x, lua_State *co)
 {
     const struct gw_generation *generation = x->generation;
@@ -161,6 +162,8 @@ static struct gw_instance *find_instance(const struct gw_exchange *x, lua_State 
     if (index < 1 || (unsigned)index > generation->instance_count)
         return NULL;
     struct gw_instance *instance = generation->instances[index - 1];
+    if (!generation->names)
+        return instance;
     bool same = gw_slice_eq(gw_slice_str(instance->service), gw_lua_slice(co, 2)) &&
                 gw_slice_eq(gw_slice_str(instance->id), gw_lua_slice(co, 3));
     return same ? instance : NULL;

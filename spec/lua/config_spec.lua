@@ -491,6 +491,8 @@ describe("config: what is asked again", function()
     { "retry: {backoff: {base: 2s}}", "retry.backoff.base: is longer than max, 1s" },
     { "retry: {budget: {ration: 1}}", 'unknown key "ration" (did you mean "ratio"?)' },
     { "firstEvent: {hold: 2h}", "firstEvent.hold: expected a duration" },
+    { 'firstEvent: {errors: ["a\\nb"]}', "firstEvent.errors[1]: the type of an event is one line" },
+    { 'firstEvent: {errors: ["a\\0b"]}', "firstEvent.errors[1]: the type of an event is one line" },
   }
   for _, case in ipairs(cases) do
     it("is checked: " .. case[1], function()
