@@ -272,7 +272,7 @@ local FAULTS = { "closes", "resets", "begins", "is_busy", "is_busy", "says_so", 
 -- Fails every other time, in any way; else answers well. The request's body is the one that was sent, however
 -- often it is.
 local function be_moody(conn, received, kind, n)
-  if kind == "extra" then kind = "length" end
+  if kind == "extra" then kind = "length" end -- what it leaves behind would be somebody else's answer
   if random(6) == 1 then
     pause(random() / 50)
     return false
