@@ -2,14 +2,15 @@
 -- streams among several processes; and circuits.
 local ffi = require "ffi"
 local forks = require "spec.support.forks"
+local net = require "support.net"
 local rt = require "support.runtime"
 
-local C = rt.load("base/shm.h", "base/log.h", "gateway/service.h")
+local C = rt.load("base/shm.h", "base/log.h", "gateway/service.h", "gateway/exchange.h")
 local SECOND = 1000
 local NO_ANSWER = 1
 
 describe("an instance's standing", function()
-  local shm, facts, service, instances, now
+  local loop, gateway, shm, facts, service, instances, now
 
   before_each(function()
     C.gw_log_setup(C.GW_LOG_ERROR, C.GW_LOG_TEXT, nil)
@@ -18,12 +19,16 @@ describe("an instance's standing", function()
     local stats = C.gw_stats_new(shm)
     for worker = 1, 4 do C.gw_stats_enlist(stats, worker) end
     facts = C.gw_facts_new(shm, stats)
+    loop, gateway = net.loop(), ffi.new "struct gw_gateway"
+    C.gw_gateway_init(gateway, loop, facts, 1)
     instances, now = {}, 1000000
   end)
 
   after_each(function()
     for _, instance in ipairs(instances) do C.gw_instance_unref(instance) end
     C.gw_service_unref(service)
+    C.gw_gateway_fini(gateway)
+    net.fini(loop)
     C.gw_shm_fini(shm)
     C.gw_log_setup(C.GW_LOG_INFO, C.GW_LOG_TEXT, nil)
   end)
@@ -34,11 +39,10 @@ describe("an instance's standing", function()
     settings(service)
     C.gw_service_note(service, facts, 1, now)
     for i = 1, n do
-      local instance = C.gw_instance_new()
-      ffi.copy(instance.service, "api")
-      ffi.copy(instance.id, "i" .. i)
+      local addr = ffi.new "struct gw_addr"
+      assert(C.gw_addr_parse(addr, "127.0.0.1", i))
+      local instance = C.gw_instance_new(gateway, "api", "i" .. i, addr)
       C.gw_service_join(service, instance)
-      C.gw_instance_note(instance, facts, 1, now)
       instances[i] = instance
     end
   end
