@@ -105,8 +105,9 @@ test: deps
 TEST_ENV := GATEWAYD_BUILD=$(BUILD) \
     $(if $(SANITIZE),LD_PRELOAD=$(shell $(CC) -print-file-name=libasan.so) \
     ASAN_OPTIONS=detect_leaks=1:exitcode=99 UBSAN_OPTIONS=print_stacktrace=1)
+BUSTED := env $(TEST_ENV) $(LUAJIT) spec/support/busted.lua $(BUSTED_FLAGS)
 test-only:
-	@env $(TEST_ENV) $(LUAJIT) spec/support/busted.lua $(BUSTED_FLAGS) $(TEST)
+	@$(if $(TEST),$(BUSTED) $(TEST),spec/support/suite.sh $(BUSTED))
 
 check:
 	@$(MAKE) --no-print-directory lint

@@ -116,7 +116,9 @@ static void begin_tcp(struct gw_check *check, const struct gw_addr *addr)
     struct gw_pool *pool = &check->health->gateway.pool;
     struct gw_pool_wish wish = {.fresh = true, .dial_ms = rules_of(check)->timeout_ms};
     enum gw_err err = GW_OK;
-    check->stream = gw_pool_borrow(pool, gw_pool_host(pool, addr), &wish, &tcp_events, check, &err);
+    struct gw_pool_host *host = gw_pool_host(pool, addr);
+    check->stream = gw_pool_borrow(pool, host, &wish, &tcp_events, check, &err);
+    gw_pool_let_go(host); /* it stays while it has connections */
     if (!check->stream) {
         wait_for_next(check); /* no descriptor is left: that says nothing of the instance */
         return;
