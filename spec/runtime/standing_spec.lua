@@ -2,14 +2,15 @@
 -- streams among several processes; and circuits.
 local ffi = require "ffi"
 local forks = require "spec.support.forks"
+local net = require "support.net"
 local rt = require "support.runtime"
 
-local C = rt.load("base/shm.h", "base/log.h", "gateway/service.h")
+local C = rt.load("base/shm.h", "base/log.h", "gateway/exchange.h", "gateway/service.h")
 local SECOND = 1000
 local NO_ANSWER = 1
 
 describe("an instance's standing", function()
-  local shm, facts, service, instances, now
+  local shm, facts, loop, gateway, service, instances, now
 
   before_each(function()
     C.gw_log_setup(C.GW_LOG_ERROR, C.GW_LOG_TEXT, nil)
@@ -18,12 +19,18 @@ describe("an instance's standing", function()
     local stats = C.gw_stats_new(shm)
     for worker = 1, 4 do C.gw_stats_enlist(stats, worker) end
     facts = C.gw_facts_new(shm, stats)
+    loop, gateway = net.loop(), ffi.new "struct gw_gateway"
+    C.gw_gateway_init(gateway, loop, facts, 1)
     instances, now = {}, 1000000
   end)
 
   after_each(function()
     for _, instance in ipairs(instances) do C.gw_instance_unref(instance) end
     C.gw_service_unref(service)
+    C.gw_gateway_fini(gateway)
+    net.settle(loop, 3)
+    net.fini(loop)
+    net.forget()
     C.gw_shm_fini(shm)
     C.gw_log_setup(C.GW_LOG_INFO, C.GW_LOG_TEXT, nil)
   end)
@@ -34,12 +41,10 @@ describe("an instance's standing", function()
     settings(service)
     C.gw_service_note(service, facts, 1, now)
     for i = 1, n do
-      local instance = C.gw_instance_new()
-      ffi.copy(instance.service, "api")
-      ffi.copy(instance.id, "i" .. i)
-      C.gw_service_join(service, instance)
-      C.gw_instance_note(instance, facts, 1, now)
-      instances[i] = instance
+      local addr = ffi.new "struct gw_addr"
+      assert(C.gw_addr_parse(addr, "127.0.0.1", i))
+      instances[i] = C.gw_instance_new(gateway, "api", "i" .. i, addr)
+      C.gw_service_join(service, instances[i])
     end
   end
 
@@ -191,6 +196,33 @@ describe("an instance's standing", function()
     assert.same({ "down", 0 }, { state(1), tenths(1) })
     check(true)
     assert.same({ "up", 10 }, { state(1), tenths(1) })
+  end)
+
+  it("comes back in time, though processes that do not know it look at its service, too", function()
+    start(2, passive { failures = 1 })
+    local other = C.gw_service_new()
+    ffi.copy(other.name, "api")
+    passive({ failures = 1 })(other)
+    C.gw_service_note(other, facts, 2, now)
+    answer(1, NO_ANSWER)
+    assert.equal("ejected", state(1))
+    C.gw_standing_review(other, now)
+    now = now + 10 * SECOND
+    C.gw_standing_changes(other, now)
+    assert.equal("up", state(1))
+    C.gw_service_unref(other)
+  end)
+
+  it("is found out about when it is in the list of its service again", function()
+    start(2, passive { failures = 1 })
+    answer(1, NO_ANSWER)
+    local node = instances[1].sibling
+    node.prev.next, node.next.prev = node.next, node.prev
+    node.prev, node.next = node, node
+    now = now + 10 * SECOND
+    assert.equal("ejected", state(1))
+    C.gw_service_rejoin(instances[1])
+    assert.equal("up", state(1))
   end)
 
   it("has exactly as many places as there are, whoever takes them at the same time", function()
