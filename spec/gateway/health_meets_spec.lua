@@ -9,6 +9,7 @@ local site = require "spec.support.site"
 local sys = require "spec.support.sys"
 
 local STREAM = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+local SIGKILL = 9
 local EVENTS = { Accept = "text/event-stream" }
 
 -- The first instance; on the way to the second one it waits for a request of /go where it is asked to.
@@ -150,6 +151,25 @@ describe("health meets", function()
       names:set { ["api.test"] = { "127.0.0.1", "127.0.0.2", ttl = 0 } }
       wait_log('worker.* addresses="127.0.0.1 127.0.0.2"$', mark)
       wait_back()
+    end)
+
+    it("places of a worker that died are free again", function()
+      names:set { ["api.test"] = { "127.0.0.1", ttl = 0 } }
+      start { service("api", { maxStreams = 1 }, named()) }
+      wait_log "worker.* addresses=127.0.0.1$"
+      local stream = send { path = "/", headers = EVENTS }
+      servers.first:request():reply(STREAM)
+      assert.equal(200, stream:response().status)
+      assert.equal(503, http.fetch(gw.port, "/").status)
+      site.kill(gw:worker(1), SIGKILL)
+      wait_log 'msg="worker died"'
+      sys.wait_until(function()
+        local there, client = pcall(send)
+        local conn = there and servers.first:try_accept(0.1)
+        if conn then backend.read_request(conn):ok() end
+        return conn and client:response().status == 200
+      end, site.PATIENCE)
+      gw:stop { faults = true }
     end)
 
     it("their addresses are unhealthy where the entry says so, and are not checked", function()
