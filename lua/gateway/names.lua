@@ -9,6 +9,7 @@ local names = {}
 ---@field id string
 ---@field address string   the name
 ---@field port integer
+---@field health "healthy"|"unhealthy"
 ---@field of gateway.Service
 ---@field fields table     of gateway.Instance: what its instances have in common
 ---@field instances gateway.Instance[]  as they are now; not changed, but replaced
@@ -19,7 +20,7 @@ local names = {}
 ---@param fields table  of an instance, without an index
 function names.add(list, of, fields)
   local name = { service = fields.service, id = fields.id, address = fields.address, port = fields.port,
-    of = of, fields = fields, instances = {} }
+    health = fields.health, of = of, fields = fields, instances = {} }
   list[#list + 1] = name
   of.names = of.names or { fixed = #of.instances }
   table.insert(of.names, name)

@@ -102,6 +102,7 @@ static enum gw_step give_up(struct gw_exchange *x, enum gw_err why)
 {
     if (!x->client || x->head_sent || !gw_retry_restore(x))
         return refuse(x, why, true);
+    x->way->outcome = (uint16_t)x->way->response->status;
     drop_origin(x);
     return GW_STEP_HEAD;
 }
@@ -143,16 +144,31 @@ static bool was_tried(const struct gw_exchange *x, const struct gw_instance *ins
     return false;
 }
 
-static enum gw_step step_balance(struct gw_exchange *x)
+static enum gw_step balance(struct gw_exchange *x, struct gw_instance *before)
 {
     enum gw_hook_result result = hooks(x)->balance(x);
-    if (result == GW_HOOK_NEXT && was_tried(x, x->instance))
+    if (result != GW_HOOK_NEXT)
+        return after_hook(x, result, GW_STEP_CONNECT);
+    if (was_tried(x, x->instance))
         return gw_retry_anew(x) ? GW_STEP_RETRY : give_up(x, (enum gw_err)x->origin_why);
-    if (result == GW_HOOK_NEXT && !gw_outcome_begin(x))
-        return GW_STEP_BALANCE; /* somebody else took its last place */
-    if (result == GW_HOOK_NEXT)
-        gw_retry_begin(x);
-    return after_hook(x, result, GW_STEP_CONNECT);
+    if (!gw_outcome_begin(x)) {
+        gw_exchange_use(x, before); /* somebody else took the last place of the one behind it */
+        return GW_STEP_BALANCE;
+    }
+    gw_retry_begin(x);
+    return GW_STEP_CONNECT;
+}
+
+/* Until another one is chosen for good, the last one that was tried stays the exchange's. */
+static enum gw_step step_balance(struct gw_exchange *x)
+{
+    struct gw_instance *before = x->instance;
+    if (before)
+        gw_instance_ref(before);
+    enum gw_step next = balance(x, before);
+    if (before)
+        gw_instance_unref(before);
+    return next;
 }
 
 static const struct gw_stream_events origin_events;
@@ -416,6 +432,7 @@ static enum gw_step step_retry(struct gw_exchange *x)
 {
     if (x->way->reply && x->way->reply->set)
         return GW_STEP_HEAD;
+    gw_outcome_leave(x);
     if (!gw_retry_rested(x)) {
         gw_exchange_arm(x);
         return GW_STEP_WAIT;
@@ -485,7 +502,7 @@ static enum gw_step step_close(struct gw_exchange *x)
     if (x->relay.mode != GW_BODY_PLAIN)
         gw_stat_add(gateway->count, GW_STAT_STREAMS, -1);
     gw_stat_add(gateway->count, GW_STAT_EXCHANGES, -1);
-    gw_outcome_settle(x);
+    gw_outcome_cancel(x);
     drop_origin(x);
     leave_client(x);
     gw_timer_stop(gateway->loop, &x->timer);
@@ -518,12 +535,13 @@ static bool outlive(struct gw_exchange *x)
     return true;
 }
 
-/* It is connected to, or asked, and says nothing: a client that does not send its request is not
- * its fault. */
+/* It is connected to, or asked, and says nothing, or its stream has no event: a client that does
+ * not send its request is not its fault. */
 static bool is_backends_turn(const struct gw_exchange *x)
 {
-    return x->origin && !x->head_sent && !x->way->response &&
-           (!x->origin->opened || asked_since(x));
+    if (!x->origin || x->head_sent)
+        return false;
+    return x->way->response ? gw_first_event_due(x) != 0 : !x->origin->opened || asked_since(x);
 }
 
 /* What came up outside a step: the client is gone, a deadline has passed, the gateway stops. */
@@ -755,7 +773,8 @@ static void origin_on_head(struct gw_stream *stream, struct gw_head *head)
     }
     x->way->response = head;
     note_answer(x);
-    gw_outcome_answered(x, head->status);
+    if (!gw_first_event_awaited(x))
+        gw_outcome_answered(x, head->status);
     gw_exchange_wake(x);
 }
 

@@ -3,6 +3,7 @@
  * no more than sse.maxEventBytes. */
 #include "gateway/first_event.h"
 
+#include "gateway/outcome.h"
 #include "gateway/relay.h"
 #include "gateway/retry.h"
 #include "sse/event.h"
@@ -74,10 +75,16 @@ void gw_first_event_end(struct gw_exchange *x)
     gw_stat_add(x->gateway->count, GW_STAT_HELD_MS, held_ms);
 }
 
+bool gw_first_event_awaited(struct gw_exchange *x)
+{
+    const struct gw_retry *retry = x->way->retry;
+    return retry && !retry->over && retry->rule->hold_ms && gw_relay_is_stream(x);
+}
+
 enum gw_err gw_first_event(struct gw_exchange *x)
 {
     struct gw_retry *retry = x->way->retry;
-    if (!retry->rule->hold_ms || !gw_relay_is_stream(x))
+    if (!gw_first_event_awaited(x))
         return GW_OK;
     if (!retry->holding)
         begin(x, retry);
@@ -89,6 +96,7 @@ enum gw_err gw_first_event(struct gw_exchange *x)
     gw_first_event_end(x);
     if (err != GW_OK)
         return err;
+    gw_outcome_answered(x, x->way->response->status);
     gw_buf_move(&retry->comments, &x->body);
     gw_buf_move(&x->body, &retry->comments);
     return GW_OK;

@@ -5,6 +5,8 @@
 
 #include "gateway/exchange.h"
 
+/* The response is a stream whose head is not to go on before an event, and has not yet. */
+bool gw_first_event_awaited(struct gw_exchange *x);
 /* Looks at what there is of the response. GW_OK: it goes on, and all its bytes are in x->body;
  * GW_AGAIN: wait; else why it is none. */
 enum gw_err gw_first_event(struct gw_exchange *x) GW_MUST_CHECK;

@@ -114,11 +114,11 @@ static void on_opened_before(struct gw_timer *timer)
 static void begin_tcp(struct gw_check *check, const struct gw_addr *addr)
 {
     struct gw_pool *pool = &check->health->gateway.pool;
+    struct gw_pool_host *host = gw_pool_host(pool, addr);
     struct gw_pool_wish wish = {.fresh = true, .dial_ms = rules_of(check)->timeout_ms};
     enum gw_err err = GW_OK;
-    struct gw_pool_host *host = gw_pool_host(pool, addr);
     check->stream = gw_pool_borrow(pool, host, &wish, &tcp_events, check, &err);
-    gw_pool_let_go(host); /* it stays while it has connections */
+    gw_pool_let_go(host); /* the connection keeps it */
     if (!check->stream) {
         wait_for_next(check); /* no descriptor is left: that says nothing of the instance */
         return;
@@ -312,12 +312,15 @@ static void on_resolved(struct gw_generation *generation, unsigned name,
         look_through(health, generation);
 }
 
-/* Else the master need not know where names lead. */
-static bool has_checks(const struct gw_generation *generation)
+/* It has instances to check, or to look after: what time brings them, and what a worker that dies
+ * leaves taken. Else the master need not know where names lead. */
+static bool has_work(const struct gw_generation *generation)
 {
-    for (unsigned i = 0; i < generation->service_count; i++)
-        if (generation->services[i]->check.interval_ms)
+    for (unsigned i = 0; i < generation->service_count; i++) {
+        const struct gw_service *service = generation->services[i];
+        if (service->check.interval_ms || service->passive_on || service->max_streams)
             return true;
+    }
     return false;
 }
 
@@ -329,7 +332,7 @@ void gw_health_serve(struct gw_health *health, struct gw_generation *generation)
     struct gw_gateway *gateway = &health->gateway;
     struct gw_generation *old = gateway->current;
     generation->hooks = &hooks;
-    if (has_checks(generation))
+    if (has_work(generation))
         gw_names_start(generation, NULL, NULL);
     if (old)
         gw_names_stop(old);

@@ -27,6 +27,7 @@ struct name {
     struct gw_timer timer; /* until it is asked for again */
     const char *service, *id, *host;
     uint16_t port;
+    bool barred;                           /* by the configuration, and so are its instances */
     unsigned number;                       /* from 1, as the program counts */
     struct gw_instance *at[GW_NAME_ADDRS]; /* borrowed of the generation; sorted by address */
     unsigned count;
@@ -116,7 +117,7 @@ static struct gw_instance *awaken(struct gw_names *names, const struct gw_addr *
             continue;
         old->gone_ms = 0;
         if (old->of)
-            gw_list_push(&old->of->instances, &old->sibling);
+            gw_service_rejoin(old);
         return old;
     }
     return NULL;
@@ -134,6 +135,7 @@ static struct gw_instance *make(const struct name *name, const struct gw_addr *a
     unsigned place = free_place(names);
     instance = gw_instance_new(g->gateway, name->service, id, addr);
     instance->index = place + 1;
+    instance->barred = name->barred;
     join(g, instance);
     g->instances[place] = instance;
     return instance;
@@ -423,7 +425,7 @@ static struct name *name_new(const char *service, const char *id, const char *ho
 }
 
 void gw_names_add(struct gw_generation *generation, const char *service, const char *id,
-                  const char *host, unsigned port)
+                  const char *host, unsigned port, bool barred)
 {
     struct gw_names *names = generation->names;
     if (!names) {
@@ -441,6 +443,7 @@ void gw_names_add(struct gw_generation *generation, const char *service, const c
     names->name[names->count++] = name;
     name->names = names;
     name->port = (uint16_t)port;
+    name->barred = barred;
     name->number = names->count;
 }
 

@@ -12,6 +12,8 @@ bool gw_outcome_admit(struct gw_exchange *x, struct gw_service *service, uint64_
 {
     struct gw_way *way = gw_exchange_way(x);
     bool probe;
+    if (way->admitted && way->admitted != service)
+        gw_outcome_settle(x); /* another try may go to another service */
     if (!service->breaker.failures || way->admitted)
         return true;
     if (!gw_breaker_enter(service, now_ms(x), &probe, wait_ms))
@@ -24,8 +26,10 @@ bool gw_outcome_admit(struct gw_exchange *x, struct gw_service *service, uint64_
 bool gw_outcome_begin(struct gw_exchange *x)
 {
     const struct gw_service *service = x->instance->of;
+    if (x->way->admitted && x->way->admitted != service)
+        gw_outcome_settle(x);
     x->way->outcome = 0;
-    if (!service || !service->max_streams || !x->instance->fact || x->placed)
+    if (!service || !service->max_streams || !service->fact || !x->instance->fact || x->placed)
         return true;
     x->placed = gw_standing_take_place(x->instance, now_ms(x));
     return x->placed;
@@ -37,6 +41,7 @@ void gw_outcome_failed(struct gw_exchange *x, enum gw_err why)
         return;
     x->way->outcome = GW_NO_ANSWER;
     gw_standing_answer(x->instance, GW_NO_ANSWER, gw_err_slug(why), now_ms(x));
+    gw_outcome_leave(x);
 }
 
 void gw_outcome_answered(struct gw_exchange *x, unsigned status)
@@ -62,6 +67,13 @@ void gw_outcome_settle(struct gw_exchange *x)
     gw_breaker_leave(way->admitted, way->probe, verdict(way), now_ms(x));
     gw_service_unref(way->admitted);
     way->admitted = NULL;
+}
+
+void gw_outcome_cancel(struct gw_exchange *x)
+{
+    if (x->way)
+        x->way->outcome = 0;
+    gw_outcome_settle(x);
 }
 
 void gw_outcome_leave(struct gw_exchange *x)

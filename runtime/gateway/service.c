@@ -33,12 +33,21 @@ void gw_service_note(struct gw_service *service, struct gw_facts *facts, unsigne
     service->facts = facts;
     service->worker = worker;
     service->fact = gw_facts_find(facts, worker, gw_slice_str(key), now_ms);
+    __atomic_store_n(&gw_service_roll(service)->max_streams, service->max_streams,
+                     __ATOMIC_SEQ_CST);
 }
 
 void gw_service_join(struct gw_service *service, struct gw_instance *instance)
 {
     instance->of = gw_service_ref(service);
-    gw_list_push(&service->instances, &instance->sibling);
+    gw_service_rejoin(instance);
+}
+
+/* What became of it while nobody here looked is found out before anybody is chosen. */
+void gw_service_rejoin(struct gw_instance *instance)
+{
+    gw_list_push(&instance->of->instances, &instance->sibling);
+    instance->of->due_ms = GW_DUE_NOW;
 }
 
 void gw_statuses_add(struct gw_statuses *set, unsigned from, unsigned to)

@@ -54,7 +54,11 @@ struct gw_service {
     uint32_t max_streams; /* of an instance */
     bool passive_on;
     uint64_t complained_ms; /* when it was said last that it has nobody to ask */
+    uint32_t changes;       /* the roll's, as due_ms was made from */
+    uint64_t due_ms;        /* when time changes what an instance may get; 0: it does not */
 };
+
+enum { GW_DUE_NOW = 1 };
 
 /* Zeroed, with one reference. */
 struct gw_service *gw_service_new(void);
@@ -70,6 +74,8 @@ void gw_service_note(struct gw_service *service, struct gw_facts *facts, unsigne
                      uint64_t now_ms);
 /* The instance is one of this service, and takes a reference. */
 void gw_service_join(struct gw_service *service, struct gw_instance *instance);
+/* One that has joined, and was taken from the list, is in it again. */
+void gw_service_rejoin(struct gw_instance *instance);
 
 void gw_statuses_add(struct gw_statuses *set, unsigned from, unsigned to);
 static inline bool gw_statuses_have(const struct gw_statuses *set, unsigned status)

@@ -87,13 +87,6 @@ static void publish(const struct gw_instance *instance, uint64_t now_ms)
     } while (missing(instance, now_ms) != wanted);
 }
 
-static void expect(struct gw_roll *roll, uint64_t due_ms)
-{
-    uint64_t old = LOAD(&roll->due_ms);
-    while (due_ms && (!old || due_ms < old) && !REPLACE(&roll->due_ms, &old, due_ms))
-        ;
-}
-
 static uint64_t next_due(const struct gw_instance *instance, uint64_t now_ms)
 {
     const struct gw_standing *standing = gw_instance_standing(instance);
@@ -130,8 +123,8 @@ static void end_ejection(const struct gw_instance *instance, uint64_t now_ms)
 
 static bool is_taken(const struct gw_instance *instance)
 {
-    return gw_facts_sum(instance->facts, instance->fact, GW_LOAD_PLACES) >=
-           instance->of->max_streams;
+    uint32_t most = LOAD(&gw_service_roll(instance->of)->max_streams);
+    return most && gw_facts_sum(instance->facts, instance->fact, GW_LOAD_PLACES) >= most;
 }
 
 static void recount_places(const struct gw_instance *instance)
@@ -148,12 +141,25 @@ static struct gw_instance *instance_at(struct gw_list *node)
     return GW_CONTAINER(node, struct gw_instance, sibling);
 }
 
+/* What time will bring next to those that this process knows of: another one may have been told
+ * other addresses of a name. */
+static void foresee(struct gw_service *service, uint64_t now_ms)
+{
+    struct gw_list *all = &service->instances;
+    service->changes = LOAD(&gw_service_roll(service)->changes);
+    service->due_ms = 0;
+    for (struct gw_list *at = all->next; at != all; at = at->next) {
+        const struct gw_instance *instance = instance_at(at);
+        uint64_t due_ms = is_watched(instance) ? next_due(instance, now_ms) : 0;
+        if (due_ms && (!service->due_ms || due_ms < service->due_ms))
+            service->due_ms = due_ms;
+    }
+}
+
 void gw_standing_review(struct gw_service *service, uint64_t now_ms)
 {
     if (!service->fact)
         return;
-    struct gw_roll *roll = gw_service_roll(service);
-    STORE(&roll->due_ms, 0); /* first: what others find out meanwhile is put on top */
     struct gw_list *all = &service->instances;
     for (struct gw_list *at = all->next; at != all; at = at->next) {
         const struct gw_instance *instance = instance_at(at);
@@ -162,15 +168,16 @@ void gw_standing_review(struct gw_service *service, uint64_t now_ms)
         end_ejection(instance, now_ms);
         recount_places(instance);
         publish(instance, now_ms);
-        expect(roll, next_due(instance, now_ms));
     }
+    foresee(service, now_ms);
 }
 
 uint32_t gw_standing_changes(struct gw_service *service, uint64_t now_ms)
 {
-    struct gw_roll *roll = gw_service_roll(service);
-    uint64_t due = LOAD(&roll->due_ms);
-    if (due && now_ms >= due)
+    const struct gw_roll *roll = gw_service_roll(service);
+    if (LOAD(&roll->changes) != service->changes && service->due_ms != GW_DUE_NOW)
+        foresee(service, now_ms);
+    if (service->due_ms && now_ms >= service->due_ms)
         gw_standing_review(service, now_ms);
     return LOAD(&roll->changes);
 }
@@ -226,7 +233,6 @@ void gw_standing_check(struct gw_instance *instance, bool good, const char *why,
         else
             log_change(instance, "unknown", state, "the first check succeeded");
         publish(instance, now_ms);
-        expect(gw_service_roll(instance->of), next_due(instance, now_ms));
     }
 }
 
@@ -350,7 +356,7 @@ static void eject(const struct gw_instance *instance, const char *why, uint64_t 
         return;
     }
     publish(instance, now_ms);
-    expect(gw_service_roll(instance->of), LOAD(&standing->ejected_ms));
+    ADD(&gw_service_roll(instance->of)->changes, 1); /* also where it was out before */
     log_change(instance, from, "ejected", why);
 }
 

@@ -35,8 +35,8 @@ struct gw_standing {
 
 /* Of a service: what tells that a list of its instances is out of date. */
 struct gw_roll {
-    uint32_t changes; /* of what any of them may get */
-    uint64_t due_ms;  /* the next one that time will bring; 0: none */
+    uint32_t changes;     /* of what any of them may get, or of when */
+    uint32_t max_streams; /* by the newest version; streams of older ones end by it, too */
 };
 
 /* A number that changes whenever what an instance of the service may get has changed. What was due

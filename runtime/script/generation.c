@@ -85,6 +85,11 @@ static struct row push_row(lua_State *L, int list, unsigned i)
     return row;
 }
 
+static bool is_barred(const struct row *row)
+{
+    return row->health && strcmp(row->health, "unhealthy") == 0;
+}
+
 static struct gw_instance *make_instance(struct gw_generation *generation, const struct row *row)
 {
     struct gw_addr addr;
@@ -94,7 +99,7 @@ static struct gw_instance *make_instance(struct gw_generation *generation, const
     }
     struct gw_instance *instance =
         gw_instance_new(generation->gateway, row->service, row->id, &addr);
-    instance->barred = row->health && strcmp(row->health, "unhealthy") == 0;
+    instance->barred = is_barred(row);
     gw_services_join(generation, row->of, instance);
     return instance;
 }
@@ -122,7 +127,7 @@ static void read_names(struct gw_generation *generation, lua_State *L)
     int list = lua_gettop(L);
     for (unsigned i = 1; i <= (unsigned)lua_objlen(L, list); i++) {
         struct row row = push_row(L, list, i);
-        gw_names_add(generation, row.service, row.id, row.address, row.port);
+        gw_names_add(generation, row.service, row.id, row.address, row.port, is_barred(&row));
         lua_settop(L, list);
     }
 }

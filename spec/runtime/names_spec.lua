@@ -66,7 +66,7 @@ describe("the names of a generation", function()
     settings.dns_servers = server.servers
     settings.dns_timeout_ms, settings.dns_min_ttl_ms, settings.dns_max_ttl_ms = 300, 1, 1
     settings.dns_hold_ms = 1
-    for _, host in ipairs { ... } do C.gw_names_add(each.generation, "api", "id", host, 80) end
+    for _, host in ipairs { ... } do C.gw_names_add(each.generation, "api", "id", host, 80, false) end
     generations[#generations + 1] = each
     return each.generation
   end
@@ -189,7 +189,7 @@ describe("the names of a generation", function()
     local long = ("x"):rep(240)
     local generation = new()
     for _, id in ipairs { long .. "a", long .. "b" } do
-      C.gw_names_add(generation, "api", id, "a.test", 80)
+      C.gw_names_add(generation, "api", id, "a.test", 80, false)
     end
     zone["a.test"] = { "10.0.0.1", "10.0.0.2" }
     C.gw_names_start(generation, nil, nil)

@@ -5,12 +5,12 @@ local forks = require "spec.support.forks"
 local net = require "support.net"
 local rt = require "support.runtime"
 
-local C = rt.load("base/shm.h", "base/log.h", "gateway/service.h", "gateway/exchange.h")
+local C = rt.load("base/shm.h", "base/log.h", "gateway/exchange.h", "gateway/service.h")
 local SECOND = 1000
 local NO_ANSWER = 1
 
 describe("an instance's standing", function()
-  local loop, gateway, shm, facts, service, instances, now
+  local shm, facts, loop, gateway, service, instances, now
 
   before_each(function()
     C.gw_log_setup(C.GW_LOG_ERROR, C.GW_LOG_TEXT, nil)
@@ -28,7 +28,9 @@ describe("an instance's standing", function()
     for _, instance in ipairs(instances) do C.gw_instance_unref(instance) end
     C.gw_service_unref(service)
     C.gw_gateway_fini(gateway)
+    net.settle(loop, 3)
     net.fini(loop)
+    net.forget()
     C.gw_shm_fini(shm)
     C.gw_log_setup(C.GW_LOG_INFO, C.GW_LOG_TEXT, nil)
   end)
@@ -41,9 +43,8 @@ describe("an instance's standing", function()
     for i = 1, n do
       local addr = ffi.new "struct gw_addr"
       assert(C.gw_addr_parse(addr, "127.0.0.1", i))
-      local instance = C.gw_instance_new(gateway, "api", "i" .. i, addr)
-      C.gw_service_join(service, instance)
-      instances[i] = instance
+      instances[i] = C.gw_instance_new(gateway, "api", "i" .. i, addr)
+      C.gw_service_join(service, instances[i])
     end
   end
 
@@ -195,6 +196,33 @@ describe("an instance's standing", function()
     assert.same({ "down", 0 }, { state(1), tenths(1) })
     check(true)
     assert.same({ "up", 10 }, { state(1), tenths(1) })
+  end)
+
+  it("comes back in time, though processes that do not know it look at its service, too", function()
+    start(2, passive { failures = 1 })
+    local other = C.gw_service_new()
+    ffi.copy(other.name, "api")
+    passive({ failures = 1 })(other)
+    C.gw_service_note(other, facts, 2, now)
+    answer(1, NO_ANSWER)
+    assert.equal("ejected", state(1))
+    C.gw_standing_review(other, now)
+    now = now + 10 * SECOND
+    C.gw_standing_changes(other, now)
+    assert.equal("up", state(1))
+    C.gw_service_unref(other)
+  end)
+
+  it("is found out about when it is in the list of its service again", function()
+    start(2, passive { failures = 1 })
+    answer(1, NO_ANSWER)
+    local node = instances[1].sibling
+    node.prev.next, node.next.prev = node.next, node.prev
+    node.prev, node.next = node, node
+    now = now + 10 * SECOND
+    assert.equal("ejected", state(1))
+    C.gw_service_rejoin(instances[1])
+    assert.equal("up", state(1))
   end)
 
   it("has exactly as many places as there are, whoever takes them at the same time", function()
