@@ -35,8 +35,7 @@ return {
     event_look = { c = { 5300, 0.04 }, lua = { 780, 0.15 } },
     event_drop = { c = { 7250, 0.06 }, lua = { 2010, 0.15 } }, -- one that is dropped and one that passes
     event_field = { c = { 9530, 0.05 }, lua = { 1870, 0.25 } },
-    -- It makes garbage; in some runs a part of a collection falls among the events that are counted.
-    event_json = { c = { 12900, 0.12 }, lua = { 7800, 0.25 } },
+    event_json = { c = { 12300, 0.06 }, lua = { 7000, 0.15 } },
     burst_bytes = { c = { 34290, 0.04 }, lua = { 0 } }, -- 40 events that are there at once
     burst_look = { c = { 99000, 0.05 }, lua = { 31200, 0.15 } },
     burst_many = { c = { 72500, 0.05 }, lua = { 21100, 0.15 } }, -- a hook that takes many at a time
