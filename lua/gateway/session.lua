@@ -134,6 +134,12 @@ function session.key(conf, ctx, service)
   return key_of(conf.sources[1], ctx._new_session)
 end
 
+local function by_id(instances, id)
+  for i = 1, #instances do
+    if instances[i].id == id then return instances[i] end
+  end
+end
+
 --- The instance a session is bound to, among those that may be used.
 ---@param conf gateway.Session
 ---@param service string
@@ -143,10 +149,7 @@ end
 function session.find(conf, service, key, instances)
   local id = core.session_get(service, key, conf.ttl)
   if not id then return nil, false end
-  for i = 1, #instances do
-    if instances[i].id == id then return instances[i], true end
-  end
-  return nil, true
+  return by_id(instances, id), true
 end
 
 --- Binds a session to an instance. A new session may have been bound by another worker just now;
@@ -164,11 +167,7 @@ function session.bind(conf, service, key, instance, instances, moved)
     return instance
   end
   local id = core.session_add(service, key, instance.id, conf.ttl, conf.max_entries)
-  if id == instance.id then return instance end
-  for i = 1, #instances do
-    if instances[i].id == id then return instances[i] end
-  end
-  return instance
+  return by_id(instances, id) or instance
 end
 
 --- Binds the session that ctx:stick has named to an instance, whatever it was bound to.

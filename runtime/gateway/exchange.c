@@ -135,10 +135,10 @@ static enum gw_step step_access(struct gw_exchange *x)
     return after_hook(x, hooks(x)->access(x), GW_STEP_BALANCE);
 }
 
-static bool was_tried(const struct gw_exchange *x, const struct gw_instance *instance)
+bool gw_exchange_tried(const struct gw_exchange *x, unsigned index)
 {
-    for (unsigned i = 0; i < x->way->tried_count; i++) {
-        if (x->way->tried[i] == instance->index)
+    for (unsigned i = 0; x->way && i < x->way->tried_count; i++) {
+        if (x->way->tried[i] == index)
             return true;
     }
     return false;
@@ -149,7 +149,7 @@ static enum gw_step balance(struct gw_exchange *x, struct gw_instance *before)
     enum gw_hook_result result = hooks(x)->balance(x);
     if (result != GW_HOOK_NEXT)
         return after_hook(x, result, GW_STEP_CONNECT);
-    if (was_tried(x, x->instance))
+    if (gw_exchange_tried(x, x->instance->index))
         return gw_retry_anew(x) ? GW_STEP_RETRY : give_up(x, (enum gw_err)x->origin_why);
     if (!gw_outcome_begin(x)) {
         gw_exchange_use(x, before); /* somebody else took the last place of the one behind it */

@@ -204,6 +204,8 @@ void gw_exchange_wake(struct gw_exchange *x);
 void gw_exchange_fail(struct gw_exchange *x, enum gw_err why, bool upstream);
 /* Goes to this instance (or to none); the exchange holds a reference. */
 void gw_exchange_use(struct gw_exchange *x, struct gw_instance *instance);
+/* Whether the instance of this index was asked in vain. */
+bool gw_exchange_tried(const struct gw_exchange *x, unsigned index);
 /* What the way to the answer needs; made afresh for an open stream. */
 struct gw_way *gw_exchange_way(struct gw_exchange *x);
 /* The heads; those of an open stream are unpacked when somebody asks. NULL before there is one. */

@@ -6,6 +6,7 @@
 #include <math.h>
 #include <string.h>
 #include "base/log.h"
+#include "base/map.h"
 
 static const double TIME_CONSTANT_MS = 10000;
 
@@ -18,15 +19,6 @@ struct gw_facts *gw_facts_new(struct gw_shm *shm, struct gw_stats *stats)
     facts->stats = stats;
     facts->count = 1;
     return facts;
-}
-
-/* FNV-1a. */
-static uint32_t hash_of(struct gw_slice key)
-{
-    uint32_t hash = 2166136261u;
-    for (size_t i = 0; i < key.len; i++)
-        hash = (hash ^ (unsigned char)key.ptr[i]) * 16777619u;
-    return hash;
 }
 
 uint32_t gw_facts_sum(const struct gw_facts *facts, unsigned place, enum gw_load load)
@@ -107,7 +99,7 @@ unsigned gw_facts_find(struct gw_facts *facts, unsigned worker, struct gw_slice 
     if (key.len >= GW_FACT_KEY_MAX)
         key.len = GW_FACT_KEY_MAX - 1;
     gw_facts_lock(facts);
-    unsigned place = find(facts, key, hash_of(key));
+    unsigned place = find(facts, key, (uint32_t)gw_hash(key));
     facts->fact[place].used_ms = now_ms;
     gw_facts_add(facts, worker, place, GW_LOAD_USERS, 1);
     gw_facts_unlock(facts);

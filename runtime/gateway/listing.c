@@ -127,7 +127,7 @@ static void for_each(const struct gw_generation *generation, struct page *page,
     for (unsigned i = 0; i < generation->service_count; i++) {
         struct gw_list *all = &generation->services[i]->instances;
         for (struct gw_list *at = all->next; at != all; at = at->next) {
-            const struct gw_instance *instance = GW_CONTAINER(at, struct gw_instance, sibling);
+            const struct gw_instance *instance = gw_service_instance(at);
             if (!instance->fact)
                 continue;
             each(page, instance);

@@ -194,9 +194,7 @@ bool gw_retry_instead(struct gw_exchange *x)
 {
     const struct gw_retry *retry = x->way->retry;
     const struct gw_head *answer = x->way->response;
-    unsigned bit = answer->status - 400;
-    if (!is_active(retry) || answer->status < 400 || bit >= 64 * 4 ||
-        !(retry->rule->statuses[bit / 64] >> bit % 64 & 1))
+    if (!is_active(retry) || !gw_statuses_have(&retry->rule->statuses, answer->status))
         return false;
     uint64_t wanted = wanted_rest(answer);
     if (wanted > retry->rule->max_ms) {

@@ -5,6 +5,7 @@
 
 #include "gateway/budget.h"
 #include "gateway/exchange.h"
+#include "gateway/statuses.h"
 
 /* What may have happened to an attempt for the request to be asked again. */
 enum gw_retry_cause {
@@ -15,10 +16,10 @@ enum gw_retry_cause {
 
 /* `retry` and `firstEvent` of a rule, as one run of bytes without pointers. */
 struct gw_retry_rule {
-    uint64_t statuses[4]; /* answers not to pass on, bit by bit from 400 */
-    uint32_t attempts;    /* in all; 0: there is no `retry` */
-    uint32_t causes;      /* enum gw_retry_cause */
-    uint32_t max_body;    /* bytes of a request body that are kept */
+    struct gw_statuses statuses; /* of answers not to pass on */
+    uint32_t attempts;           /* in all; 0: there is no `retry` */
+    uint32_t causes;             /* enum gw_retry_cause */
+    uint32_t max_body;           /* bytes of a request body that are kept */
     uint32_t base_ms, max_ms;
     float jitter, ratio;
     uint32_t min_requests;

@@ -49,9 +49,3 @@ void gw_service_rejoin(struct gw_instance *instance)
     gw_list_push(&instance->of->instances, &instance->sibling);
     instance->of->due_ms = GW_DUE_NOW;
 }
-
-void gw_statuses_add(struct gw_statuses *set, unsigned from, unsigned to)
-{
-    for (unsigned status = from; status <= to && status < 100 + 512; status++)
-        set->bits[(status - 100) / 64] |= 1ull << (status - 100) % 64;
-}

@@ -5,11 +5,7 @@
 #include "base/list.h"
 #include "gateway/facts.h"
 #include "gateway/instance.h"
-
-/* A set of statuses from 100 to 599. */
-struct gw_statuses {
-    uint64_t bits[8];
-};
+#include "gateway/statuses.h"
 
 struct gw_check_rules {
     uint32_t interval_ms; /* 0: no checks */
@@ -77,11 +73,10 @@ void gw_service_join(struct gw_service *service, struct gw_instance *instance);
 /* One that has joined, and was taken from the list, is in it again. */
 void gw_service_rejoin(struct gw_instance *instance);
 
-void gw_statuses_add(struct gw_statuses *set, unsigned from, unsigned to);
-static inline bool gw_statuses_have(const struct gw_statuses *set, unsigned status)
+/* The instance that is this node of its service's list. */
+static inline struct gw_instance *gw_service_instance(const struct gw_list *node)
 {
-    unsigned at = status - 100;
-    return at < 512 && (set->bits[at / 64] >> at % 64 & 1);
+    return GW_CONTAINER(node, struct gw_instance, sibling);
 }
 
 static inline struct gw_standing *gw_instance_standing(const struct gw_instance *instance)

@@ -127,18 +127,19 @@ static bool is_taken(const struct gw_instance *instance)
     return most && gw_facts_sum(instance->facts, instance->fact, GW_LOAD_PLACES) >= most;
 }
 
+/* Under the lock. */
+static void note_places(const struct gw_instance *instance)
+{
+    STORE(&gw_instance_standing(instance)->full, is_taken(instance));
+}
+
 static void recount_places(const struct gw_instance *instance)
 {
     if (!instance->of->max_streams)
         return;
     gw_facts_lock(instance->facts);
-    STORE(&gw_instance_standing(instance)->full, is_taken(instance));
+    note_places(instance);
     gw_facts_unlock(instance->facts);
-}
-
-static struct gw_instance *instance_at(struct gw_list *node)
-{
-    return GW_CONTAINER(node, struct gw_instance, sibling);
 }
 
 /* What time will bring next to those that this process knows of: another one may have been told
@@ -149,7 +150,7 @@ static void foresee(struct gw_service *service, uint64_t now_ms)
     service->changes = LOAD(&gw_service_roll(service)->changes);
     service->due_ms = 0;
     for (struct gw_list *at = all->next; at != all; at = at->next) {
-        const struct gw_instance *instance = instance_at(at);
+        const struct gw_instance *instance = gw_service_instance(at);
         uint64_t due_ms = is_watched(instance) ? next_due(instance, now_ms) : 0;
         if (due_ms && (!service->due_ms || due_ms < service->due_ms))
             service->due_ms = due_ms;
@@ -162,7 +163,7 @@ void gw_standing_review(struct gw_service *service, uint64_t now_ms)
         return;
     struct gw_list *all = &service->instances;
     for (struct gw_list *at = all->next; at != all; at = at->next) {
-        const struct gw_instance *instance = instance_at(at);
+        const struct gw_instance *instance = gw_service_instance(at);
         if (!is_watched(instance))
             continue;
         end_ejection(instance, now_ms);
@@ -287,7 +288,7 @@ static bool may_eject(const struct gw_service *service)
     unsigned ejected = 0, all = 0;
     for (const struct gw_list *at = service->instances.next; at != &service->instances;
          at = at->next) {
-        const struct gw_instance *instance = GW_CONTAINER(at, struct gw_instance, sibling);
+        const struct gw_instance *instance = gw_service_instance(at);
         all += !instance->barred;
         ejected += !instance->barred && LOAD(&gw_instance_standing(instance)->ejected_ms);
     }
@@ -406,6 +407,7 @@ void gw_standing_answer(struct gw_instance *instance, unsigned status, const cha
     snprintf(text, sizeof text, "status %u", status);
     judge_failure(instance, requests, failures, why ? why : text, now_ms);
 }
+
 /* Places for streams. */
 
 bool gw_standing_take_place(struct gw_instance *instance, uint64_t now_ms)
@@ -414,7 +416,7 @@ bool gw_standing_take_place(struct gw_instance *instance, uint64_t now_ms)
     bool free = !is_taken(instance);
     if (free)
         gw_instance_add(instance, GW_LOAD_PLACES, 1);
-    STORE(&gw_instance_standing(instance)->full, is_taken(instance));
+    note_places(instance);
     gw_facts_unlock(instance->facts);
     publish(instance, now_ms);
     return free;
@@ -424,7 +426,7 @@ void gw_standing_give_place(struct gw_instance *instance, uint64_t now_ms)
 {
     gw_facts_lock(instance->facts);
     gw_instance_add(instance, GW_LOAD_PLACES, -1);
-    STORE(&gw_instance_standing(instance)->full, is_taken(instance));
+    note_places(instance);
     gw_facts_unlock(instance->facts);
     publish(instance, now_ms);
 }

@@ -48,6 +48,15 @@ static inline struct gw_vm *gw_api_vm(lua_State *L)
     return lua_touserdata(L, lua_upvalueindex(1));
 }
 
+/* The instance of this version that Lua calls by this number; NULL before the version serves. */
+static inline struct gw_instance *gw_api_instance(const struct gw_vm *vm, lua_Integer index)
+{
+    const struct gw_generation *generation = vm->generation;
+    if (!generation || index < 1 || index > (lua_Integer)generation->instance_count)
+        return NULL;
+    return generation->instances[index - 1];
+}
+
 /* Pushes a new handle on L. */
 struct gw_handle *gw_handle_push(lua_State *L, struct gw_exchange *x);
 /* The exchange of the handle at that index; a Lua error when it is over or no handle. */

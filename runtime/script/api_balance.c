@@ -14,15 +14,6 @@ static uint64_t now_ms(const struct gw_vm *vm)
     return vm->env->loop ? vm->env->loop->now_ms : 0;
 }
 
-/* The instance of this version that Lua calls by this number; NULL before the version serves. */
-static const struct gw_instance *instance_at(const struct gw_vm *vm, lua_Integer index)
-{
-    const struct gw_generation *generation = vm->generation;
-    if (!generation || index < 1 || index > (lua_Integer)generation->instance_count)
-        return NULL;
-    return generation->instances[index - 1];
-}
-
 static double fact_of(const struct gw_vm *vm, const struct gw_instance *instance, enum fact fact)
 {
     if (!instance)
@@ -44,7 +35,7 @@ static double fact_of(const struct gw_vm *vm, const struct gw_instance *instance
 static int core_fact(lua_State *L)
 {
     const struct gw_vm *vm = gw_api_vm(L);
-    const struct gw_instance *instance = instance_at(vm, luaL_checkinteger(L, 1));
+    const struct gw_instance *instance = gw_api_instance(vm, luaL_checkinteger(L, 1));
     enum fact fact = (enum fact)luaL_checkoption(L, 2, NULL, fact_names);
     lua_pushnumber(L, fact_of(vm, instance, fact));
     return 1;
@@ -64,7 +55,7 @@ static int core_facts(lua_State *L)
         luaL_checktype(L, 5, LUA_TTABLE);
         lua_pushvalue(L, 4);
         lua_rawget(L, 5);
-        lua_pushnumber(L, fact_of(vm, instance_at(vm, lua_tointeger(L, 6)), fact));
+        lua_pushnumber(L, fact_of(vm, gw_api_instance(vm, lua_tointeger(L, 6)), fact));
         lua_rawseti(L, 3, i);
         lua_settop(L, 4);
     }
@@ -76,7 +67,7 @@ static int core_facts(lua_State *L)
 static int core_percentile(lua_State *L)
 {
     const struct gw_vm *vm = gw_api_vm(L);
-    const struct gw_instance *instance = instance_at(vm, luaL_checkinteger(L, 1));
+    const struct gw_instance *instance = gw_api_instance(vm, luaL_checkinteger(L, 1));
     double percent = luaL_checknumber(L, 2), us = 0;
     if (instance)
         us = gw_latency_percentile_us(&instance->facts->latency[instance->fact], percent,

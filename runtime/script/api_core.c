@@ -268,13 +268,8 @@ static int core_set_rule(lua_State *L)
 
 static int core_tried(lua_State *L)
 {
-    struct gw_exchange *x = gw_handle_check(L, 1);
-    unsigned index = (unsigned)luaL_checkinteger(L, 2);
-    const struct gw_way *way = gw_exchange_way(x);
-    bool found = false;
-    for (unsigned i = 0; i < way->tried_count; i++)
-        found |= way->tried[i] == index;
-    lua_pushboolean(L, found);
+    const struct gw_exchange *x = gw_handle_check(L, 1);
+    lua_pushboolean(L, gw_exchange_tried(x, (unsigned)luaL_checkinteger(L, 2)));
     return 1;
 }
 

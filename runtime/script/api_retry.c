@@ -25,9 +25,9 @@ static void read_statuses(lua_State *L, struct gw_retry_rule *rule)
     lua_getfield(L, 1, "statuses");
     for (int i = 1; i <= (int)lua_objlen(L, -1); i++) {
         lua_rawgeti(L, -1, i);
-        unsigned bit = (unsigned)luaL_checkinteger(L, -1) - 400;
-        luaL_argcheck(L, bit < 200, 1, "a status from 400 to 599");
-        rule->statuses[bit / 64] |= (uint64_t)1 << bit % 64;
+        unsigned status = (unsigned)luaL_checkinteger(L, -1);
+        luaL_argcheck(L, status >= 400 && status <= GW_STATUS_MAX, 1, "a status from 400 to 599");
+        gw_statuses_add(&rule->statuses, status, status);
         lua_pop(L, 1);
     }
     lua_pop(L, 1);

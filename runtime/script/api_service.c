@@ -28,11 +28,8 @@ static int core_standing(lua_State *L)
 /* share(instance): how many tenths of its weight count; 0: it is not to be asked. */
 static int core_share(lua_State *L)
 {
-    const struct gw_generation *generation = gw_api_vm(L)->generation;
-    unsigned index = (unsigned)luaL_checkinteger(L, 1) - 1, tenths = GW_TENTHS;
-    if (generation && index < generation->instance_count)
-        tenths = gw_standing_tenths(generation->instances[index]);
-    lua_pushinteger(L, tenths);
+    const struct gw_instance *instance = gw_api_instance(gw_api_vm(L), luaL_checkinteger(L, 1));
+    lua_pushinteger(L, instance ? gw_standing_tenths(instance) : GW_TENTHS);
     return 1;
 }
 
@@ -52,7 +49,7 @@ static bool is_any_full(const struct gw_service *service)
 {
     const struct gw_list *all = &service->instances;
     for (const struct gw_list *at = all->next; at != all; at = at->next) {
-        const struct gw_instance *instance = GW_CONTAINER(at, struct gw_instance, sibling);
+        const struct gw_instance *instance = gw_service_instance(at);
         if (strcmp(gw_standing_state(instance), "full") == 0)
             return true;
     }

@@ -157,12 +157,8 @@ static enum gw_hook_result finish_route(struct gw_exchange *x, lua_State *co)
  * away while a hook waited. */
 static struct gw_instance *find_instance(const struct gw_exchange *x, lua_State *co)
 {
-    const struct gw_generation *generation = x->generation;
-    lua_Integer index = lua_tointeger(co, 1);
-    if (index < 1 || (unsigned)index > generation->instance_count)
-        return NULL;
-    struct gw_instance *instance = generation->instances[index - 1];
-    if (!generation->names)
+    struct gw_instance *instance = gw_api_instance(vm_of(x), lua_tointeger(co, 1));
+    if (!instance || !x->generation->names)
         return instance;
     bool same = gw_slice_eq(gw_slice_str(instance->service), gw_lua_slice(co, 2)) &&
                 gw_slice_eq(gw_slice_str(instance->id), gw_lua_slice(co, 3));
