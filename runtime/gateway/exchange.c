@@ -9,8 +9,10 @@
 #include "base/slab.h"
 #include "gateway/access_log.h"
 #include "gateway/adoption.h"
+#include "gateway/deadline.h"
 #include "gateway/first_event.h"
 #include "gateway/forward.h"
+#include "gateway/kept.h"
 #include "gateway/outcome.h"
 #include "gateway/relay.h"
 #include "gateway/reply.h"
@@ -43,7 +45,7 @@ static const struct {
     [GW_STEP_CLOSE] = {"close", step_close, 0},
 };
 
-static struct gw_slab exchanges, ways;
+static struct gw_slab exchanges;
 
 const char *gw_step_name(enum gw_step step)
 {
@@ -281,59 +283,9 @@ static void take_reply(struct gw_exchange *x)
     x->body_end = true;
 }
 
-/* A stream may stay for hours: what is known of it is put into as many bytes as it takes, and then
- * (settle) is all that stays. What gw_forward_response adds to the response it can add again. */
-static void pack(struct gw_exchange *x)
-{
-    const struct gw_way *way = x->way;
-    size_t request = gw_id_packed_size(way->id);
-    size_t response = request + gw_head_packed_size(way->request);
-    size_t rule = response + gw_head_packed_size(way->response), rule_size = strlen(x->rule) + 1;
-    size_t trace = rule + rule_size, trace_size = gw_retry_trace_size(way);
-    struct gw_kept *kept = malloc(offsetof(struct gw_kept, text) + trace + trace_size);
-    GW_CHECK(kept != NULL);
-    kept->request = (uint8_t)request;
-    kept->response = (uint32_t)response;
-    gw_id_pack(way->id, kept->text);
-    gw_head_pack(way->request, kept->text + request);
-    gw_head_pack(way->response, kept->text + response);
-    x->rule = memcpy(kept->text + rule, x->rule, rule_size);
-    x->traced = trace_size != 0;
-    if (x->traced)
-        gw_retry_trace_pack(way, kept->text + trace);
-    x->kept = kept;
-}
-
-const char *gw_exchange_id(const struct gw_exchange *x, char text[GW_ID_TEXT])
-{
-    return x->kept ? gw_id_unpack(x->kept->text, text) : x->way->id;
-}
-
-struct gw_way *gw_exchange_way(struct gw_exchange *x)
-{
-    if (!ways.size)
-        gw_slab_init(&ways, sizeof(struct gw_way));
-    if (!x->way) {
-        x->way = gw_slab_alloc(&ways);
-        gw_arena_init(&x->way->arena);
-    }
-    return x->way;
-}
-
-static void free_way(struct gw_exchange *x)
-{
-    if (!x->way)
-        return;
-    gw_reply_free(x->way->reply);
-    gw_retry_end(x->way->retry);
-    gw_arena_clear(&x->way->arena);
-    gw_slab_free(&ways, x->way);
-    x->way = NULL;
-}
-
 static void settle(struct gw_exchange *x)
 {
-    free_way(x);
+    gw_kept_drop_way(x);
     gw_arena_clear(&x->client->arena);
     if (x->origin)
         gw_arena_clear(&x->origin->arena);
@@ -342,47 +294,10 @@ static void settle(struct gw_exchange *x)
     hooks(x)->settle(x);
 }
 
-static struct gw_head *unpack(struct gw_arena *arena, const char *packed)
-{
-    struct gw_head *head = gw_arena_alloc(arena, sizeof *head);
-    gw_head_init(head, arena);
-    gw_head_unpack(head, packed);
-    return head;
-}
-
-static struct gw_way *unsettle(struct gw_exchange *x)
-{
-    struct gw_way *way = gw_exchange_way(x);
-    if (x->kept && !way->request) {
-        way->request = unpack(&way->arena, x->kept->text + x->kept->request);
-        way->response = unpack(&way->arena, x->kept->text + x->kept->response);
-        gw_forward_response(x);
-    }
-    return way;
-}
-
-struct gw_head *gw_exchange_request(struct gw_exchange *x)
-{
-    return unsettle(x)->request;
-}
-
-struct gw_head *gw_exchange_response(struct gw_exchange *x)
-{
-    return unsettle(x)->response;
-}
-
-void gw_exchange_set_rule(struct gw_exchange *x, struct gw_slice id)
-{
-    if (gw_slice_eq(gw_slice_str(x->rule), id))
-        return;
-    x->rule = gw_arena_copy(&gw_exchange_way(x)->arena, id).ptr;
-    x->traced = false;
-}
-
 static enum gw_step send_response_head(struct gw_exchange *x)
 {
     if (gw_relay_is_stream(x))
-        pack(x);
+        gw_kept_pack(x);
     gw_forward_response(x);
     struct gw_head *head = x->way->response;
     if (!head->has_body)
@@ -462,16 +377,6 @@ static enum gw_step step_relay(struct gw_exchange *x)
     return GW_STEP_CLOSE;
 }
 
-/* Since when the backend has been the one to act: it has the whole request, or does not take it.
- * 0: it waits for the client's. */
-static uint64_t asked_since(const struct gw_exchange *x)
-{
-    if (!x->origin || (!x->upload_sent && !gw_stream_pending(x->origin)))
-        return 0;
-    uint64_t written = gw_stream_conn(x->origin)->write_ms, sent = x->start_ms + x->way->sent_ms;
-    return written > sent ? written : sent;
-}
-
 static void release_exchange(struct gw_grave *grave)
 {
     gw_slab_free(&exchanges, GW_CONTAINER(grave, struct gw_exchange, grave));
@@ -510,7 +415,7 @@ static enum gw_step step_close(struct gw_exchange *x)
     gw_buf_clear(&x->upload);
     gw_buf_clear(&x->body);
     gw_buf_clear(&x->relay.inserts);
-    free_way(x);
+    gw_kept_drop_way(x);
     free(x->kept);
     if (gateway->adoption_at == &x->node)
         gateway->adoption_at = x->node.next;
@@ -541,7 +446,8 @@ static bool is_backends_turn(const struct gw_exchange *x)
 {
     if (!x->origin || x->head_sent)
         return false;
-    return x->way->response ? gw_first_event_due(x) != 0 : !x->origin->opened || asked_since(x);
+    return x->way->response ? gw_first_event_due(x) != 0
+                            : !x->origin->opened || gw_deadline_asked_since(x);
 }
 
 /* What came up outside a step: the client is gone, a deadline has passed, the gateway stops. */
@@ -603,88 +509,6 @@ const char *gw_exchange_reason(const struct gw_exchange *x)
         return slug;
     snprintf(text, sizeof text, "upstream_%s", slug);
     return text;
-}
-
-struct deadline {
-    uint64_t at;     /* 0 = none */
-    enum gw_err why; /* GW_OK: a keepalive, not an end */
-    bool upstream;
-};
-
-static void sooner(struct deadline *best, uint64_t from, uint64_t after, enum gw_err why,
-                   bool upstream)
-{
-    if (after && (!best->at || from + after < best->at))
-        *best = (struct deadline){from + after, why, upstream};
-}
-
-/* Steps that end well by themselves, unless the backend is to say something in the meantime. */
-static void before_relay(const struct gw_exchange *x, struct deadline *best)
-{
-    uint64_t hold = x->step == GW_STEP_HEAD ? gw_first_event_due(x) : 0;
-    if (x->step == GW_STEP_RETRY)
-        sooner(best, x->way->retry->due_ms - 1, 1, GW_OK, false);
-    if (!hold)
-        return;
-    sooner(best, hold - 1, 1, GW_OK, false);
-    sooner(best, gw_loop_time(x->gateway->loop, x->relay.upstream_ms),
-           x->generation->settings.sse_silence_ms, GW_ERR_SILENCE_TIMEOUT, true);
-}
-
-static struct deadline next_deadline(const struct gw_exchange *x)
-{
-    const struct gw_settings *s = &x->generation->settings;
-    struct deadline best = {0};
-    bool stream = x->relay.mode != GW_BODY_PLAIN;
-    if (x->why == GW_OK)
-        sooner(&best, x->start_ms, x->timeout_ms, GW_ERR_TOTAL_TIMEOUT, true);
-    uint64_t asked = x->step == GW_STEP_HEAD && !x->way->response ? asked_since(x) : 0;
-    if (asked)
-        sooner(&best, asked, s->response_head_ms, GW_ERR_RESPONSE_TIMEOUT, true);
-    if (x->step != GW_STEP_RELAY && x->way && x->way->retry)
-        before_relay(x, &best);
-    if (x->step != GW_STEP_RELAY)
-        return best;
-    if (stream && x->origin && !x->relay.pending_event && !x->uncredited)
-        sooner(&best, gw_loop_time(x->gateway->loop, x->relay.upstream_ms), s->sse_silence_ms,
-               GW_ERR_SILENCE_TIMEOUT, true);
-    if (x->client && gw_stream_pending(x->client))
-        sooner(&best, gw_stream_conn(x->client)->write_ms, stream ? s->sse_write_ms : s->write_ms,
-               GW_ERR_WRITE_TIMEOUT, false);
-    uint64_t keepalive = gw_relay_keepalive_due(x);
-    if (keepalive)
-        sooner(&best, keepalive, 1, GW_OK, false);
-    return best;
-}
-
-void gw_exchange_arm(struct gw_exchange *x)
-{
-    struct gw_loop *loop = x->gateway->loop;
-    struct deadline next = next_deadline(x);
-    if (x->over || !next.at) {
-        gw_timer_stop(loop, &x->timer);
-        return;
-    }
-    /* A deadline that moved away is found out when the timer fires: re-arming on every event would
-     * cost more than firing early once. */
-    if (gw_timer_active(&x->timer) && x->timer.due_ms <= next.at)
-        return;
-    gw_timer_start(loop, &x->timer, next.at > loop->now_ms ? next.at - loop->now_ms : 0);
-}
-
-static void on_timer(struct gw_timer *timer)
-{
-    struct gw_exchange *x = GW_CONTAINER(timer, struct gw_exchange, timer);
-    struct deadline next = next_deadline(x);
-    if (next.at && next.at <= x->gateway->loop->now_ms) {
-        if (next.why != GW_OK) {
-            gw_exchange_fail(x, next.why, next.upstream);
-            return;
-        }
-        x->relay.keepalive_due = x->step == GW_STEP_RELAY;
-        gw_exchange_wake(x);
-    }
-    gw_exchange_arm(x);
 }
 
 /* The stream is freed behind this call, but the head is needed until the log is written. */
@@ -852,7 +676,7 @@ struct gw_exchange *gw_exchange_new(struct gw_gateway *gateway, struct gw_stream
     gw_exchange_way(x)->id = "";
     gw_buf_init(&x->upload);
     gw_buf_init(&x->body);
-    gw_timer_init(&x->timer, on_timer);
+    gw_deadline_init(x);
     gw_list_push(&gateway->exchanges, &x->node);
     client->events = &client_events;
     client->owner = x;

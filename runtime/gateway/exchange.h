@@ -213,6 +213,11 @@ struct gw_head *gw_exchange_request(struct gw_exchange *x);
 struct gw_head *gw_exchange_response(struct gw_exchange *x);
 /* Its request id; "" before there is one. It may be written to `text`. */
 const char *gw_exchange_id(const struct gw_exchange *x, char text[GW_ID_TEXT]);
+/* Whose request it is: for logs, limits, policies and sessions. Valid as long as the exchange. */
+static inline const struct gw_addr *gw_exchange_client(const struct gw_exchange *x)
+{
+    return x->peer;
+}
 /* Since its start, in ms. */
 static inline uint32_t gw_exchange_age(const struct gw_exchange *x)
 {

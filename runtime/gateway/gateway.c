@@ -79,7 +79,21 @@ static void on_gone(struct gw_codec *codec)
     gw_stat_add(gateway->count, GW_STAT_CONNECTIONS, -1);
 }
 
+/* It counts from now on; beyond the bound it is only told so. */
+static void admit(struct gw_codec *codec)
+{
+    struct gw_gateway *gateway = gateway_of(codec);
+    if (codec->listener == &admin_door)
+        return;
+    unsigned limit = gateway->current->settings.max_connections;
+    if (limit && gw_stats_sum(gateway->stats, GW_STAT_CONNECTIONS) > limit)
+        codec->listener = &full_house;
+    else
+        greet(gateway, codec);
+}
+
 static const struct gw_codec_events client_events = {
+    .on_open = admit,
     .on_stream = on_stream,
     .on_refused = on_refused,
     .on_gone = on_gone,
@@ -98,11 +112,8 @@ void gw_gateway_accept(struct gw_gateway *gateway, int fd, const struct gw_addr 
     gateway->connections++;
     gw_stat_add(gateway->count, GW_STAT_CONNECTIONS, 1);
     gw_stat_add(gateway->count, GW_STAT_ACCEPTED, 1);
-    unsigned limit = gateway->current->settings.max_connections;
-    if (limit && gw_stats_sum(gateway->stats, GW_STAT_CONNECTIONS) > limit)
-        codec->listener = &full_house;
-    else
-        greet(gateway, codec);
+    if (codec->conn->state == GW_CONN_OPEN)
+        admit(codec);
 }
 
 void gw_gateway_swap(struct gw_gateway *gateway, struct gw_generation *generation)

@@ -22,6 +22,9 @@ struct gw_http_limits {
 
 /* What the owner of connections hears from a codec. */
 struct gw_codec_events {
+    /* Server side: the transport's handshake is done, and who the peer is is known. Not called
+     * where there is none. May be NULL. */
+    void (*on_open)(struct gw_codec *codec);
     /* Server side: the head of a request has begun to be handled. The callee sets stream->events
      * and stream->owner; on_head follows at once. False: refuse (the codec answers 503 and closes).
      */

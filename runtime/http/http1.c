@@ -523,6 +523,8 @@ static void on_open(struct gw_conn *conn)
 
     h->up = true;
     gw_conn_read(conn, true);
+    if (h->server && h->codec.host->events->on_open)
+        h->codec.host->events->on_open(&h->codec);
     if (h->stream) {
         h->stream->base.opened = true;
         if (h->stream->base.events->on_open)

@@ -48,7 +48,7 @@ return {
     event_bytes = {}, event_look = {}, event_drop = {}, event_field = {},
     event_json = {},
     burst_bytes = {}, burst_look = {}, burst_many = {},
-    stream = { ["step_head -> malloc"] = 1 }, -- what is kept of its heads
+    stream = { ["gw_kept_pack -> malloc"] = 1 }, -- what is kept of its heads
     request = {},
   },
 

@@ -1,0 +1,105 @@
+/* Owns nothing: each exchange has one timer, for whichever of its deadlines comes first. Called by
+ * the steps whenever something has changed. Invariant: a deadline is computed from the exchange as
+ * it is, never kept; so a timer that fires early only looks again. */
+#include "gateway/deadline.h"
+
+#include "gateway/first_event.h"
+#include "gateway/relay.h"
+#include "gateway/retry.h"
+
+/* Since when the backend has been the one to act: it has the whole request, or does not take it.
+ * 0: it waits for the client's. */
+uint64_t gw_deadline_asked_since(const struct gw_exchange *x)
+{
+    if (!x->origin || (!x->upload_sent && !gw_stream_pending(x->origin)))
+        return 0;
+    uint64_t written = gw_stream_conn(x->origin)->write_ms, sent = x->start_ms + x->way->sent_ms;
+    return written > sent ? written : sent;
+}
+
+struct deadline {
+    uint64_t at;     /* 0 = none */
+    enum gw_err why; /* GW_OK: a keepalive, not an end */
+    bool upstream;
+};
+
+static void sooner(struct deadline *best, uint64_t from, uint64_t after, enum gw_err why,
+                   bool upstream)
+{
+    if (after && (!best->at || from + after < best->at))
+        *best = (struct deadline){from + after, why, upstream};
+}
+
+/* Steps that end well by themselves, unless the backend is to say something in the meantime. */
+static void before_relay(const struct gw_exchange *x, struct deadline *best)
+{
+    uint64_t hold = x->step == GW_STEP_HEAD ? gw_first_event_due(x) : 0;
+    if (x->step == GW_STEP_RETRY)
+        sooner(best, x->way->retry->due_ms - 1, 1, GW_OK, false);
+    if (!hold)
+        return;
+    sooner(best, hold - 1, 1, GW_OK, false);
+    sooner(best, gw_loop_time(x->gateway->loop, x->relay.upstream_ms),
+           x->generation->settings.sse_silence_ms, GW_ERR_SILENCE_TIMEOUT, true);
+}
+
+static struct deadline next_deadline(const struct gw_exchange *x)
+{
+    const struct gw_settings *s = &x->generation->settings;
+    struct deadline best = {0};
+    bool stream = x->relay.mode != GW_BODY_PLAIN;
+    if (x->why == GW_OK)
+        sooner(&best, x->start_ms, x->timeout_ms, GW_ERR_TOTAL_TIMEOUT, true);
+    uint64_t asked = x->step == GW_STEP_HEAD && !x->way->response ? gw_deadline_asked_since(x) : 0;
+    if (asked)
+        sooner(&best, asked, s->response_head_ms, GW_ERR_RESPONSE_TIMEOUT, true);
+    if (x->step != GW_STEP_RELAY && x->way && x->way->retry)
+        before_relay(x, &best);
+    if (x->step != GW_STEP_RELAY)
+        return best;
+    if (stream && x->origin && !x->relay.pending_event && !x->uncredited)
+        sooner(&best, gw_loop_time(x->gateway->loop, x->relay.upstream_ms), s->sse_silence_ms,
+               GW_ERR_SILENCE_TIMEOUT, true);
+    if (x->client && gw_stream_pending(x->client))
+        sooner(&best, gw_stream_conn(x->client)->write_ms, stream ? s->sse_write_ms : s->write_ms,
+               GW_ERR_WRITE_TIMEOUT, false);
+    uint64_t keepalive = gw_relay_keepalive_due(x);
+    if (keepalive)
+        sooner(&best, keepalive, 1, GW_OK, false);
+    return best;
+}
+
+void gw_exchange_arm(struct gw_exchange *x)
+{
+    struct gw_loop *loop = x->gateway->loop;
+    struct deadline next = next_deadline(x);
+    if (x->over || !next.at) {
+        gw_timer_stop(loop, &x->timer);
+        return;
+    }
+    /* A deadline that moved away is found out when the timer fires: re-arming on every event would
+     * cost more than firing early once. */
+    if (gw_timer_active(&x->timer) && x->timer.due_ms <= next.at)
+        return;
+    gw_timer_start(loop, &x->timer, next.at > loop->now_ms ? next.at - loop->now_ms : 0);
+}
+
+static void on_timer(struct gw_timer *timer)
+{
+    struct gw_exchange *x = GW_CONTAINER(timer, struct gw_exchange, timer);
+    struct deadline next = next_deadline(x);
+    if (next.at && next.at <= x->gateway->loop->now_ms) {
+        if (next.why != GW_OK) {
+            gw_exchange_fail(x, next.why, next.upstream);
+            return;
+        }
+        x->relay.keepalive_due = x->step == GW_STEP_RELAY;
+        gw_exchange_wake(x);
+    }
+    gw_exchange_arm(x);
+}
+
+void gw_deadline_init(struct gw_exchange *x)
+{
+    gw_timer_init(&x->timer, on_timer);
+}

@@ -1,0 +1,100 @@
+/* Owns what an exchange needs on its way to the answer, and the block that is kept of it when the
+ * answer is an event stream. Called by the steps, and by hooks and logs that ask for heads.
+ * Invariant: a stream may stay for hours, so what is known of it is put into as many bytes as it
+ * takes, and all the rest is made afresh when somebody asks. */
+#include "gateway/kept.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include "base/slab.h"
+#include "gateway/forward.h"
+#include "gateway/reply.h"
+#include "gateway/retry.h"
+
+static struct gw_slab ways;
+
+/* What gw_forward_response adds to the response it can add again. */
+void gw_kept_pack(struct gw_exchange *x)
+{
+    const struct gw_way *way = x->way;
+    size_t request = gw_id_packed_size(way->id);
+    size_t response = request + gw_head_packed_size(way->request);
+    size_t rule = response + gw_head_packed_size(way->response), rule_size = strlen(x->rule) + 1;
+    size_t trace = rule + rule_size, trace_size = gw_retry_trace_size(way);
+    struct gw_kept *kept = malloc(offsetof(struct gw_kept, text) + trace + trace_size);
+    GW_CHECK(kept != NULL);
+    kept->request = (uint8_t)request;
+    kept->response = (uint32_t)response;
+    gw_id_pack(way->id, kept->text);
+    gw_head_pack(way->request, kept->text + request);
+    gw_head_pack(way->response, kept->text + response);
+    x->rule = memcpy(kept->text + rule, x->rule, rule_size);
+    x->traced = trace_size != 0;
+    if (x->traced)
+        gw_retry_trace_pack(way, kept->text + trace);
+    x->kept = kept;
+}
+
+const char *gw_exchange_id(const struct gw_exchange *x, char text[GW_ID_TEXT])
+{
+    return x->kept ? gw_id_unpack(x->kept->text, text) : x->way->id;
+}
+
+struct gw_way *gw_exchange_way(struct gw_exchange *x)
+{
+    if (!ways.size)
+        gw_slab_init(&ways, sizeof(struct gw_way));
+    if (!x->way) {
+        x->way = gw_slab_alloc(&ways);
+        gw_arena_init(&x->way->arena);
+    }
+    return x->way;
+}
+
+void gw_kept_drop_way(struct gw_exchange *x)
+{
+    if (!x->way)
+        return;
+    gw_reply_free(x->way->reply);
+    gw_retry_end(x->way->retry);
+    gw_arena_clear(&x->way->arena);
+    gw_slab_free(&ways, x->way);
+    x->way = NULL;
+}
+
+static struct gw_head *unpack(struct gw_arena *arena, const char *packed)
+{
+    struct gw_head *head = gw_arena_alloc(arena, sizeof *head);
+    gw_head_init(head, arena);
+    gw_head_unpack(head, packed);
+    return head;
+}
+
+static struct gw_way *unsettle(struct gw_exchange *x)
+{
+    struct gw_way *way = gw_exchange_way(x);
+    if (x->kept && !way->request) {
+        way->request = unpack(&way->arena, x->kept->text + x->kept->request);
+        way->response = unpack(&way->arena, x->kept->text + x->kept->response);
+        gw_forward_response(x);
+    }
+    return way;
+}
+
+struct gw_head *gw_exchange_request(struct gw_exchange *x)
+{
+    return unsettle(x)->request;
+}
+
+struct gw_head *gw_exchange_response(struct gw_exchange *x)
+{
+    return unsettle(x)->response;
+}
+
+void gw_exchange_set_rule(struct gw_exchange *x, struct gw_slice id)
+{
+    if (gw_slice_eq(gw_slice_str(x->rule), id))
+        return;
+    x->rule = gw_arena_copy(&gw_exchange_way(x)->arena, id).ptr;
+    x->traced = false;
+}

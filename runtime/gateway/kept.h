@@ -1,0 +1,13 @@
+/* What an open event stream keeps of its way: heads, id and rule, in one block. gw_exchange_way,
+ * gw_exchange_request, gw_exchange_response and gw_exchange_id are here, too. */
+#ifndef GW_GATEWAY_KEPT_H
+#define GW_GATEWAY_KEPT_H
+
+#include "gateway/exchange.h"
+
+/* Makes the block of an exchange whose answer is there, which frees it when it ends. */
+void gw_kept_pack(struct gw_exchange *x);
+/* Frees what the way has needed. */
+void gw_kept_drop_way(struct gw_exchange *x);
+
+#endif
