@@ -15,7 +15,7 @@ local client = {}
 function client.trusted(list)
   if not list or not list[1] then return nil end
   local networks = {}
-  for i, text in ipairs(list) do networks[i] = assert(network.cidr(text)) end
+  for _, text in ipairs(list) do networks[#networks + 1] = network.cidr(text) end
   return networks
 end
 

@@ -71,6 +71,7 @@ local function parse_host(host)
 end
 
 local function parse_network(text)
+  if text == "unix:" then return text end
   local parsed, why = network.cidr(text)
   return parsed and text, why
 end
@@ -254,7 +255,7 @@ local frontend = { "frontend", type = "map", doc = "The side of the clients.", f
     size("maxBufferedBody", "1MiB",
       "Largest request body that plugins can read whole; `ctx.req.body` is nil past it."),
     count("maxConnections", 0, "Most client connections at a time. 0 = no limit."),
-    { "trustedProxies", type = "array", default = {}, kind = "list of networks",
+    { "trustedProxies", type = "array", default = {}, max = 64, kind = "list of networks",
       of = { type = "string", parse = parse_network },
       doc = "Proxies in front of the gateway, as `10.0.0.0/8` or an address: from these, `X-Forwarded-For` "
         .. "tells policies who the client is." },

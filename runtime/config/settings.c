@@ -95,6 +95,22 @@ static void texts(struct reader *r, const char *path, char *out, size_t cap)
     lua_pop(r->L, 1);
 }
 
+static void networks(struct reader *r, const char *path, struct gw_networks *out)
+{
+    push_path(r->L, r->at, path);
+    int n = lua_istable(r->L, -1) ? (int)lua_objlen(r->L, -1) : 0;
+    for (int i = 1; i <= n && out->count < GW_NETWORKS_MAX; i++) {
+        lua_rawgeti(r->L, -1, i);
+        const char *text = lua_tostring(r->L, -1);
+        if (text && gw_network_parse(&out->of[out->count], text))
+            out->count++;
+        else
+            wrong(r, path);
+        lua_pop(r->L, 1);
+    }
+    lua_pop(r->L, 1);
+}
+
 static void read_frontend(struct reader *r, struct gw_settings *s)
 {
     text(r, "frontend.http.host", s->http_host, sizeof s->http_host);
@@ -109,6 +125,7 @@ static void read_frontend(struct reader *r, struct gw_settings *s)
     s->client.linger_ms = 2000;
     s->write_ms = s->client.write_ms = duration(r, "frontend.http.writeTimeout");
     s->max_connections = (unsigned)number(r, "frontend.http.maxConnections");
+    networks(r, "frontend.http.trustedProxies", &s->trusted);
     s->sse_enabled = boolean(r, "frontend.sse.enabled");
     s->sse_write_ms = duration(r, "frontend.sse.writeTimeout");
     s->sse_keepalive_ms = duration(r, "frontend.sse.keepaliveTimeout");

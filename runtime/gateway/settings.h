@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include "base/log.h"
 #include "http/codec.h"
+#include "net/network.h"
 
 enum gw_keepalive_mode { GW_KEEPALIVE_INTERVAL, GW_KEEPALIVE_IDLE };
 
@@ -19,6 +20,7 @@ struct gw_settings {
     size_t max_buffered_body;     /* a request body that a hook reads whole */
     uint64_t write_ms;            /* no progress writing an ordinary response */
     unsigned max_connections;     /* of all workers together */
+    struct gw_networks trusted;   /* peers that are believed who their client is */
 
     bool sse_enabled;
     uint64_t sse_write_ms;
