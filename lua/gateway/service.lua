@@ -123,6 +123,12 @@ function Service:refuses(ctx)
   if seconds then return ("the circuit of %s is open"):format(self.name), seconds end
 end
 
+--- Whether a request that comes now may be sent to one of its instances.
+---@return boolean
+function Service:can_be_asked()
+  return self:usable()[1] ~= nil and not (self._guarded and core.refuses(self.index))
+end
+
 --- Why there is nobody to ask; the log hears of it as well.
 ---@return string why
 ---@return integer seconds after which there may be somebody

@@ -86,6 +86,17 @@ bool gw_breaker_enter(struct gw_service *service, uint64_t now_ms, bool *probe, 
     return *probe;
 }
 
+bool gw_breaker_refuses(const struct gw_service *service, uint64_t now_ms)
+{
+    const struct gw_breaker *breaker = gw_service_breaker(service);
+    uint32_t circuit = LOAD(&breaker->circuit);
+    if (!service->fact || circuit == GW_CIRCUIT_CLOSED)
+        return false;
+    if (circuit == GW_CIRCUIT_OPEN && now_ms < LOAD(&breaker->until_ms))
+        return true;
+    return gw_facts_sum(service->facts, service->fact, GW_LOAD_REQUESTS) >= service->breaker.probes;
+}
+
 static void leave_closed(const struct gw_service *service, enum gw_verdict verdict, uint64_t now_ms)
 {
     struct gw_breaker *breaker = gw_service_breaker(service);

@@ -26,6 +26,8 @@ enum gw_verdict { GW_VERDICT_NONE, GW_VERDICT_GOOD, GW_VERDICT_BAD };
 bool gw_breaker_enter(struct gw_service *service, uint64_t now_ms, bool *probe, uint64_t *wait_ms);
 void gw_breaker_leave(struct gw_service *service, bool probe, enum gw_verdict verdict,
                       uint64_t now_ms);
+/* Whether a request would be refused now; looks only. */
+bool gw_breaker_refuses(const struct gw_service *service, uint64_t now_ms);
 /* "closed", "open" or "half_open". */
 const char *gw_breaker_state(const struct gw_service *service);
 

@@ -45,6 +45,15 @@ static int core_admit(lua_State *L)
     return 1;
 }
 
+/* refuses(service): whether its circuit would let no request through now. */
+static int core_refuses(lua_State *L)
+{
+    uint64_t now_ms = 0;
+    const struct gw_service *service = service_at(L, 1, &now_ms);
+    lua_pushboolean(L, service && gw_breaker_refuses(service, now_ms));
+    return 1;
+}
+
 static bool is_any_full(const struct gw_service *service)
 {
     const struct gw_list *all = &service->instances;
@@ -83,8 +92,8 @@ static int core_absence(lua_State *L)
 }
 
 static const luaL_Reg functions[] = {
-    {"standing", core_standing}, {"share", core_share}, {"admit", core_admit},
-    {"absence", core_absence},   {NULL, NULL},
+    {"standing", core_standing}, {"share", core_share},     {"admit", core_admit},
+    {"absence", core_absence},   {"refuses", core_refuses}, {NULL, NULL},
 };
 
 void gw_api_service(struct gw_vm *vm)

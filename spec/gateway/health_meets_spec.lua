@@ -40,6 +40,10 @@ local OTHER = [[
   } }
 ]]
 
+local CANARY = [[
+  return { { id = "canary", path = "/*", canary = { services = { one = 1000000, two = 1 } } } }
+]]
+
 describe("health meets", function()
   local names, servers, gw
 
@@ -293,6 +297,20 @@ describe("health meets", function()
       two:request():ok "well"
       assert.equal("well", (client:response():body()))
       wait_log "circuit changed.* service=one from=closed to=open"
+    end)
+
+    it("that is open leaves its share of a canary to the others", function()
+      local one, two = listen "one", listen "two"
+      start({ broken("one", one.port), service("two", {}, { at("b", two.port) }) }, { path = "/never" },
+        { files = { ["conf/routes/canary.lua"] = CANARY }, router = { lua = { "routes/*.lua" } } })
+      local client = send()
+      one:request().conn:reset()
+      assert.equal(502, client:response().status)
+      for _ = 1, 5 do -- all of the weight was the other one's
+        client = send()
+        two:request():ok "well"
+        assert.equal("well", (client:response():body()))
+      end
     end)
   end)
 end)

@@ -1,6 +1,6 @@
 --- canary: divides the requests of a rule among services, as weights say, before a policy chooses in one of
 -- them. The same key goes to the same service, and more weight for one service moves keys to that one only.
--- A service without an instance that can be asked is left out; its keys come back with it.
+-- A service that can't be asked (no instance, or an open circuit) is left out; its keys come back with it.
 
 local draw = require("gateway.draw")
 local rendezvous = require("gateway.rendezvous")
@@ -35,7 +35,7 @@ end
 local function usable_shares(conf, services)
   local list = {}
   for _, share in ipairs(conf.shares) do
-    if services[share.id]:usable()[1] then list[#list + 1] = share end
+    if services[share.id]:can_be_asked() then list[#list + 1] = share end
   end
   return list[1] and list or conf.shares
 end

@@ -122,6 +122,7 @@ end
 function core.standing() return 0 end
 function core.share() return 10 end
 function core.admit() end
+function core.refuses() return false end
 function core.absence() return false, 5 end
 
 --- The answer that is pending, or else the backend's, or nil.
