@@ -33,6 +33,8 @@ if not pcall(ffi.typeof, "struct spec_pollfd") then
     int spec_prctl(int, unsigned long, unsigned long, unsigned long, unsigned long)
       __asm__("prctl");
     long spec_syscall(long, ...) __asm__("syscall");
+    int spec_mkdir(const char *, unsigned) __asm__("mkdir");
+    char *spec_mkdtemp(char *) __asm__("mkdtemp");
     int spec_memfd_create(const char *, unsigned) __asm__("memfd_create");
     long spec_lseek(int, long, int) __asm__("lseek");
     extern char **spec_environ __asm__("environ");
@@ -149,6 +151,26 @@ function sys.read(fd)
     return nil, "reset"
   end
   return nil, sys.strerror(errno)
+end
+
+--- A new folder for temporary files.
+---@return string path
+function sys.temporary_folder()
+  local template = (os.getenv("TMPDIR") or "/tmp") .. "/gatewayd-spec-XXXXXX"
+  local path = ffi.new("char[?]", #template + 1, template)
+  assert(C.spec_mkdtemp(path) ~= nil, template)
+  return ffi.string(path)
+end
+
+--- Makes a folder, and those that it lies in, where they are missing.
+---@param path string
+function sys.make_folder(path)
+  for at in path:gmatch("()/") do
+    if at > 1 then
+      C.spec_mkdir(path:sub(1, at - 1), tonumber("777", 8))
+    end
+  end
+  C.spec_mkdir(path, tonumber("777", 8))
 end
 
 ---@param fd integer
