@@ -13,7 +13,7 @@ local function first_line_of(command)
 end
 
 local BINARY = first_line_of("realpath -m '" .. (os.getenv("GATEWAYD_BUILD") or "build") .. "/gatewayd'")
-local PATIENCE = 15 -- seconds for what takes milliseconds; a sanitizer or a busy machine may need more
+local PATIENCE = sys.patience
 
 ---@class spec.Gateway a running gatewayd
 ---@field port integer of the listener for traffic

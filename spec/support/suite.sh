@@ -10,7 +10,7 @@ trap 'rm -rf "$SAID"' EXIT
 at_once=${SUITE_JOBS:-$((2 * $(nproc)))}
 
 # What takes long begins first, so that no core is idle at the end: these, and then the largest.
-slow=$(ls -d spec/gateway/{watchdog,reload_policy,rock,stress,retry,process,reload_streams}_spec.lua \
+slow=$(ls -d spec/gateway/{watchdog_load,watchdog,reload_policy,rock,stress,retry,process,reload_streams}_spec.lua \
     spec/cost/memory_spec.lua spec/browser/demo_spec.lua)
 others=$(find spec -name '*_spec.lua' -printf '%s %p\n' | sort -rn | cut -d ' ' -f 2 | grep -vxF "$slow")
 

@@ -54,6 +54,9 @@ end
 local C = ffi.C
 local sys = { C = C }
 
+--- Seconds for what takes milliseconds: a sanitizer or a busy machine may need more.
+sys.patience = 30
+
 sys.POLLIN, sys.POLLOUT, sys.POLLERR, sys.POLLHUP = 1, 4, 8, 16
 sys.EINTR, sys.EAGAIN, sys.EPIPE, sys.ECONNRESET, sys.EINPROGRESS = 4, 11, 32, 104, 115
 
@@ -113,11 +116,11 @@ end
 
 --- Asks again and again until the answer is true; for what no descriptor tells.
 ---@param condition fun(): any
----@param timeout? number seconds, default 5
+---@param timeout? number seconds, default sys.patience
 ---@param what? string for the error
 ---@return any answer of the condition; raises at the deadline
 function sys.wait_until(condition, timeout, what)
-  local deadline = sys.now() + (timeout or 5)
+  local deadline = sys.now() + (timeout or sys.patience)
   while true do
     local answer = condition()
     if answer then
