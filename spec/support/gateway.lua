@@ -151,7 +151,7 @@ end
 ---@return string stderr
 function gateway.run(args, options)
   local child = process.spawn({ BINARY, unpack(args) }, options)
-  local status = child:wait(PATIENCE)
+  local status = child:wait(4 * PATIENCE) -- plugins may take seconds of processor time
   if not status then
     child:kill()
     error(("gatewayd %s does not end:\n%s"):format(table.concat(args, " "), child:text("stderr")), 2)
@@ -274,7 +274,7 @@ function Gateway:wait_reload(mark, cause)
   process.wait_until(function()
     line = self:find_log(pattern, mark)[1]
     return line or not self.process:is_running()
-  end, PATIENCE, "a reload; the log:\n" .. self:log_text())
+  end, 4 * PATIENCE, "a reload; the log:\n" .. self:log_text())
   return assert(line, "gatewayd ended:\n" .. self:log_text())
 end
 
