@@ -29,7 +29,7 @@ one() {
     read -r passed failed skipped <<<"${counts:-0 0 0}"
     if [ "$failed" = 0 ] && { [ "$status" != 0 ] || [ -z "$counts" ]; }; then
         failed=1
-        echo "$file: exit status $status" >>"$said"
+        echo "$file: ended with status $status and no failed test" >>"$said"
     fi
     echo "$passed $failed ${skipped:-0}" >>"$SAID/counts"
     if [ "$failed" = 0 ] && [ -z "$skipped" ]; then
