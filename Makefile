@@ -52,6 +52,10 @@ MAIN_C   := $(wildcard runtime/*.c)
 OBJ      := $(CORE_C:%.c=$(BUILD)/obj/%.o) $(MAIN_C:%.c=$(BUILD)/obj/%.o) \
             $(LLHTTP_C:%=$(BUILD)/obj/llhttp/%.o)
 PIC      := $(CORE_C:%.c=$(BUILD)/pic/%.o) $(LLHTTP_C:%=$(BUILD)/pic/llhttp/%.o)
+# With a sanitizer, one set of objects is enough for the program and for the shared object.
+ifneq ($(SANITIZE),)
+OBJ      := $(PIC) $(MAIN_C:%.c=$(BUILD)/pic/%.o)
+endif
 SERVER_C := $(wildcard test-servers/*_server.c)
 SERVERS  := $(SERVER_C:test-servers/%.c=$(BUILD)/%)
 COMMON   := $(filter-out $(SERVER_C),$(wildcard test-servers/*.c))
@@ -122,9 +126,11 @@ sanitize:
 	@$(MAKE) $(PARALLEL) $(SANITIZED) programs test-programs
 	@$(MAKE) --no-print-directory $(SANITIZED) test-only BUSTED_FLAGS="--exclude-tags=once"
 
+# CI has warnings as errors in its usual build as well, so that nothing has to be compiled once more.
+LINT_BUILD ?= build-lint
 lint:
 	@.ci/deps $(DEB_BUILD) $(DEB_LINT)
-	@$(MAKE) $(PARALLEL) BUILD=build-lint WERROR=-Werror programs
+	@$(MAKE) $(PARALLEL) BUILD=$(LINT_BUILD) WERROR=-Werror programs
 	luacheck -q --no-color .
 	@clang-format --dry-run -Werror $(ALL_C)
 

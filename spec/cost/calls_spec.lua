@@ -47,10 +47,16 @@ describe("the system calls #once", function()
 
   after_each(streams.close_all)
 
+  -- On a busy machine timers may fire among what is counted: then it is counted again.
   local function check(name, what, n, work)
-    local counts = cost.calls_each(worker.pid, n, work)
-    if not counts then return pending "strace may not trace a process that runs" end
-    assert.equal("", cost.counts("system calls of " .. what, counts, limits.calls[name]))
+    local complaint
+    for _ = 1, 3 do
+      local counts = cost.calls_each(worker.pid, n, work)
+      if not counts then return pending "strace may not trace a process that runs" end
+      complaint = cost.counts("system calls of " .. what, counts, limits.calls[name])
+      if complaint == "" then break end
+    end
+    assert.equal("", complaint)
   end
 
   local function open_many(path, count)

@@ -114,7 +114,7 @@ describe("the work #once", function()
   -- A collection may fall among what is counted, or among what that is compared with: then it is done again.
   local function measure(name, n, work)
     local each
-    for _ = 1, 3 do
+    for _ = 1, 5 do
       each = profile:each(gw, n, work)
       if is_usual(each, limits.instructions[name]) then break end
     end

@@ -246,8 +246,16 @@ describe("a task", function()
     it("keeps a stream under its version until it is done", function()
       local function text(version)
         return ([[
+          local said = gateway.shared "said"
+          local function wait() repeat gateway.sleep(0.01) until said:get "done" end
+          function plugin.access(ctx)
+            if ctx.req.path == "/done" then
+              said:set("done", true)
+              return ctx:reply(204)
+            end
+          end
           function plugin.on_event(ctx, _, event)
-            if event.data == "go" then ctx:spawn(gateway.lock, "key", gateway.sleep, 0.3) end
+            if event.data == "go" then ctx:spawn(gateway.lock, "key", wait) end
             event.data = event.data .. "/v%d"
           end
         ]]):format(version)
@@ -264,6 +272,7 @@ describe("a task", function()
       end
       free:send "data: 1\n\n"
       free:expect "data: 1/v2\n\n"
+      fetch(gw, "/done")
       gw:wait_metric("generations", 1) -- without any news on the stream
       tied:send "data: x\n\n"
       tied:expect "data: x/v2\n\n"
@@ -600,15 +609,18 @@ describe("a task", function()
   end)
 
   describe("that many want once:", function()
+    -- With `?of=N` it is not done before so many have asked.
     local ONCE = [[
-      local runs = 0
+      local runs, asked = 0, 0
       function plugin.access(ctx)
         local kind = ctx.req.path:match "[^/]+$"
         if kind == "runs" then return ctx:reply(200, tostring(runs)) end
+        asked = asked + 1
         local ok, a, b = pcall(gateway.once, kind, function()
           runs = runs + 1
           gateway.log.info("runs for " .. ctx.id)
-          gateway.sleep(kind == "held" and runs == 1 and 1e6 or 0.1)
+          if kind == "held" and runs == 1 then gateway.sleep(1e6) end
+          repeat gateway.sleep(0.01) until asked >= tonumber(ctx.req.query.of or 1)
           if kind == "raises" then error("no luck") end
           return ctx.id, { n = runs }
         end)
@@ -618,6 +630,7 @@ describe("a task", function()
 
     local function ask(gw, path, count)
       local clients = {}
+      path = path .. "?of=" .. count
       for i = 1, count do
         clients[i] = http.connect(gw.port)
         clients[i]:send(http.format { path = path, headers = { ["X-Request-Id"] = "once_" .. i } })

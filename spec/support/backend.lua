@@ -6,10 +6,14 @@ local http = require("spec.support.http")
 local sys = require("spec.support.sys")
 
 local C = sys.C
-if not pcall(function() return C.spec_listen end) then
+if not pcall(function() return C.spec_listen end) then -- net declares these two as well
   ffi.cdef([[
     int spec_listen(int, int) __asm__("listen");
     int spec_accept4(int, void *, unsigned *, int) __asm__("accept4");
+  ]])
+end
+if not pcall(ffi.typeof, "struct spec_sockaddr_in6") then
+  ffi.cdef([[
     struct spec_sockaddr_in6 {
       uint16_t family; uint16_t port; uint32_t flow; uint8_t addr[16]; uint32_t scope;
     };

@@ -129,7 +129,7 @@ end
 ---@param timeout? number seconds
 ---@return spec.Question
 function Dns:question(timeout)
-  local deadline = sys.now() + (timeout or 5)
+  local deadline = sys.now() + (timeout or sys.patience)
   repeat
     local question = self:try_question()
     if question then return question end

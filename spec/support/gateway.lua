@@ -1,6 +1,7 @@
 --- gateway: runs the real binary for wire tests, each in a folder of its own, on a free port.
 -- A gateway that was started here must end well: `stop` fails the test when it did not.
 local process = require("spec.support.process")
+local sys = require("spec.support.sys")
 
 local gateway = {}
 
@@ -12,7 +13,7 @@ local function first_line_of(command)
 end
 
 local BINARY = first_line_of("realpath -m '" .. (os.getenv("GATEWAYD_BUILD") or "build") .. "/gatewayd'")
-local PATIENCE = 15 -- seconds for what takes milliseconds; a sanitizer or a busy machine may need more
+local PATIENCE = sys.patience
 
 ---@class spec.Gateway a running gatewayd
 ---@field port integer of the listener for traffic
@@ -112,11 +113,21 @@ end
 
 local folders = {} ---@type table<string, boolean> to be removed
 
+local function remove_folders()
+  local list = {}
+  for dir in pairs(folders) do list[#list + 1] = "'" .. dir .. "'" end
+  if #list > 0 then os.execute("rm -rf " .. table.concat(list, " ")) end
+  folders = {}
+end
+
+gateway.at_exit = newproxy(true)
+getmetatable(gateway.at_exit).__gc = remove_folders
+
 --- A gateway's folder with its files, and no process yet; for `run` and `launch`.
 ---@param options spec.GatewayOptions
 ---@return spec.Gateway
 function gateway.prepare(options)
-  local self = setmetatable({ dir = first_line_of("mktemp -d"), options = options }, Gateway)
+  local self = setmetatable({ dir = sys.temporary_folder(), options = options }, Gateway)
   folders[self.dir] = true
   self.conf = self.dir .. "/conf/gateway.yaml"
   self:write("conf/gateway.yaml", configuration(options))
@@ -140,7 +151,7 @@ end
 ---@return string stderr
 function gateway.run(args, options)
   local child = process.spawn({ BINARY, unpack(args) }, options)
-  local status = child:wait(PATIENCE)
+  local status = child:wait(4 * PATIENCE) -- plugins may take seconds of processor time
   if not status then
     child:kill()
     error(("gatewayd %s does not end:\n%s"):format(table.concat(args, " "), child:text("stderr")), 2)
@@ -177,7 +188,7 @@ end
 ---@param text string
 function Gateway:write(path, text)
   local target = self.dir .. "/" .. path
-  os.execute(("mkdir -p '%s'"):format(target:match("^(.*)/")))
+  sys.make_folder(target:match("^(.*)/"))
   local file = assert(io.open(target .. "~", "w"))
   file:write(text)
   file:close()
@@ -263,18 +274,8 @@ function Gateway:wait_reload(mark, cause)
   process.wait_until(function()
     line = self:find_log(pattern, mark)[1]
     return line or not self.process:is_running()
-  end, PATIENCE, "a reload; the log:\n" .. self:log_text())
+  end, 4 * PATIENCE, "a reload; the log:\n" .. self:log_text())
   return assert(line, "gatewayd ended:\n" .. self:log_text())
-end
-
-local function remove(dir)
-  folders[dir] = nil
-  os.execute(("rm -rf '%s'"):format(dir))
-end
-
-local function forget(self)
-  running[self] = nil
-  remove(self.dir)
 end
 
 local FAULTS = { "AddressSanitizer", "LeakSanitizer", "runtime error:", "broken invariant", "worker died" }
@@ -287,7 +288,7 @@ function Gateway:stop(options)
   local status = self.process:wait(self:patience())
   if not status then self.process:kill() end
   local log = self:log_text()
-  forget(self)
+  running[self] = nil
   if not status then error("gatewayd did not stop; its log:\n" .. log, 2) end
   if status.code ~= 0 then
     local how = status.code and "exit code " .. status.code or "signal " .. status.signal
@@ -306,11 +307,11 @@ function gateway.stop_all()
     local ok, why = pcall(self.stop, self)
     if not ok then
       self.process:kill()
-      forget(self)
+      running[self] = nil
       first = first or why
     end
   end
-  for dir in pairs(folders) do remove(dir) end
+  remove_folders()
   if first then error(first, 2) end
 end
 

@@ -6,7 +6,7 @@ local ffi = require("ffi")
 local sys = require("spec.support.sys")
 
 local C = sys.C
-local http = { timeout = 5 }
+local http = { timeout = sys.patience }
 
 local SOL_SOCKET, SO_ERROR, SO_RCVBUF, SO_LINGER = 1, 4, 8, 13
 local MSG_NOSIGNAL = 0x4000

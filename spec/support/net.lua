@@ -96,7 +96,8 @@ function net.turn(loop, wait)
   if failure then error(failure, 0) end
 end
 
---- Turns, sleeping in between, until the condition holds.
+--- Turns, sleeping in between, until the condition holds. What is known before the first turn has its
+-- callbacks ahead of that turn's sleep, and so the first one does not sleep.
 ---@param loop ffi.cdata*
 ---@param condition fun(): any
 ---@return integer turns
@@ -107,7 +108,7 @@ function net.turn_until(loop, condition)
   local turns = 0
   while not condition() do
     if late then error("the loop turned for 10 s and this did not happen", 2) end
-    net.turn(loop, true)
+    net.turn(loop, turns > 0)
     turns = turns + 1
   end
   C.gw_timer_stop(loop, guard.timer)

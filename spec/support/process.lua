@@ -259,12 +259,12 @@ end
 
 --- The next line that was not read yet.
 ---@param stream? "stdout"|"stderr" default: stdout
----@param timeout? number seconds, default 5
+---@param timeout? number seconds, default sys.patience
 ---@return string? line
 ---@return "timeout"|"eof"|nil why
 function Process:read_line(stream, timeout)
   stream = stream or "stdout"
-  local deadline = sys.now() + (timeout or 5)
+  local deadline = sys.now() + (timeout or sys.patience)
   while true do
     local line = self.captured[stream][self.cursor[stream] + 1]
     if line then
@@ -281,12 +281,12 @@ end
 
 --- Reads on to the first line that matches. Raises when none comes; the message has all lines.
 ---@param pattern string
----@param timeout? number seconds, default 5
+---@param timeout? number seconds, default sys.patience
 ---@param stream? "stdout"|"stderr" default: stdout
 ---@return string line
 ---@return string ... captures
 function Process:wait_line(pattern, timeout, stream)
-  local deadline = sys.now() + (timeout or 5)
+  local deadline = sys.now() + (timeout or sys.patience)
   while true do
     local line, why = self:read_line(stream, deadline - sys.now())
     if not line then
@@ -315,11 +315,11 @@ function Process:is_running()
 end
 
 --- Waits for the end.
----@param timeout? number seconds, default 5
+---@param timeout? number seconds, default sys.patience
 ---@return {code?: integer, signal?: integer}? status nil at the deadline
 ---@return "timeout"|nil why
 function Process:wait(timeout)
-  local deadline = sys.now() + (timeout or 5)
+  local deadline = sys.now() + (timeout or sys.patience)
   while not self.status do
     if sys.now() > deadline then
       return nil, "timeout"
@@ -344,7 +344,7 @@ function Process:kill()
 end
 
 --- Ends the program politely: TERM, then KILL at the deadline.
----@param timeout? number seconds, default 5
+---@param timeout? number seconds, default sys.patience
 ---@return {code?: integer, signal?: integer} status
 function Process:stop(timeout)
   self:signal("TERM")

@@ -6,7 +6,7 @@ local sys = require "spec.support.sys"
 
 local site = {}
 
-site.PATIENCE = 15
+site.PATIENCE = sys.patience
 --- Whether the build has a sanitizer, which keeps freed memory for a while.
 site.sanitized = (os.getenv("ASAN_OPTIONS") or "") ~= ""
 

@@ -33,6 +33,8 @@ if not pcall(ffi.typeof, "struct spec_pollfd") then
     int spec_prctl(int, unsigned long, unsigned long, unsigned long, unsigned long)
       __asm__("prctl");
     long spec_syscall(long, ...) __asm__("syscall");
+    int spec_mkdir(const char *, unsigned) __asm__("mkdir");
+    char *spec_mkdtemp(char *) __asm__("mkdtemp");
     int spec_memfd_create(const char *, unsigned) __asm__("memfd_create");
     long spec_lseek(int, long, int) __asm__("lseek");
     extern char **spec_environ __asm__("environ");
@@ -51,6 +53,9 @@ end
 
 local C = ffi.C
 local sys = { C = C }
+
+--- Seconds for what takes milliseconds: a sanitizer or a busy machine may need more.
+sys.patience = 30
 
 sys.POLLIN, sys.POLLOUT, sys.POLLERR, sys.POLLHUP = 1, 4, 8, 16
 sys.EINTR, sys.EAGAIN, sys.EPIPE, sys.ECONNRESET, sys.EINPROGRESS = 4, 11, 32, 104, 115
@@ -111,11 +116,11 @@ end
 
 --- Asks again and again until the answer is true; for what no descriptor tells.
 ---@param condition fun(): any
----@param timeout? number seconds, default 5
+---@param timeout? number seconds, default sys.patience
 ---@param what? string for the error
 ---@return any answer of the condition; raises at the deadline
 function sys.wait_until(condition, timeout, what)
-  local deadline = sys.now() + (timeout or 5)
+  local deadline = sys.now() + (timeout or sys.patience)
   while true do
     local answer = condition()
     if answer then
@@ -149,6 +154,26 @@ function sys.read(fd)
     return nil, "reset"
   end
   return nil, sys.strerror(errno)
+end
+
+--- A new folder for temporary files.
+---@return string path
+function sys.temporary_folder()
+  local template = (os.getenv("TMPDIR") or "/tmp") .. "/gatewayd-spec-XXXXXX"
+  local path = ffi.new("char[?]", #template + 1, template)
+  assert(C.spec_mkdtemp(path) ~= nil, template)
+  return ffi.string(path)
+end
+
+--- Makes a folder, and those that it lies in, where they are missing.
+---@param path string
+function sys.make_folder(path)
+  for at in path:gmatch("()/") do
+    if at > 1 then
+      C.spec_mkdir(path:sub(1, at - 1), tonumber("777", 8))
+    end
+  end
+  C.spec_mkdir(path, tonumber("777", 8))
 end
 
 ---@param fd integer
