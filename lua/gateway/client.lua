@@ -11,7 +11,7 @@ local function place(address, bits4, bits6)
   return groups and network.of(groups, #groups == 2 and bits4 or bits6) or address
 end
 
---- The client's network as bytes to be hashed. What has no IP address (a unix socket) is a network of its own.
+--- The client's network as bytes to be hashed. What has no IP address (a unix socket) is one of its own.
 ---@param ctx gateway.Context
 ---@param bits4 integer of an IPv4 address that count
 ---@param bits6 integer of an IPv6 address

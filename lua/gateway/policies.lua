@@ -63,8 +63,8 @@ end
 policies.sections = {
   { "ipHash", type = "map", optional = true, doc = "Settings of `loadBalance: ip_hash`.", fields = {
     { "useForwardedFor", type = "boolean", optional = true,
-      doc = "The client is whom `frontend.http.trustedProxies` name, as everywhere else; `true` says that there must "
-        .. "be some. `false`: the address that is connected counts, a proxy's too." },
+      doc = "The client is whom `frontend.http.trustedProxies` name, as everywhere else; `true` says that "
+        .. "there must be some. `false`: the address that is connected counts, a proxy's too." },
     { "subnetMask", type = "integer", min = 1, max = 32, default = 32,
       doc = "How many bits of an IPv4 address count; with 24, the whole of `192.0.2.*` is one client." },
     { "subnetMask6", type = "integer", min = 1, max = 128, default = 64,

@@ -48,7 +48,7 @@ function request_key.value(source, ctx)
   return value ~= "" and value or nil
 end
 
---- A function that reads `header:NAME`, `cookie:NAME`, `query:NAME`, `path:NAME` or `ip`, the client's address.
+--- A function that reads `header:NAME`, `cookie:NAME`, `query:NAME`, `path:NAME` or `ip` (the client's).
 ---@param text string checked
 ---@return fun(ctx: gateway.Context): string?
 function request_key.reader(text)

@@ -257,11 +257,13 @@ local frontend = { "frontend", type = "map", doc = "The side of the clients.", f
     count("maxConnections", 0, "Most client connections at a time. 0 = no limit."),
     { "trustedProxies", type = "array", default = {}, max = 64, kind = "list of networks",
       of = { type = "string", parse = parse_network },
-      doc = "Proxies in front of the gateway, as `10.0.0.0/8`, an address, or `unix:` for all that come by a unix "
-        .. "socket: what these say of their client is believed, see edge.md; what others say is removed." },
+      doc = "Proxies in front of the gateway, as `10.0.0.0/8`, an address, or `unix:` for all that come by a "
+        .. "unix socket: what these say of their client is believed; see edge.md. What others say is "
+        .. "removed." },
     { "clientAddressHeader", type = "enum", values = { "X-Forwarded-For", "Forwarded" },
-      default = "X-Forwarded-For", doc = "The header by which trusted proxies name the client. The other one, "
-        .. "and what belongs to it, is not believed." },
+      default = "X-Forwarded-For",
+      doc = "The header by which trusted proxies name the client. The other one, and what belongs to it, is "
+        .. "not believed." },
   } },
   { "sse", type = "map", doc = "Event streams to clients.", fields = {
     flag("enabled", true, "Whether event streams are recognised; false passes them on like any response."),

@@ -223,7 +223,8 @@ describe("ip_hash", function()
   it("goes by the client behind its proxy, or by the proxy where that is wanted", function()
     local list = crowd.equal(10)
     local function spread(use)
-      local choose, seen, n = policy("ip_hash", { useForwardedFor = use, subnetMask = 32, subnetMask6 = 64 }), {}, 0
+      local choose = policy("ip_hash", { useForwardedFor = use, subnetMask = 32, subnetMask6 = 64 })
+      local seen, n = {}, 0
       for i = 1, 50 do
         local home = choose(list, testing.context({ client = address(i), peer = "192.0.2.1" }))
         if not seen[home] then seen[home], n = true, n + 1 end

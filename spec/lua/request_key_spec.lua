@@ -55,7 +55,8 @@ describe("addresses", function()
   end)
 
   it("are networks with the number of their bits", function()
-    for _, text in ipairs({ "10.0.0.0/8", "192.0.2.1", "0.0.0.0/0", "::/0", "2001:db8::/32", "::ffff:10.0.0.1/8" }) do
+    for _, text in ipairs({ "10.0.0.0/8", "192.0.2.1", "0.0.0.0/0", "::/0", "2001:db8::/32",
+      "::ffff:10.0.0.1/8" }) do
       assert.message(text).is_true(network.cidr(text))
     end
     for _, text in ipairs({ "10.0.0.0/33", "::/129", "10.0.0.0/", "10.0.0.0/x", "example.com",

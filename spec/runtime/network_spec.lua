@@ -40,7 +40,8 @@ describe("a network", function()
   end
 
   for _, text in ipairs { "", "/", "10.0.0.0/", "10.0.0.0/33", "10.0.0.0/-1", "10.0.0.0/8 ", "10.0.0/8",
-    "::/129", "::ffff:10.0.0.0/40", "::1/1x", "a.example", "unix", "unix:/run/x.sock", ("1"):rep(300), "10.0.0.0/99999999999" } do
+    "::/129", "::ffff:10.0.0.0/40", "::1/1x", "a.example", "unix", "unix:/run/x.sock",
+    ("1"):rep(300), "10.0.0.0/99999999999" } do
     it(("is not %q"):format(text:sub(1, 20)), function() assert.is_nil(parse(text)) end)
   end
 

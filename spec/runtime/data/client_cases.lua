@@ -18,9 +18,11 @@ cases.nodes = {
 }
 for _, text in ipairs {
   "", " ", "unknown", "_hidden", "_", "client.example", "localhost", "*", "unix:", "192.0.2", "192.0.2.1.5",
-  "192.0.2.256", "0300.0.2.1", "0xc0.0.2.1", "3221225985", "192.0.2.1:", "192.0.2.1:65536", "192.0.2.1:123456",
+  "192.0.2.256",
+  "0300.0.2.1", "0xc0.0.2.1", "3221225985", "192.0.2.1:", "192.0.2.1:65536", "192.0.2.1:123456",
   "192.0.2.1:-1", "192.0.2.1:+1", "192.0.2.1:8x", "192.0.2.1:_", "192.0.2.1:_a,b", "192.0.2.1 192.0.2.2",
-  "192.0.2.1\0", "192.0.2.1\0.example", "[192.0.2.1]", "[]", "[", "]", "[]:80", "[2001:db8::1", "2001:db8::1]",
+  "192.0.2.1\0", "192.0.2.1\0.example", "[192.0.2.1]", "[]", "[", "]", "[]:80", "[2001:db8::1",
+  "2001:db8::1]",
   "[2001:db8::1]80", "[2001:db8::1]:", "[[2001:db8::1]]", "[2001:db8::1]]", "fe80::1%eth0", "[fe80::1%eth0]",
   "[fe80::1%25eth0]:1", "2001:db8::g", "1:2:3:4:5:6:7", ":", "::1::", '"192.0.2.1"', "192.0.2.1/32",
   ("1"):rep(65), ("0"):rep(60) .. "::1", "http://192.0.2.1", "192.0.2.1;x",
@@ -117,7 +119,7 @@ cases.forwarded = {
   { { ('\\"'):rep(8000) .. ", for=198.51.100.7" }, "198.51.100.7" },
 }
 
---- What of a head stays: name, value; by X-Forwarded-For, by Forwarded. Nothing stays of a peer that is not trusted.
+--- What of a head stays: name, value; by X-Forwarded-For, by Forwarded. Of a peer nobody trusts: nothing.
 cases.fields = {
   { "x-forwarded-for", "198.51.100.7", true, false },
   { "x-forwarded-proto", "https", true, false },
@@ -143,6 +145,7 @@ cases.fields = {
 }
 
 --- Names that have nothing to do with it.
-cases.others = { "x-forward", "x-forwarded", "forwarded-for", "x-real-ips", "from", "x", "f", "via", "xx-forwarded-for" }
+cases.others = { "x-forward", "x-forwarded", "forwarded-for", "x-real-ips", "from", "x", "f", "via",
+  "xx-forwarded-for" }
 
 return cases
