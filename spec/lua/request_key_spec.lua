@@ -73,6 +73,7 @@ describe("the client", function()
     local ctx = testing.context({ client = "198.51.100.7", peer = "192.0.2.1" })
     assert.equal("\198\51\100\7", client.network(ctx, 32, 128))
     assert.equal("\192\0\2\1", client.peer_network(ctx, 32, 128))
+    assert.equal("198.51.100.7", request_key.value({ kind = "ip" }, ctx))
     assert.equal("unix:", client.network(testing.context({ client = "unix:" }), 32, 128))
   end)
 
