@@ -35,13 +35,13 @@ local function foreign_policy(entry, fn)
 end
 
 -- A policy of the gateway's, by its name, with its settings.
-local function own_policy(rule, name, trusted)
+local function own_policy(rule, name)
   local policy = require("gateway.balancer." .. name)
-  local conf = policy.new and policy.new(rule.conf[policies.names[name]], trusted)
+  local conf = policy.new and policy.new(rule.conf[policies.names[name]])
   return function(ctx, instances) return policy.balance(ctx, conf, instances) end
 end
 
-local function base_policy(rule, policy_entry, trusted)
+local function base_policy(rule, policy_entry)
   local named = policies.placing(rule.conf)
   if type(named) == "function" then
     local entry = { name = "route " .. rule.id, slot = #rule.entries + 1 }
@@ -51,16 +51,15 @@ local function base_policy(rule, policy_entry, trusted)
     return foreign_policy(entry, policy_entry.plugin.balance)
   end
   if not policies.names[named] then named = "round_robin" end
-  return own_policy(rule, named, trusted)
+  return own_policy(rule, named)
 end
 
 --- The policy of a rule.
 ---@param rule gateway.Rule
 ---@param policy_entry gateway.Entry? the plugin that `loadBalance` names
----@param trusted gateway.Network[]? proxies whose X-Forwarded-For counts
 ---@return fun(ctx: gateway.Context, instances: gateway.Instance[]): any
-function balance.policy(rule, policy_entry, trusted)
-  local place = base_policy(rule, policy_entry, trusted)
+function balance.policy(rule, policy_entry)
+  local place = base_policy(rule, policy_entry)
   if not rule.session then return place end
   local conf = sticky_session.new(rule.session, place)
   return function(ctx, instances) return sticky_session.balance(ctx, conf, instances) end

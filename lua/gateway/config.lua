@@ -241,12 +241,21 @@ local function check_listeners(tree, report)
   end
 end
 
+--- Whether somebody is believed about clients.
+---@param tree table
+---@return boolean? nil where the list is wrong
+function config.has_proxies(tree)
+  local list = tree.frontend.http.trustedProxies
+  return list and list[1] ~= nil
+end
+
 local function check_rules(tree, marks, report, policies)
   local path = { "router", "rules" }
   local marked = config.mark(marks, path) or {}
   rules.check(tree.router.rules, {
     services = config.services(tree),
     policies = policies,
+    proxies = config.has_proxies(tree),
     taken = rules.nothing_taken(),
     label = function(i) return ("rules[%d]"):format(i) end,
     given = function(i, key)
@@ -368,7 +377,7 @@ end
 
 --- Checks and completes rules that Lua made: what a file under `router.lua` returned, or `{rule}`.
 ---@param list any
----@param opts {file: string, services: table?, policies: table?, taken: gateway.Taken?}
+---@param opts {file: string, services: table?, policies: table?, proxies: boolean?, taken: gateway.Taken?}
 ---@return table[] rules
 ---@return string[] errors  `file: rules[2].path: text`
 function config.rules(list, opts)
@@ -379,6 +388,7 @@ function config.rules(list, opts)
   rules.check(checked, {
     services = opts.services,
     policies = opts.policies,
+    proxies = opts.proxies,
     taken = opts.taken or rules.nothing_taken(),
     label = function(i) return ("%s#%d"):format(opts.file, i) end,
     given = function(i, key) return type(list[i]) == "table" and list[i][key] ~= nil end,

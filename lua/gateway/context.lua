@@ -39,8 +39,8 @@ function getters.id(self)
 end
 
 function getters.client(self)
-  local address, port = core.client(self._x)
-  local client = { address = address, port = port }
+  local address, port, peer_address, peer_port = core.client(self._x)
+  local client = { address = address, port = port, peer = { address = peer_address, port = peer_port } }
   rawset(self, "client", client)
   return client
 end

@@ -4,7 +4,6 @@
 -- told, so that a mend is noticed.
 
 local address = require("gateway.address")
-local client = require("gateway.client")
 local config = require("gateway.config")
 local health = require("gateway.health")
 local names = require("gateway.names")
@@ -108,8 +107,7 @@ function Loading:compile(rule, tree, report, path)
   local entries = self:entries(tree.plugins, rule, self.report, { "plugins" })
   add_all(entries, self:entries(rule.plugins, rule, report, at))
   report_route_hooks(rule.plugins, self.plugins, report, at)
-  local trusted = client.trusted(tree.frontend.http.trustedProxies)
-  return pipeline.compile(rule, entries, self:policy_entry(rule, report, path), trusted)
+  return pipeline.compile(rule, entries, self:policy_entry(rule, report, path))
 end
 
 -- The last look of config.load: what needs plugins.
@@ -141,8 +139,8 @@ function Loading:load_route(path, tree, taken)
     self.errors[#self.errors + 1] = tostring(list)
     return
   end
-  local rules, errors = config.rules(list, { file = path, services = config.services(tree), taken = taken,
-    policies = self.policies })
+  local rules, errors = config.rules(list, { file = path, services = config.services(tree),
+    proxies = config.has_proxies(tree), taken = taken, policies = self.policies })
   if not errors[1] then
     local report = config.report(path, nil, "rules")
     for i, rule in ipairs(rules) do self.rules[#self.rules + 1] = self:compile(rule, tree, report, { i }) end
@@ -165,7 +163,7 @@ end
 function Loading:compiler(tree)
   return function(made)
     local rules, errors = config.rules({ made }, { file = "route hook", services = config.services(tree),
-      policies = self.policies })
+      proxies = config.has_proxies(tree), policies = self.policies })
     if errors[1] then return nil, table.concat(errors, "; ") end
     local report = config.report("route hook", nil, "rules")
     local compiled = self:compile(rules[1], tree, report, { 1 })

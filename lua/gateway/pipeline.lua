@@ -120,9 +120,8 @@ end
 ---@param conf table the rule as configured, checked
 ---@param entries gateway.Entry[] its plugins, outermost first
 ---@param policy_entry gateway.Entry? the plugin that `loadBalance` names
----@param trusted gateway.Network[]? proxies whose X-Forwarded-For counts
 ---@return gateway.Rule
-function pipeline.compile(conf, entries, policy_entry, trusted)
+function pipeline.compile(conf, entries, policy_entry)
   local rule = { id = conf.id, conf = conf, entries = placed(entries, conf), timeout = conf.timeout or 0 }
   rule.match = rule_function(rule, "match")
   rule.service = rule_function(rule, "serviceName")
@@ -130,8 +129,8 @@ function pipeline.compile(conf, entries, policy_entry, trusted)
   local asked_again = retry.plan(conf)
   rule.retry = asked_again and core.pack_retry(asked_again)
   add_hooks(rule)
-  rule.policy = balance.policy(rule, policy_entry, trusted)
-  rule.canary = conf.canary and canary.new(conf.canary, trusted, rule.session)
+  rule.policy = balance.policy(rule, policy_entry)
+  rule.canary = conf.canary and canary.new(conf.canary, rule.session)
   rule.flags = flags_of(rule)
   router.prepare(rule)
   return rule

@@ -62,8 +62,9 @@ end
 --- The sections of a rule, for the schema.
 policies.sections = {
   { "ipHash", type = "map", optional = true, doc = "Settings of `loadBalance: ip_hash`.", fields = {
-    { "useForwardedFor", type = "boolean", default = false,
-      doc = "Whether `X-Forwarded-For` tells the client, where `frontend.http.trustedProxies` wrote it." },
+    { "useForwardedFor", type = "boolean", optional = true,
+      doc = "The client is whom `frontend.http.trustedProxies` name, as everywhere else; `true` says that "
+        .. "there must be some. `false`: the address that is connected counts, a proxy's too." },
     { "subnetMask", type = "integer", min = 1, max = 32, default = 32,
       doc = "How many bits of an IPv4 address count; with 24, the whole of `192.0.2.*` is one client." },
     { "subnetMask6", type = "integer", min = 1, max = 128, default = 64,
@@ -191,6 +192,12 @@ local function check_canary(check, i, rule)
   end
 end
 
+local function check_proxies(check, i, rule)
+  if check.proxies == false and rule.ipHash and rule.ipHash.useForwardedFor then
+    check.fail(i, "ipHash.useForwardedFor", "nobody is believed without frontend.http.trustedProxies")
+  end
+end
+
 --- Gives a rule the settings of its policy where it has none.
 ---@param rule table
 function policies.complete(rule)
@@ -221,6 +228,7 @@ function policies.check(check, i, rule)
   check_path_key(check, i, rule, "consistentHash")
   check_path_key(check, i, rule, "canary")
   check_canary(check, i, rule)
+  check_proxies(check, i, rule)
 end
 
 return policies

@@ -48,14 +48,12 @@ function request_key.value(source, ctx)
   return value ~= "" and value or nil
 end
 
---- A function that reads `header:NAME`, `cookie:NAME`, `query:NAME`, `path:NAME` or `ip`, which is the
---- client's address behind proxies that are trusted.
+--- A function that reads `header:NAME`, `cookie:NAME`, `query:NAME`, `path:NAME` or `ip` (the client's).
 ---@param text string checked
----@param trusted gateway.Network[]?
 ---@return fun(ctx: gateway.Context): string?
-function request_key.reader(text, trusted)
+function request_key.reader(text)
   local kind, name = text:match("^(%a+):?(.*)$")
-  if kind == "ip" then return function(ctx) return client.network(ctx, trusted, 32, 128) end end
+  if kind == "ip" then return function(ctx) return client.network(ctx, 32, 128) end end
   local source = { kind = kind, name = name }
   return function(ctx) return request_key.value(source, ctx) end
 end

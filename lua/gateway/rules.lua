@@ -13,6 +13,7 @@ local rules = {}
 ---@field given fun(index: integer, key: string): boolean          whether the author wrote the key
 ---@field services table<string, any>?  nil: names of services are not checked
 ---@field policies table<string, any>?  nil: names of policies are not checked
+---@field proxies boolean?              whether some are trusted; nil: not checked
 ---@field lua boolean?                  functions may stand for data
 ---@field taken gateway.Taken
 ---@field label fun(index: integer): string  how messages about other rules name this one

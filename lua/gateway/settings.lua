@@ -72,8 +72,8 @@ end
 
 local function parse_network(text)
   if text == "unix:" then return text end
-  local parsed, why = network.cidr(text)
-  return parsed and text, why
+  local good, why = network.cidr(text)
+  return good and text, why
 end
 
 local token = "^[%w!#$%%&'*+.^_`|~-]+$"
@@ -257,8 +257,13 @@ local frontend = { "frontend", type = "map", doc = "The side of the clients.", f
     count("maxConnections", 0, "Most client connections at a time. 0 = no limit."),
     { "trustedProxies", type = "array", default = {}, max = 64, kind = "list of networks",
       of = { type = "string", parse = parse_network },
-      doc = "Proxies in front of the gateway, as `10.0.0.0/8` or an address: from these, `X-Forwarded-For` "
-        .. "tells policies who the client is." },
+      doc = "Proxies in front of the gateway, as `10.0.0.0/8`, an address, or `unix:` for all that come by a "
+        .. "unix socket: what these say of their client is believed; see edge.md. What others say is "
+        .. "removed." },
+    { "clientAddressHeader", type = "enum", values = { "X-Forwarded-For", "Forwarded" },
+      default = "X-Forwarded-For",
+      doc = "The header by which trusted proxies name the client. The other one, and what belongs to it, is "
+        .. "not believed." },
   } },
   { "sse", type = "map", doc = "Event streams to clients.", fields = {
     flag("enabled", true, "Whether event streams are recognised; false passes them on like any response."),

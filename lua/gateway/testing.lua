@@ -60,6 +60,7 @@ testing.events = event.parse
 ---@field body? string                    of the request
 ---@field params? table<string, string>    what `{name}` parts matched
 ---@field client? string                   address; 192.0.2.1
+---@field peer? string                     address of the trusted proxy that has named the client
 ---@field id? string                       the request's id
 ---@field response? {status?: integer, headers?: table}  what the backend answered; an event stream
 
@@ -68,7 +69,7 @@ local function new_handle(options)
   return {
     request = message.request(options),
     response = message.response(options.response or { headers = { ["Content-Type"] = "text/event-stream" } }),
-    address = options.client or "192.0.2.1", port = 12345,
+    address = options.client or "192.0.2.1", port = not options.peer and 12345 or 0, peer = options.peer,
     id = options.id or "test-1", tried = {},
   }
 end

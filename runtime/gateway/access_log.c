@@ -1,6 +1,7 @@
 /* Owns nothing. Called once by STEP_CLOSE. Invariant: one line for each request that had a head. */
 #include "gateway/access_log.h"
 
+#include "gateway/client.h"
 #include "gateway/retry.h"
 
 static void count(const struct gw_exchange *x)
@@ -36,6 +37,7 @@ void gw_access_log(struct gw_exchange *x)
     if (!line.live)
         return;
     gw_log_cstr(&line, "x", gw_exchange_id(x, id));
+    gw_client_log(x, &line);
     const struct gw_head *request = gw_exchange_request(x);
     if (request) {
         gw_log_str(&line, "method", request->method);

@@ -9,6 +9,7 @@
 #include "base/slab.h"
 #include "gateway/access_log.h"
 #include "gateway/adoption.h"
+#include "gateway/client.h"
 #include "gateway/deadline.h"
 #include "gateway/first_event.h"
 #include "gateway/forward.h"
@@ -417,6 +418,7 @@ static enum gw_step step_close(struct gw_exchange *x)
     gw_buf_clear(&x->relay.inserts);
     gw_kept_drop_way(x);
     free(x->kept);
+    gw_client_leave(x);
     if (gateway->adoption_at == &x->node)
         gateway->adoption_at = x->node.next;
     gw_list_remove(&x->node);
@@ -530,6 +532,7 @@ static void client_on_head(struct gw_stream *stream, struct gw_head *head)
 {
     struct gw_exchange *x = stream->owner;
     x->way->request = head;
+    gw_client_arrive(x);
     x->accepts_events = accepts_events(head);
     x->head_only = gw_slice_eq(head->method, GW_SLICE("HEAD"));
     gw_forward_id(x);
@@ -553,9 +556,7 @@ static void on_drained(struct gw_stream *stream)
 static void client_on_close(struct gw_stream *stream, enum gw_err why)
 {
     struct gw_exchange *x = stream->owner;
-    struct gw_addr *peer = gw_arena_alloc(&stream->arena, sizeof *peer);
-    *peer = *x->peer;
-    x->peer = peer;
+    gw_client_gone(x, &stream->arena);
     keep_head(x, stream, gw_exchange_way(x)->request);
     x->client = NULL;
     if (why == GW_OK) {

@@ -145,11 +145,12 @@ struct gw_exchange {
     bool head_only : 1;      /* it was a HEAD, whatever hooks made of it */
     bool traced : 1;         /* behind `rule`, what is kept of its attempts: gw_retry_trace */
     bool placed : 1;         /* it has one of its instance's places for streams */
+    bool proxied : 1;        /* the peer is a trusted proxy and has named its client: client.h */
     struct gw_gateway *gateway;
     struct gw_generation *generation;
     struct gw_stream *client, *origin; /* borrowed; NULL when gone */
     struct gw_instance *instance;      /* a reference; set by gw_exchange_use */
-    const struct gw_addr *peer;        /* the client's, also when that is gone */
+    const struct gw_addr *peer;        /* also when it is gone; `proxied`: behind it the client's */
     union {
         struct gw_list node;
         struct gw_grave grave; /* once it is over */
@@ -213,10 +214,12 @@ struct gw_head *gw_exchange_request(struct gw_exchange *x);
 struct gw_head *gw_exchange_response(struct gw_exchange *x);
 /* Its request id; "" before there is one. It may be written to `text`. */
 const char *gw_exchange_id(const struct gw_exchange *x, char text[GW_ID_TEXT]);
-/* Whose request it is: for logs, limits, policies and sessions. Valid as long as the exchange. */
+/* Whose request it is, behind proxies that are trusted: for logs, limits, policies and sessions.
+ * Its port is 0 where nobody has said it. Known from the request's head on; valid as long as the
+ * exchange. */
 static inline const struct gw_addr *gw_exchange_client(const struct gw_exchange *x)
 {
-    return x->peer;
+    return &x->peer[x->proxied];
 }
 /* Since its start, in ms. */
 static inline uint32_t gw_exchange_age(const struct gw_exchange *x)

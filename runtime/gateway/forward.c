@@ -2,6 +2,7 @@
  * so that a retry starts from what came; heads are written afresh, never copied as bytes. */
 #include "gateway/forward.h"
 
+#include "gateway/client.h"
 #include "gateway/relay.h"
 
 void gw_forward_id(struct gw_exchange *x)
@@ -27,12 +28,7 @@ void gw_forward_request(const struct gw_exchange *x, struct gw_head *out)
     if (in->count)
         memcpy(out->fields, in->fields, in->count * sizeof *out->fields);
     out->expect_continue = false;
-    char host[GW_ADDR_TEXT];
-    gw_addr_host(x->peer, host);
-    gw_fields_append(out, GW_SLICE("x-forwarded-for"), gw_slice_str(host));
-    gw_fields_set(out, GW_SLICE("x-forwarded-proto"), in->scheme);
-    if (in->authority.len)
-        gw_fields_set(out, GW_SLICE("x-forwarded-host"), in->authority);
+    gw_client_tell(x, out);
     gw_fields_append(out, GW_SLICE("via"),
                      in->minor ? GW_SLICE("1.1 gatewayd") : GW_SLICE("1.0 gatewayd"));
     gw_fields_set(out, GW_SLICE("x-request-id"), gw_slice_str(x->way->id));

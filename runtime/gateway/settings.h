@@ -21,6 +21,7 @@ struct gw_settings {
     uint64_t write_ms;            /* no progress writing an ordinary response */
     unsigned max_connections;     /* of all workers together */
     struct gw_networks trusted;   /* peers that are believed who their client is */
+    bool forwarded;               /* they say it by Forwarded, not by X-Forwarded-For */
 
     bool sse_enabled;
     uint64_t sse_write_ms;

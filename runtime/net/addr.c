@@ -208,3 +208,11 @@ bool gw_addr_reachable(const struct gw_addr *addr)
     return !IN6_IS_ADDR_UNSPECIFIED(v6) && !IN6_IS_ADDR_MULTICAST(v6) &&
            (!IN6_IS_ADDR_LINKLOCAL(v6) || addr->scope);
 }
+
+void gw_addr_undress(struct gw_addr *addr)
+{
+    union gw_sockaddr sa;
+    socklen_t len = gw_addr_get(addr, &sa);
+
+    gw_addr_set(addr, &sa.any, len);
+}

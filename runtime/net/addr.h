@@ -54,5 +54,8 @@ int gw_addr_compare(const struct gw_addr *a, const struct gw_addr *b);
 /* Whether there can be a host at it: not 0.0.0.0/8 or ::, not multicast or reserved, not a
  * link-local IPv6 address without its interface. */
 bool gw_addr_reachable(const struct gw_addr *addr);
+/* Makes an IPv4 address of one in IPv6 clothes that was read from text, as gw_addr_set does for the
+ * kernel's. The address is an IP address. */
+void gw_addr_undress(struct gw_addr *addr);
 
 #endif

@@ -1,6 +1,6 @@
 /* Owns nothing. Called when settings are read, and for each connection or request whose peer may be
  * a proxy that is believed. Invariant: an IPv4 address never lies in an IPv6 network: addresses in
- * IPv6 clothes have been undressed by gw_addr_set. */
+ * IPv6 clothes have been undressed, here and by gw_addr_set. */
 #include "net/network.h"
 
 #include <string.h>
@@ -37,6 +37,7 @@ bool gw_network_parse(struct gw_network *network, const char *text)
     host[len] = '\0';
     if (!gw_addr_literal(&addr, host, 0))
         return false;
+    gw_addr_undress(&addr);
     int most = addr.family == AF_INET ? 32 : 128, bits = slash ? parse_bits(slash + 1, most) : most;
     if (bits < 0)
         return false;

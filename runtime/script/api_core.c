@@ -244,13 +244,17 @@ static int core_fail(lua_State *L)
     return push_reply(L);
 }
 
+/* Address and port of the client, and of the peer. */
 static int core_client(lua_State *L)
 {
     struct gw_exchange *x = gw_handle_check(L, 1);
     char host[GW_ADDR_TEXT];
-    lua_pushstring(L, gw_addr_host(x->peer, host));
-    lua_pushinteger(L, (lua_Integer)x->peer->port);
-    return 2;
+    const struct gw_addr *of[] = {gw_exchange_client(x), x->peer};
+    for (int i = 0; i < 2; i++) {
+        lua_pushstring(L, gw_addr_host(of[i], host));
+        lua_pushinteger(L, (lua_Integer)of[i]->port);
+    }
+    return 4;
 }
 
 static int core_id(lua_State *L)

@@ -165,8 +165,7 @@ describe("HTTP through the gateway", function()
     end)
 
     it("go on with lists of proxies that were begun before", function()
-      local _, received = exchange { headers = { ["X-Forwarded-For"] = "192.0.2.1", Via = "1.0 fred" } }
-      assert.equal("192.0.2.1, 127.0.0.1", received:get "X-Forwarded-For")
+      local _, received = exchange { headers = { Via = "1.0 fred" } }
       assert.equal("1.0 fred, 1.1 gatewayd", received:get "Via")
     end)
 

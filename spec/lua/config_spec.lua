@@ -56,7 +56,8 @@ describe("config: defaults", function()
       frontend = {
         http = { host = "0.0.0.0", port = 8080, readTimeout = 30, writeTimeout = 30, idleTimeout = 75,
           maxHeaderBytes = 32768, maxHeaders = 100, maxBodyBytes = 0, maxBufferedBody = 1048576,
-          maxConnections = 0, trustedProxies = {} },
+          maxConnections = 0, trustedProxies = {},
+          clientAddressHeader = "X-Forwarded-For" },
         sse = { enabled = true, writeTimeout = 60, keepaliveTimeout = 30, keepaliveMode = "interval",
           maxEventBytes = 1048576 },
       },

@@ -153,7 +153,7 @@ describe("docs/balancing.md", function()
     local function streams() return { path = "/events", headers = { Accept = "text/event-stream" } } end
     assert.equal("big small big big small big", table.concat(met("conf/least.yaml", streams, 6), " "))
     local function from_one_network(i)
-      return { path = "/x", client = "10.0.0.7", headers = { ["X-Forwarded-For"] = "198.51.100." .. i } }
+      return { path = "/x", client = "198.51.100." .. i, peer = "10.0.0.7" }
     end
     local homes = met("conf/ip.yaml", from_one_network, 50)
     for i = 2, 50 do assert.equal(homes[1], homes[i]) end

@@ -57,9 +57,11 @@ end
 
 before_each(testing.reset)
 
+local PROXIES = 'frontend: {http: {trustedProxies: ["10.0.0.0/8", "unix:"]}}\n'
+
 describe("a policy's keys", function()
   it("have defaults, which are there when the policy is named", function()
-    assert.same({ useForwardedFor = false, subnetMask = 32, subnetMask6 = 64 },
+    assert.same({ subnetMask = 32, subnetMask6 = 64 },
       rule_of("loadBalance: ip_hash").ipHash)
     assert.same({ key = "ip", replicaCount = 160, boundedLoad = 1.25 },
       rule_of("loadBalance: consistent_hash").consistentHash)
@@ -125,6 +127,14 @@ describe("a policy's keys", function()
     end
   end)
 
+  it("need proxies that are trusted, where they count on them", function()
+    local keys = "serviceName: stable, ipHash: {useForwardedFor: %s}"
+    assert.is_truthy(load(keys:format("true"), PROXIES))
+    assert.is_truthy(load(keys:format("false")))
+    assert.equal("ipHash.useForwardedFor: nobody is believed without frontend.http.trustedProxies",
+      faults(keys:format("true")))
+  end)
+
   it("say which proxies are trusted", function()
     local frontend = 'frontend: {http: {trustedProxies: ["%s", "%s"]}}'
     local program = loaded("serviceName: stable", frontend:format("10.0.0.0/8", "::1"))
@@ -140,25 +150,21 @@ end)
 
 describe("a rule's policy", function()
   -- How many different instances requests from many clients go to, all through one proxy.
-  local function reached(keys, proxies)
-    local program = loaded("serviceName: stable, " .. keys, proxies)
+  local function reached(keys)
+    local program = loaded("serviceName: stable, " .. keys, PROXIES)
     local seen, n = {}, 0
     for i = 1, 60 do
-      local instance = sent(program, { path = "/a", client = "10.0.0.1",
-        headers = { ["X-Forwarded-For"] = "198.51.100." .. i } })
+      local instance = sent(program, { path = "/a", client = "198.51.100." .. i, peer = "10.0.0.1" })
       if not seen[instance.id] then seen[instance.id], n = true, n + 1 end
     end
     return n
   end
 
-  local PROXIES = 'frontend: {http: {trustedProxies: ["10.0.0.0/8"]}}\n'
-
-  it("knows which proxies are trusted", function()
-    assert.equal(4, reached("ipHash: {useForwardedFor: true}", PROXIES))
-    assert.equal(1, reached("ipHash: {useForwardedFor: true}"))
-    assert.equal(1, reached("loadBalance: ip_hash", PROXIES))
-    assert.equal(4, reached("loadBalance: consistent_hash", PROXIES))
-    assert.equal(1, reached("loadBalance: consistent_hash"))
+  it("goes by the client, not by its proxy", function()
+    assert.equal(4, reached("loadBalance: ip_hash"))
+    assert.equal(4, reached("ipHash: {useForwardedFor: true}"))
+    assert.equal(1, reached("ipHash: {useForwardedFor: false}"))
+    assert.equal(4, reached("loadBalance: consistent_hash"))
   end)
 
   it("places new sessions", function()

@@ -53,7 +53,7 @@ describe("a context of gateway.testing", function()
 
   it("knows client, id and log", function()
     local ctx = t.context({ client = "::1", id = "r-7" })
-    assert.same({ address = "::1", port = 12345 }, ctx.client)
+    assert.same({ address = "::1", port = 12345, peer = { address = "::1", port = 12345 } }, ctx.client)
     ctx:log("warn", "hm")
     require("gateway").log.info("%d of %s", 1, "2")
     require("gateway").log.debug("100%")

@@ -29,6 +29,8 @@ describe("a network", function()
     { "2001:db8::/33", "2001:db8:7fff::1", "2001:db8:8000::1" },
     { "::/0", "2001:db8::1", "127.0.0.1" },
     { "::1", "::1", "::2" },
+    { "::ffff:10.0.0.1", "10.0.0.1", "::1" },
+    { "::ffff:10.0.0.0/8", "10.9.9.9", "::1" },
     { "unix:", "unix:/run/x.sock", "127.0.0.1" },
   } do
     it(("%s has %s, not %s"):format(unpack(case)), function()
@@ -38,7 +40,8 @@ describe("a network", function()
   end
 
   for _, text in ipairs { "", "/", "10.0.0.0/", "10.0.0.0/33", "10.0.0.0/-1", "10.0.0.0/8 ", "10.0.0/8",
-    "::/129", "::1/1x", "a.example", "unix", "unix:/run/x.sock", ("1"):rep(300), "10.0.0.0/99999999999" } do
+    "::/129", "::ffff:10.0.0.0/40", "::1/1x", "a.example", "unix", "unix:/run/x.sock",
+    ("1"):rep(300), "10.0.0.0/99999999999" } do
     it(("is not %q"):format(text:sub(1, 20)), function() assert.is_nil(parse(text)) end)
   end
 

@@ -15,17 +15,16 @@ local canary = {}
 ---@field session gateway.Session?     of the rule; where there is no key to read
 
 ---@param settings {services: table<string, number>, key: string?}
----@param trusted gateway.Network[]?
 ---@param sessions gateway.Session? of the rule
 ---@return gateway.Canary
-function canary.new(settings, trusted, sessions)
+function canary.new(settings, sessions)
   local self = { shares = {} }
   for name, weight in pairs(settings.services) do
     if weight > 0 then table.insert(self.shares, { id = name, weight = weight }) end
   end
   table.sort(self.shares, function(a, b) return a.id < b.id end)
   if settings.key then
-    self.read = request_key.reader(settings.key, trusted)
+    self.read = request_key.reader(settings.key)
   else
     self.session = sessions
   end

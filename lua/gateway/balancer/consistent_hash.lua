@@ -29,10 +29,9 @@ local consistent_hash = { name = "consistent_hash" }
 ---@field at table<integer, integer>  member -> its index in the list; the others can't be asked
 
 ---@param settings {key: string, replicaCount: integer, boundedLoad: number}
----@param trusted gateway.Network[]?
 ---@return gateway.ConsistentHash
-function consistent_hash.new(settings, trusted)
-  return { read = request_key.reader(settings.key, trusted), replicas = settings.replicaCount,
+function consistent_hash.new(settings)
+  return { read = request_key.reader(settings.key), replicas = settings.replicaCount,
     bound = settings.boundedLoad, views = setmetatable({}, { __mode = "k" }) }
 end
 

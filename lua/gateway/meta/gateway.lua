@@ -49,7 +49,7 @@
 ---@field req gateway.Request
 ---@field res gateway.Response        from the response head on; after ctx:reply, the reply's head
 ---@field id string                   the request's id, as in X-Request-Id and the log
----@field client {address: string, port: integer}
+---@field client {address: string, port: integer, peer: {address: string, port: integer}}
 ---@field params table<string, string> what the `{name}` parts of the path matched, decoded
 ---@field route table                 the rule as configured: id, path, serviceName, …
 ---@field state any                   this plugin's own for this exchange; an empty table at first

@@ -94,7 +94,10 @@ local function live(handle)
 end
 
 function core.request(handle) return live(handle).request end
-function core.client(handle) return live(handle).address, handle.port end
+function core.client(handle)
+  local address, port = live(handle).address, handle.port
+  return address, port, handle.peer or address, handle.peer and 12345 or port
+end
 function core.id(handle) return live(handle).id end
 function core.set_rule(handle, id) live(handle).rule = id end
 function core.tried(handle, index) return live(handle).tried[index] == true end
