@@ -109,7 +109,8 @@ function Loading:compile(rule, tree, report, path)
   add_all(entries, self:entries(rule.plugins, rule, report, at))
   report_route_hooks(rule.plugins, self.plugins, report, at)
   local trusted = client.trusted(tree.frontend.http.trustedProxies)
-  return pipeline.compile(rule, entries, self:policy_entry(rule, report, path), trusted)
+  return pipeline.compile(rule, entries, self:policy_entry(rule, report, path), trusted,
+    tree.frontend.sse)
 end
 
 -- The last look of config.load: what needs plugins.
