@@ -9,16 +9,14 @@
 #include "gateway/kept.h"
 
 /* What a key is of, so that the same address stands for several things. */
-enum kind { OF_CONNECTIONS = 1, OF_STREAMS };
+enum { OF_CONNECTIONS = 1, OF_STREAMS };
 
 /* Hashed as it is: without holes. */
 struct whom {
+    uint64_t kind;
+    uint64_t client;
     uint64_t rule; /* a hash of its id; 0: all rules */
     uint64_t session;
-    unsigned char ip[16];
-    uint32_t scope;
-    uint16_t family;
-    uint16_t kind;
 };
 
 static uint64_t key_of(const struct whom *whom)
@@ -27,19 +25,17 @@ static uint64_t key_of(const struct whom *whom)
     return key ? key : 1;
 }
 
-/* Where a client ends and its neighbour begins: an IPv4 address, a prefix of an IPv6 one. False for
- * what has no address, as a peer on a unix socket. */
-static bool name_client(struct whom *whom, const struct gw_addr *addr, unsigned prefix6)
+uint64_t gw_bounds_client(const struct gw_addr *addr, unsigned prefix6)
 {
     if (addr->family != AF_INET && addr->family != AF_INET6)
-        return false;
+        return 0;
     unsigned bits = addr->family == AF_INET ? 32 : prefix6;
-    whom->family = addr->family;
-    whom->scope = addr->family == AF_INET6 ? addr->scope : 0;
-    memcpy(whom->ip, addr->ip, bits / 8);
+    struct gw_addr client = {.family = addr->family, .scope = addr->scope};
+    memcpy(client.ip, addr->ip, bits / 8);
     if (bits % 8)
-        whom->ip[bits / 8] = addr->ip[bits / 8] & (unsigned char)(0xff00 >> bits % 8);
-    return true;
+        client.ip[bits / 8] = addr->ip[bits / 8] & (unsigned char)(0xff00 >> bits % 8);
+    uint64_t hash = gw_hash(gw_slice_of((const char *)&client, sizeof client));
+    return hash ? hash : 1;
 }
 
 static struct gw_slice name_of(struct gw_codec *const *codec)
@@ -53,9 +49,11 @@ static bool wish_for_client(const struct gw_gateway *gateway, const struct gw_co
 {
     const struct gw_settings *s = &gateway->current->settings;
     const struct gw_addr *peer = &codec->conn->peer;
-    struct whom whom = {.kind = OF_CONNECTIONS};
-    if (!s->max_client_connections || gw_networks_have(&s->trusted, peer) ||
-        !name_client(&whom, peer, s->client_prefix6))
+    if (!s->max_client_connections || gw_networks_have(&s->trusted, peer))
+        return false;
+    struct whom whom = {.kind = OF_CONNECTIONS,
+                        .client = gw_bounds_client(peer, s->client_prefix6)};
+    if (!whom.client)
         return false;
     *wish = (struct gw_tally_wish){
         .key = key_of(&whom), .limit = s->max_client_connections, .why = GW_ERR_CLIENT_CONNECTIONS};
@@ -110,7 +108,8 @@ static bool name_whom(const struct gw_exchange *x, enum gw_bound_key at, uint64_
         return true;
     if (at == GW_BOUND_SESSION)
         return session != 0;
-    return name_client(whom, gw_exchange_client(x), x->generation->settings.client_prefix6);
+    whom->client = gw_bounds_client(gw_exchange_client(x), x->generation->settings.client_prefix6);
+    return whom->client != 0;
 }
 
 /* Of what has a bound and is not held yet; which tells what each is. */

@@ -14,6 +14,10 @@ struct gw_bounds {
     uint64_t session; /* a hash of its key; 0: it has none */
 };
 
+/* A hash of what is one client: an IPv4 address, a prefix of an IPv6 one. 0: it has no address, as
+ * a peer on a unix socket. */
+uint64_t gw_bounds_client(const struct gw_addr *addr, unsigned prefix6);
+
 /* A client's connection, whose peer is known by now. GW_OK: it counts until gw_bounds_leave. */
 enum gw_err gw_bounds_admit(struct gw_gateway *gateway, struct gw_codec *codec) GW_MUST_CHECK;
 void gw_bounds_leave(struct gw_gateway *gateway, struct gw_codec *codec);
