@@ -1,5 +1,5 @@
---- gateway.bounds: how many event streams a rule may have at a time, by whom they are counted. The counting is
--- the runtime's (runtime/gateway/bounds.c). Called by gateway.pipeline.
+--- gateway.bounds: how many event streams a rule may have at a time, and by whom they are counted, which the
+-- runtime does (runtime/gateway/bounds.c). Called by gateway.pipeline.
 
 local core = require("gateway.core")
 local session = require("gateway.session")

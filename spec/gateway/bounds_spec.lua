@@ -1,5 +1,5 @@
---- Bounds on what clients hold: connections and event streams, in total, by client, rule and session, and what is
--- buffered; over all workers, through reloads, and when a worker dies.
+--- Bounds on what clients hold: connections and event streams, in total, by client, rule and session, and
+-- what is buffered; over all workers, through reloads, and when a worker dies.
 local backend = require "spec.support.backend"
 local gateway = require "spec.support.gateway"
 local http = require "spec.support.http"
@@ -8,6 +8,7 @@ local streams = require "spec.support.streams"
 local sys = require "spec.support.sys"
 
 local KILL = 9
+local EVENTS = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n"
 
 describe("a bound", function()
   local server
@@ -145,7 +146,7 @@ describe("a bound", function()
     client:send(http.format { method = "POST", path = "/r/x", body = "{}" })
     local request = server:request()
     assert.equal("{}", request:body())
-    request:reply "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n"
+    request:reply(EVENTS)
     local answer = client:response()
     assert.equal(503, answer.status)
     assert.truthy(answer:get "Retry-After")
@@ -214,7 +215,7 @@ describe("a bound", function()
     local second = server:request()
     assert.equal(1, gw:metrics().bound_keys)
     assert.equal(503, refused(gw))
-    second:reply "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n"
+    second:reply(EVENTS)
     assert.equal(200, first.conn:response().status)
     first.conn:close()
     gw:wait_metric("bound_keys", 0)
@@ -286,7 +287,7 @@ describe("a bound", function()
         for _ = 1, 4 do origins[#origins + 1] = server:try_accept(5) end
         assert.is_nil(server:try_accept(0.01))
         for _, origin in ipairs(origins) do
-          backend.read_request(origin):reply "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n: 1\n\n"
+          backend.read_request(origin):reply(EVENTS)
         end
         for _, conn in ipairs(conns) do
           local status = conn:response().status
@@ -337,7 +338,8 @@ describe("a bound", function()
   end)
 
   it("of requests for each connection says Connection: close with the last one", function()
-    local gw = start { rules = { rule() }, config = { frontend = { http = { maxRequestsPerConnection = 2 } } } }
+    local gw = start { rules = { rule() },
+      config = { frontend = { http = { maxRequestsPerConnection = 2 } } } }
     local client = http.connect(gw.port)
     local said = {}
     for i = 1, 2 do
@@ -373,8 +375,8 @@ describe("a bound", function()
 
   it("on heads is told by reason", function()
     local gw = start { rules = { rule() }, config = { frontend = { http = { maxHeaders = 2 } } } }
-    assert.equal(431, http.connect(gw.port):request({ path = "/r/x", headers = { A = "1", B = "2", C = "3" } })
-      .status)
+    local wish = { path = "/r/x", headers = { A = "1", B = "2", C = "3" } }
+    assert.equal(431, http.connect(gw.port):request(wish).status)
     local text = http.fetch(gw.admin_port, "/metrics").text
     assert.matches('gatewayd_refused_total{reason="head_too_large"} 1\n', text)
     assert.matches('gatewayd_refused_total{reason="bad_request"} 0\n', text)

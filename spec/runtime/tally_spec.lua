@@ -1,4 +1,4 @@
---- The tally: what workers count together, exactly, in a table of bounded size; what becomes of a dead one's part.
+--- The tally: what workers count together, exactly, in a table of bounded size; the part of one that died.
 local ffi = require "ffi"
 local forks = require "spec.support.forks"
 local rt = require "support.runtime"
