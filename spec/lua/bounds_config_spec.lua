@@ -6,7 +6,7 @@ local config = require("gateway.config")
 local session = require("gateway.session")
 
 local function errors_of(keys)
-  local text = "registry: {static: {services: [{name: s, instances: [{address: ::1, port: 1}]}]}}\n"
+  local text = "registry: {static: {services: [{name: s, instances: [{address: \"::1\", port: 1}]}]}}\n"
     .. "router: {rules: [{path: /a, serviceName: s, " .. keys .. "}]}\n"
   local _, errors = config.load(text, "x.yaml", { yaml = parse })
   return (table.concat(errors, "\n"):gsub("x%.yaml:%d+:%d+: gateway%.router%.rules%[1%]%.", ""))
@@ -16,6 +16,7 @@ describe("bounds of a rule", function()
   it("by session need sessions that have a key", function()
     assert.equal("", errors_of "maxStreamsPerSession: 1, stickySession: {ttl: 5}")
     assert.equal("", errors_of "maxStreamsPerSession: 1, sessionAffinity: {source: ip}")
+    assert.equal("", errors_of "maxStreamsPerSession: 1, loadBalance: sticky_session")
     assert.equal("", errors_of "maxStreamsPerSession: 0")
     local none = "maxStreamsPerSession: needs sessions: stickySession or sessionAffinity"
     assert.equal(none, errors_of "maxStreamsPerSession: 1")
