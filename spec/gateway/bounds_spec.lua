@@ -103,6 +103,10 @@ describe("a bound", function()
     gw:wait_metric("admitted_connections", 0)
     open(gw)
     assert.equal(503, silent[1]:request({ path = "/r/x" }).status)
+    for i = #silent + 1, 300 do silent[i] = http.connect(gw.port) end
+    assert.equal("eof", select(2, silent[300]:read_some(5)))
+    assert.is_true(gw:metrics().connections < 270)
+    for _, conn in ipairs(silent) do conn:close() end
   end)
 
   for name, case in pairs {
