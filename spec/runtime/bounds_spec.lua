@@ -5,6 +5,8 @@ local rt = require "support.runtime"
 local C = rt.load("net/addr.h", "gateway/bounds.h")
 
 describe("a client, where clients are bounded,", function()
+  teardown(function() C.gw_addr_fini() end)
+
   local function key(host, prefix6, port)
     local addr = ffi.new "struct gw_addr"
     assert(C.gw_addr_parse(addr, host, port or 80), host)
