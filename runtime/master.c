@@ -720,12 +720,15 @@ static void set_signals(void)
 /* What plugins share has memory of its own, so that it can't push out sessions. */
 static bool make_shared(size_t shared_bytes)
 {
-    if (!gw_shm_init(&master.shm, SHARED_BYTES + sizeof *master.facts + shared_bytes)) {
+    size_t size = SHARED_BYTES + sizeof *master.facts + sizeof *master.facts->tally + shared_bytes;
+    if (!gw_shm_init(&master.shm, size)) {
         gw_log(GW_LOG_ERROR, "no shared memory: %m");
         return false;
     }
     master.stats = gw_stats_new(&master.shm);
     master.facts = gw_facts_new(&master.shm, master.stats);
+    if (master.facts)
+        master.facts->tally = gw_tally_new(&master.shm, master.stats);
     master.dict = gw_dict_new(&master.shm, DICT_BYTES);
     master.shared = gw_dict_new(&master.shm, shared_bytes);
     master.shared_bytes = shared_bytes;

@@ -107,7 +107,7 @@ function Loading:compile(rule, tree, report, path)
   local entries = self:entries(tree.plugins, rule, self.report, { "plugins" })
   add_all(entries, self:entries(rule.plugins, rule, report, at))
   report_route_hooks(rule.plugins, self.plugins, report, at)
-  return pipeline.compile(rule, entries, self:policy_entry(rule, report, path))
+  return pipeline.compile(rule, entries, self:policy_entry(rule, report, path), tree.frontend.sse)
 end
 
 -- The last look of config.load: what needs plugins.

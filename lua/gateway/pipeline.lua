@@ -6,6 +6,7 @@
 local buffer = require("string.buffer")
 
 local balance = require("gateway.balance")
+local bounds = require("gateway.bounds")
 local canary = require("gateway.balancer.canary")
 local context = require("gateway.context")
 local core = require("gateway.core")
@@ -120,12 +121,14 @@ end
 ---@param conf table the rule as configured, checked
 ---@param entries gateway.Entry[] its plugins, outermost first
 ---@param policy_entry gateway.Entry? the plugin that `loadBalance` names
+---@param sse table? `frontend.sse`, for its bounds
 ---@return gateway.Rule
-function pipeline.compile(conf, entries, policy_entry)
+function pipeline.compile(conf, entries, policy_entry, sse)
   local rule = { id = conf.id, conf = conf, entries = placed(entries, conf), timeout = conf.timeout or 0 }
   rule.match = rule_function(rule, "match")
   rule.service = rule_function(rule, "serviceName")
   rule.session = session.compile(conf)
+  rule.bounds = bounds.compile(conf, rule.session, sse)
   local asked_again = retry.plan(conf)
   rule.retry = asked_again and core.pack_retry(asked_again)
   add_hooks(rule)
@@ -251,7 +254,9 @@ function Program.access(_, ctx)
 end
 
 local function unavailable(ctx, rule, why, seconds)
-  core.fail(ctx._x, 503, why, { ["Retry-After"] = tostring(seconds) })
+  -- Not all clients are to come back in the same second.
+  seconds = seconds + math.floor(core.chance() * 10)
+  core.fail(ctx._x, 503, why, { ["Retry-After"] = ("%d"):format(seconds) })
   return answered(ctx, rule, math.huge)
 end
 
@@ -272,6 +277,7 @@ end
 ---@return string? service, string? id by which the runtime knows that it is still this one
 function Program:balance(ctx)
   local rule = ctx._rule
+  bounds.set(rule.bounds, ctx._x, ctx)
   local service = self:_service(ctx, rule)
   local refused, seconds = service:refuses(ctx)
   if refused then return unavailable(ctx, rule, refused, seconds) end
@@ -600,6 +606,7 @@ function Program:adopt(handle, text, rule_id, service_name, instance_id, again)
   local err = restore_states(ctx, rule, saved)
   if err then return nil, err end
   core.set_rule(handle, rule.id)
+  bounds.set(rule.bounds, handle)
   return ctx, rule.flags, rule.timeout, rule.event_hook
 end
 

@@ -75,6 +75,16 @@ local function check_session(check, i, rule)
   end
 end
 
+local function check_bounds(check, i, rule)
+  if (rule.maxStreamsPerSession or 0) == 0 then return end
+  local affinity, sticky = rule.sessionAffinity, rule.stickySession
+  if affinity and affinity.enabled and affinity.stateless then
+    check.fail(i, "maxStreamsPerSession", "can't be had with stateless sessions, which have no key")
+  elseif not (affinity and affinity.enabled or sticky and sticky.enabled) then
+    check.fail(i, "maxStreamsPerSession", "needs sessions: stickySession or sessionAffinity")
+  end
+end
+
 local function sorted_copy(list)
   local copy = {}
   for i, item in ipairs(list) do copy[i] = item end
@@ -135,6 +145,7 @@ function rules.check(list, check)
     check_service(check, i, rule)
     check_session(check, i, rule)
     policies.check(check, i, rule)
+    check_bounds(check, i, rule)
     check_match(check, i, rule)
     retry.check(check, i, rule)
   end

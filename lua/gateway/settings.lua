@@ -254,7 +254,17 @@ local frontend = { "frontend", type = "map", doc = "The side of the clients.", f
     size("maxBodyBytes", 0, "Largest request body; 413 past it. 0 = no limit."),
     size("maxBufferedBody", "1MiB",
       "Largest request body that plugins can read whole; `ctx.req.body` is nil past it."),
-    count("maxConnections", 0, "Most client connections at a time. 0 = no limit."),
+    count("maxConnections", 0, "Most client connections at a time; 503 past it. 0 = no limit."),
+    count("maxConnectionsPerClient", 0,
+      "Most connections of one client's address; 429 past it. `trustedProxies` and peers on unix sockets do "
+        .. "not count. 0 = no limit."),
+    { "clientPrefix6", type = "integer", min = 1, max = 128, default = 64,
+      doc = "Bits of an IPv6 address that tell clients apart where they are bounded." },
+    { "maxPipelinedBytes", type = "size", min = 1024, default = "64KiB",
+      doc = "Bytes of further requests that are read while an answer is under way; then they wait with the "
+        .. "client." },
+    { "maxRequestsPerConnection", type = "integer", min = 0, max = 65535, default = 0,
+      doc = "Requests after which a connection is closed. 0 = no limit." },
     { "trustedProxies", type = "array", default = {}, max = 64, kind = "list of networks",
       of = { type = "string", parse = parse_network },
       doc = "Proxies in front of the gateway, as `10.0.0.0/8`, an address, or `unix:` for all that come by a "
@@ -272,6 +282,10 @@ local frontend = { "frontend", type = "map", doc = "The side of the clients.", f
     { "keepaliveMode", type = "enum", values = { "interval", "idle" }, default = "interval",
       doc = "`interval`: always; `idle`: only after that long without traffic." },
     size("maxEventBytes", "1MiB", "Largest event where events are handled whole; the stream ends past it."),
+    { "maxBufferedBytes", type = "size", min = 4096, default = "64KiB",
+      doc = "Bytes that a stream's client has not taken at which its backend is not read any more." },
+    count("maxStreams", 0, "Most event streams at a time; 503 past it. 0 = no limit."),
+    count("maxStreamsPerClient", 0, "Most event streams of one client's address; 429 past it. 0 = no limit."),
   } },
 } }
 
@@ -409,6 +423,11 @@ settings.rule = { type = "map", fields = {
   { "onReload", type = "enum", values = { "adopt", "pin", "drain" }, default = "adopt",
     doc = "Open streams of older versions: `adopt` = this version takes them over, `pin` = they stay under "
       .. "theirs, `drain` = they end well, within ten seconds, and clients come again." },
+  count("maxStreams", 0, "Most event streams of this rule at a time; 503 past it. 0 = no limit."),
+  count("maxStreamsPerClient", 0,
+    "Most event streams of one client's address at this rule; 429 past it. 0 = no limit."),
+  count("maxStreamsPerSession", 0,
+    "Most event streams of one session at this rule; 429 past it. Needs a session section. 0 = no limit."),
   retry.spec,
   retry.first_event_spec,
   sticky,
@@ -451,6 +470,11 @@ settings.gateway = { type = "map", fields = {
     { "open", type = "array", default = {}, of = { type = "enum", values = { "io", "os", "debug", "ffi" } },
       kind = "list of libraries",
       doc = "Libraries that plugins get whole: files, processes, blocking reads, the interpreter itself." },
+  } },
+  { "limits", type = "map", doc = "Bounds of a whole process.", fields = {
+    size("maxBufferedBytes", "256MiB",
+      "Memory of all buffers of a worker; at it new requests get 503, until a tenth is free again. "
+        .. "0 = no limit."),
   } },
   { "workers", type = "integer", min = 1, max = 256, words = { "auto" }, default = "auto",
     doc = "Processes that carry traffic; `auto` = one per core." },

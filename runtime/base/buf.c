@@ -28,8 +28,15 @@ static struct {
     struct gw_slab small;
     struct gw_chunk *cache; /* large chunks, linked by next */
     size_t cached;
-    size_t memory; /* bytes in chunks that are in use */
-} pool;
+    uint64_t own;
+    uint64_t *memory; /* bytes in chunks that are in use */
+} pool = {.memory = &pool.own};
+
+/* Others may read it, where it lies in shared memory. */
+static void count(uint64_t n)
+{
+    __atomic_store_n(pool.memory, *pool.memory + n, __ATOMIC_RELAXED);
+}
 
 static size_t chunk_size(const struct gw_chunk *chunk)
 {
@@ -98,7 +105,7 @@ static struct gw_chunk *chunk_new(size_t n)
     chunk->len = 0;
     chunk->start = chunk->end = GW_CHUNK_HEADROOM;
     chunk->cap = (uint32_t)(size - CHUNK_HEAD);
-    pool.memory += size;
+    count(size);
     return chunk;
 }
 
@@ -106,13 +113,13 @@ static struct gw_chunk *chunk_new(size_t n)
 static bool cache_is_full(void)
 {
     return pool.cached >= CACHE_MIN &&
-           (pool.cached >= CACHE_MAX || pool.cached * GW_CHUNK_LARGE >= pool.memory);
+           (pool.cached >= CACHE_MAX || pool.cached * GW_CHUNK_LARGE >= *pool.memory);
 }
 
 static void chunk_free(struct gw_chunk *chunk)
 {
     size_t size = chunk_size(chunk);
-    pool.memory -= size;
+    count((uint64_t)0 - size);
     if (size == GW_CHUNK_SMALL) {
         gw_slab_free(&pool.small, chunk);
     } else if (size == GW_CHUNK_LARGE && !cache_is_full() && !GW_ASAN) {
@@ -124,9 +131,16 @@ static void chunk_free(struct gw_chunk *chunk)
     }
 }
 
+void gw_buf_count_at(uint64_t *where)
+{
+    uint64_t memory = *pool.memory;
+    pool.memory = where ? where : &pool.own;
+    *pool.memory = memory;
+}
+
 size_t gw_buf_memory(void)
 {
-    return pool.memory;
+    return *pool.memory;
 }
 
 void gw_buf_trim(void)

@@ -81,6 +81,8 @@ int gw_buf_iov(const struct gw_buf *buf, struct iovec *iov, int max);
 void gw_buf_compact(struct gw_buf *buf);
 /* Bytes of chunk memory in use in this process, for bounds and accounting. */
 size_t gw_buf_memory(void);
+/* Counts them there from now on, for other processes to see; NULL: here again. */
+void gw_buf_count_at(uint64_t *where);
 /* Gives every cached chunk back to the system. */
 void gw_buf_trim(void);
 

@@ -45,6 +45,21 @@ static const struct err_row rows[GW_ERR_LIMIT] = {
     [GW_ERR_SHUTDOWN] = {"the gateway is stopping", "shutdown", 503},
     [GW_ERR_CLOSED] = {"closed on purpose", "closed", 0},
     [GW_ERR_CANCELLED] = {"cancelled by the other side", "cancelled", 0},
+    [GW_ERR_MAX_CONNECTIONS] = {"the gateway has as many connections as it may", "max_connections",
+                                503},
+    [GW_ERR_CLIENT_CONNECTIONS] = {"too many connections of this client",
+                                   "max_connections_per_client", 429},
+    [GW_ERR_MAX_STREAMS] = {"the gateway has as many event streams as it may", "max_streams", 503},
+    [GW_ERR_CLIENT_STREAMS] = {"too many event streams of this client", "max_streams_per_client",
+                               429},
+    [GW_ERR_RULE_STREAMS] = {"this path has as many event streams as it may", "rule_max_streams",
+                             503},
+    [GW_ERR_RULE_CLIENT_STREAMS] = {"too many event streams of this client on this path",
+                                    "rule_max_streams_per_client", 429},
+    [GW_ERR_SESSION_STREAMS] = {"too many event streams of this session", "max_streams_per_session",
+                                429},
+    [GW_ERR_BUFFERED] = {"the gateway is short of memory", "max_buffered_bytes", 503},
+    [GW_ERR_UNCOUNTED] = {"the gateway counts as many clients as it can", "bounds_full", 503},
 };
 
 static const struct err_row unknown = {"unknown error", "unknown", 500};

@@ -37,6 +37,16 @@ enum gw_err {
     GW_ERR_SHUTDOWN,  /* the gateway is stopping */
     GW_ERR_CLOSED,    /* this side closed on purpose */
     GW_ERR_CANCELLED, /* reset by the other side of the exchange */
+    /* A bound is reached; these stand together. */
+    GW_ERR_MAX_CONNECTIONS,
+    GW_ERR_CLIENT_CONNECTIONS,
+    GW_ERR_MAX_STREAMS,
+    GW_ERR_CLIENT_STREAMS,
+    GW_ERR_RULE_STREAMS,
+    GW_ERR_RULE_CLIENT_STREAMS,
+    GW_ERR_SESSION_STREAMS,
+    GW_ERR_BUFFERED,  /* bytes in buffers of the process */
+    GW_ERR_UNCOUNTED, /* no room to count one more client, rule or session */
     GW_ERR_LIMIT      /* number of entries, not an error */
 };
 

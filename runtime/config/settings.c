@@ -125,6 +125,10 @@ static void read_frontend(struct reader *r, struct gw_settings *s)
     s->client.linger_ms = 2000;
     s->write_ms = s->client.write_ms = duration(r, "frontend.http.writeTimeout");
     s->max_connections = (unsigned)number(r, "frontend.http.maxConnections");
+    s->max_client_connections = (unsigned)number(r, "frontend.http.maxConnectionsPerClient");
+    s->client_prefix6 = (unsigned)number(r, "frontend.http.clientPrefix6");
+    s->client.max_pipelined_bytes = (size_t)number(r, "frontend.http.maxPipelinedBytes");
+    s->client.max_requests = (unsigned)number(r, "frontend.http.maxRequestsPerConnection");
     networks(r, "frontend.http.trustedProxies", &s->trusted);
     char header[32];
     text(r, "frontend.http.clientAddressHeader", header, sizeof header);
@@ -133,6 +137,7 @@ static void read_frontend(struct reader *r, struct gw_settings *s)
     s->sse_write_ms = duration(r, "frontend.sse.writeTimeout");
     s->sse_keepalive_ms = duration(r, "frontend.sse.keepaliveTimeout");
     s->max_event_bytes = (size_t)number(r, "frontend.sse.maxEventBytes");
+    s->sse_max_buffered = (size_t)number(r, "frontend.sse.maxBufferedBytes");
     char mode[16];
     text(r, "frontend.sse.keepaliveMode", mode, sizeof mode);
     s->sse_keepalive_mode = strcmp(mode, "idle") ? GW_KEEPALIVE_INTERVAL : GW_KEEPALIVE_IDLE;
@@ -187,6 +192,7 @@ static void read_process(struct reader *r, struct gw_settings *s)
     s->workers = lua_isnumber(r->L, -1) ? (unsigned)lua_tointeger(r->L, -1) : 0;
     lua_pop(r->L, 1);
     s->drain_ms = duration(r, "drainTimeout");
+    s->max_buffered_bytes = (size_t)number(r, "limits.maxBufferedBytes");
     s->lua_run_ms = duration(r, "lua.maxRunTime");
     s->lua_max_memory = (size_t)number(r, "lua.maxMemory");
     s->shared_max_bytes = (size_t)number(r, "shared.maxBytes");

@@ -29,6 +29,8 @@ static void write_answer(struct gw_gateway *gateway, const struct gw_head *reque
     } else if (gw_slice_eq(path, GW_SLICE("/metrics"))) {
         gw_fields_set(head, GW_SLICE("content-type"), GW_SLICE("text/plain; version=0.0.4"));
         gw_stats_write(gateway->stats, body);
+        if (gateway->facts->tally)
+            gw_tally_write(gateway->facts->tally, body);
         gw_listing_metrics(gateway->current, body);
     } else if (gw_slice_eq(path, GW_SLICE("/instances"))) {
         gw_fields_set(head, GW_SLICE("content-type"), GW_SLICE("application/json"));

@@ -9,6 +9,7 @@
 #include "base/slab.h"
 #include "gateway/access_log.h"
 #include "gateway/adoption.h"
+#include "gateway/bounds.h"
 #include "gateway/client.h"
 #include "gateway/deadline.h"
 #include "gateway/first_event.h"
@@ -154,6 +155,9 @@ static enum gw_step balance(struct gw_exchange *x, struct gw_instance *before)
         return after_hook(x, result, GW_STEP_CONNECT);
     if (gw_exchange_tried(x, x->instance->index))
         return gw_retry_anew(x) ? GW_STEP_RETRY : give_up(x, (enum gw_err)x->origin_why);
+    enum gw_err full = x->accepts_events ? gw_bounds_take(x) : GW_OK;
+    if (full != GW_OK)
+        return refuse(x, full, false);
     if (!gw_outcome_begin(x)) {
         gw_exchange_use(x, before); /* somebody else took the last place of the one behind it */
         return GW_STEP_BALANCE;
@@ -295,8 +299,19 @@ static void settle(struct gw_exchange *x)
     hooks(x)->settle(x);
 }
 
+/* A stream needs its places, also where nobody could tell before that it would be one. */
+static enum gw_err bound(struct gw_exchange *x)
+{
+    if (!x->way->bounds || x->bounded || !gw_relay_is_stream(x))
+        return GW_OK;
+    return gw_bounds_take(x);
+}
+
 static enum gw_step send_response_head(struct gw_exchange *x)
 {
+    enum gw_err full = bound(x);
+    if (full != GW_OK)
+        return refuse(x, full, false);
     if (gw_relay_is_stream(x))
         gw_kept_pack(x);
     gw_forward_response(x);
@@ -310,10 +325,12 @@ static enum gw_step send_response_head(struct gw_exchange *x)
         return refuse(x, GW_ERR_CLIENT_GONE, false);
     gw_relay_start(x);
     gw_outcome_settle(x);
-    if (x->relay.mode != GW_BODY_PLAIN)
+    if (x->relay.mode != GW_BODY_PLAIN) {
         settle(x);
-    else
+    } else {
         gw_outcome_leave(x);
+        gw_bounds_give(x);
+    }
     return GW_STEP_RELAY;
 }
 
@@ -331,6 +348,9 @@ static enum gw_step step_head(struct gw_exchange *x)
     enum gw_step next = judge_answer(x);
     if (next != GW_STEP_RELAY)
         return next;
+    enum gw_err full = bound(x);
+    if (full != GW_OK)
+        return refuse(x, full, false);
     if (!x->head_seen && (x->hook_flags & GW_HAS_RESPONSE)) {
         enum gw_hook_result result = hooks(x)->response(x);
         if (result == GW_HOOK_WAIT)
@@ -407,6 +427,7 @@ static enum gw_step step_close(struct gw_exchange *x)
     hooks(x)->release(x);
     if (x->relay.mode != GW_BODY_PLAIN)
         gw_stat_add(gateway->count, GW_STAT_STREAMS, -1);
+    gw_bounds_give(x);
     gw_stat_add(gateway->count, GW_STAT_EXCHANGES, -1);
     gw_outcome_cancel(x);
     drop_origin(x);

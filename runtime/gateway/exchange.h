@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include "base/map.h"
 #include "gateway/hooks.h"
 #include "gateway/instance.h"
 #include "gateway/pool.h"
@@ -17,6 +18,7 @@ enum {
     GW_TRIED_LIMIT = 12   /* of those that are not asked again the ones that are remembered */
 };
 
+struct gw_bounds;
 struct gw_retry;
 
 /* What all exchanges of one process share. */
@@ -31,6 +33,9 @@ struct gw_gateway {
     struct gw_list codecs;     /* these, and those of the management listener */
     unsigned connections;      /* of the former */
     unsigned visits;           /* of the latter */
+    unsigned turned_away;      /* of the former, those beyond a bound, that are to be told so */
+    uint8_t refusing;          /* enum gw_err: why the request is, that is being refused */
+    struct gw_map guests;      /* by codec: where it is counted for its client */
     unsigned worker;           /* from 1 */
     bool draining;
     struct gw_http_limits
@@ -90,6 +95,20 @@ struct gw_relay {
     struct gw_buf inserts; /* whole events of a script's, for between two of the backend's */
 };
 
+/* What streams are counted for. */
+enum gw_bound_key {
+    GW_BOUND_CLIENT,
+    GW_BOUND_RULE,
+    GW_BOUND_RULE_CLIENT,
+    GW_BOUND_SESSION,
+    GW_BOUND_KEYS
+};
+
+/* Where a stream is counted, in the tally; 0: it is not. */
+struct gw_places {
+    uint16_t of[GW_BOUND_KEYS];
+};
+
 /* What an exchange needs on its way to the answer. A stream that is open has none, until somebody
  * asks for its heads: gw_exchange_way. */
 struct gw_way {
@@ -109,12 +128,14 @@ struct gw_way {
     struct gw_service *admitted;    /* whose breaker wants to hear how it went; a reference */
     bool probe;                     /* it finds out for the breaker whether the service is back */
     uint16_t outcome;               /* of the last try: a status, GW_NO_ANSWER, or 0: not known */
+    struct gw_places places;        /* that it has, with `bounded`, before it is an open stream */
+    struct gw_bounds *bounds;       /* of its rule's streams; NULL: there are none */
 };
 
 /* What is kept of the way to an open stream, in one block. */
 struct gw_kept {
     uint32_t response; /* where in text its packed head begins */
-    uint8_t request;   /* the same; in front of it is the id */
+    uint8_t request;   /* the same; in front of it is the id, and with `bounded` struct gw_places */
     char text[];
 };
 
@@ -146,6 +167,7 @@ struct gw_exchange {
     bool traced : 1;         /* behind `rule`, what is kept of its attempts: gw_retry_trace */
     bool placed : 1;         /* it has one of its instance's places for streams */
     bool proxied : 1;        /* the peer is a trusted proxy and has named its client: client.h */
+    bool bounded : 1;        /* it counts as a stream, or one that may become one: gw_bounds_take */
     struct gw_gateway *gateway;
     struct gw_generation *generation;
     struct gw_stream *client, *origin; /* borrowed; NULL when gone */

@@ -109,6 +109,8 @@ unsigned gw_facts_find(struct gw_facts *facts, unsigned worker, struct gw_slice 
 void gw_facts_forget(struct gw_facts *facts, unsigned worker)
 {
     memset(facts->load[worker], 0, sizeof facts->load[worker]);
+    if (facts->tally)
+        gw_tally_forget(facts->tally, worker);
 }
 
 /* A float next to the low half of a time: whole microseconds would hide what many answers in one

@@ -11,6 +11,7 @@
 #include "gateway/breaker.h"
 #include "gateway/standing.h"
 #include "gateway/stats.h"
+#include "gateway/tally.h"
 
 enum { GW_FACTS_MAX = 2048, GW_FACT_KEY_MAX = 192 };
 
@@ -39,6 +40,7 @@ struct gw_facts {
     struct gw_shm_lock lock; /* for giving places away, and for what is counted to be decided */
     unsigned count;          /* places that were ever given away; place 0 is for all without one */
     struct gw_stats *stats;  /* tells how many workers there are */
+    struct gw_tally *tally;  /* of what clients may have; NULL: nothing is bounded */
     struct gw_budgets budgets; /* of services, for what is asked again */
     struct gw_fact fact[GW_FACTS_MAX];
     struct gw_latency latency[GW_FACTS_MAX]; /* of each fact; apart, for names are searched */

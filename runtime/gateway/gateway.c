@@ -4,15 +4,29 @@
 #include <stdlib.h>
 #include "gateway/admin.h"
 #include "gateway/adoption.h"
+#include "gateway/bounds.h"
 #include "gateway/exchange.h"
 #include "gateway/fetch.h"
 #include "gateway/names.h"
 #include "gateway/relay.h"
 #include "gateway/reply.h"
 
-/* Addresses that mark codecs: of the management listener, beyond maxConnections, and those that
- * have not asked for anything yet. */
-static int admin_door, full_house, newcomer;
+/* Addresses that mark codecs: of the management listener, those that have not asked for anything
+ * yet, those that have, and by the reason those beyond a bound. */
+static int admin_door, newcomer, guest;
+static char turned_away[GW_ERR_LIMIT];
+
+enum {
+    TURNED_AWAY_MAX = 256, /* connections that wait for their first request to be refused */
+    TURNED_AWAY_MS = 5000
+};
+
+/* Why it is beyond a bound; GW_OK: it is not. */
+static enum gw_err refusal(const struct gw_codec *codec)
+{
+    uintptr_t at = (uintptr_t)codec->listener - (uintptr_t)turned_away;
+    return at < GW_ERR_LIMIT ? (enum gw_err)at : GW_OK;
+}
 
 static struct gw_gateway *gateway_of(const struct gw_codec *codec)
 {
@@ -29,7 +43,7 @@ static void know(struct gw_gateway *gateway, struct gw_codec *codec)
 {
     if (codec->listener != &newcomer)
         return;
-    codec->listener = NULL;
+    codec->listener = &guest;
     gw_stat_add(gateway->count, GW_STAT_NEWCOMERS, -1);
 }
 
@@ -40,7 +54,10 @@ static bool on_stream(struct gw_codec *codec, struct gw_stream *stream)
         gw_admin_serve(gateway, stream);
         return true;
     }
-    if (codec->listener == &full_house)
+    gateway->refusing = (uint8_t)refusal(codec);
+    if (!gateway->refusing && gw_bounds_short(gateway))
+        gateway->refusing = GW_ERR_BUFFERED;
+    if (gateway->refusing)
         return false;
     know(gateway, codec);
     gw_exchange_new(gateway, stream);
@@ -53,11 +70,14 @@ static void on_refused(struct gw_codec *codec, enum gw_err why, struct gw_head *
     struct gw_gateway *gateway = gateway_of(codec);
     char peer[GW_ADDR_TEXT];
     struct gw_log_line line;
+    if (why == GW_ERR_OVERLOADED && gateway->refusing)
+        why = (enum gw_err)gateway->refusing; /* as on_stream has just said */
+    gw_tally_tell(gateway->facts->tally, why);
     unsigned status = (unsigned)gw_err_status(why);
     gw_problem_write(head, body, NULL, status ? status : 400, gw_slice_str(gw_err_text(why)),
                      GW_SLICE(""));
-    if (head->status == 503)
-        gw_fields_set(head, GW_SLICE("retry-after"), GW_SLICE("1"));
+    if (head->status == 503 || head->status == 429)
+        gw_bounds_retry_after(head, 1);
     gw_stat_add(gateway->count, (enum gw_stat)(GW_STAT_STATUS_1XX + head->status / 100 - 1), 1);
     gw_log_begin(&line, GW_LOG_INFO, "request refused");
     gw_log_cstr(&line, "client", gw_addr_text(&codec->conn->peer, peer));
@@ -75,8 +95,24 @@ static void on_gone(struct gw_codec *codec)
         return;
     }
     know(gateway, codec);
+    if (codec->listener == &guest)
+        gw_bounds_leave(gateway, codec);
+    gateway->turned_away -= refusal(codec) != GW_OK;
     gateway->connections--;
     gw_stat_add(gateway->count, GW_STAT_CONNECTIONS, -1);
+}
+
+/* Its first request, which has to come soon, is answered by why not. Nobody may hold descriptors
+ * that way, so there are only so many of them. */
+static void turn_away(struct gw_gateway *gateway, struct gw_codec *codec, enum gw_err why)
+{
+    codec->listener = &turned_away[why];
+    if (gateway->turned_away++ >= TURNED_AWAY_MAX) {
+        gw_tally_tell(gateway->facts->tally, why);
+        codec->ops->close(codec, why);
+        return;
+    }
+    gw_conn_deadline(codec->conn, TURNED_AWAY_MS);
 }
 
 /* It counts from now on; beyond the bound it is only told so. */
@@ -85,11 +121,11 @@ static void admit(struct gw_codec *codec)
     struct gw_gateway *gateway = gateway_of(codec);
     if (codec->listener == &admin_door)
         return;
-    unsigned limit = gateway->current->settings.max_connections;
-    if (limit && gw_stats_sum(gateway->stats, GW_STAT_CONNECTIONS) > limit)
-        codec->listener = &full_house;
-    else
+    enum gw_err err = gw_bounds_admit(gateway, codec);
+    if (err == GW_OK)
         greet(gateway, codec);
+    else
+        turn_away(gateway, codec, err);
 }
 
 static const struct gw_codec_events client_events = {
@@ -137,7 +173,16 @@ void gw_gateway_init(struct gw_gateway *gateway, struct gw_loop *loop, struct gw
     *gateway =
         (struct gw_gateway){.loop = loop, .stats = facts->stats, .facts = facts, .worker = worker};
     gateway->count = &gateway->stats->slot[worker];
-    gateway->host = (struct gw_codec_host){loop, &gateway->limits, &client_events};
+    gateway->host = (struct gw_codec_host){
+        .loop = loop,
+        .limits = &gateway->limits,
+        .events = &client_events,
+        .pauses = &gateway->count->value[GW_STAT_PIPELINE_PAUSES],
+        .spent = &gateway->count->value[GW_STAT_SPENT],
+    };
+    gw_map_init(&gateway->guests);
+    if (worker)
+        gw_buf_count_at(&gateway->count->value[GW_STAT_BUFFERED]);
     gw_pool_init(&gateway->pool, loop, gateway->count);
     gw_list_init(&gateway->exchanges);
     gw_list_init(&gateway->fetches);
@@ -178,4 +223,6 @@ void gw_gateway_fini(struct gw_gateway *gateway)
         gw_generation_unref(gateway->current); /* instances borrow from the pool */
     gw_pool_fini(&gateway->pool);
     gw_resolver_free(gateway->resolver);
+    gw_map_fini(&gateway->guests);
+    gw_buf_count_at(NULL);
 }

@@ -7,6 +7,9 @@
 
 /* Makes the block of an exchange whose answer is there, which frees it when it ends. */
 void gw_kept_pack(struct gw_exchange *x);
+/* The places of an open stream that is bounded; set: of any open stream, which is bounded then. */
+void gw_kept_places(const struct gw_exchange *x, struct gw_places *places);
+void gw_kept_set_places(struct gw_exchange *x, const struct gw_places *places);
 /* Frees what the way has needed. */
 void gw_kept_drop_way(struct gw_exchange *x);
 

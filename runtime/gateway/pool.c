@@ -171,7 +171,8 @@ static struct gw_pool_host *host_new(struct gw_pool *pool, const struct gw_addr 
     char text[GW_ADDR_TEXT];
     struct gw_pool_host *host = calloc(1, sizeof *host);
     GW_CHECK(host != NULL);
-    host->codecs = (struct gw_codec_host){pool->loop, &origin_limits, &codec_events};
+    host->codecs = (struct gw_codec_host){
+        .loop = pool->loop, .limits = &origin_limits, .events = &codec_events};
     host->pool = pool;
     host->addr = *addr;
     gw_list_init(&host->unused);

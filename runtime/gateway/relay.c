@@ -3,6 +3,7 @@
  * own, or an event of a script's, goes in only where the scanner stands between two events. */
 #include "gateway/relay.h"
 
+#include "gateway/bounds.h"
 #include "gateway/forward.h"
 #include "gateway/retry.h"
 #include "sse/event.h"
@@ -27,6 +28,8 @@ enum gw_err gw_relay_hold_upload(struct gw_exchange *x)
         return GW_ERR_BODY_TOO_LARGE;
     if (x->upload_end)
         return GW_OK;
+    if (gw_buf_len(&x->upload) >= GW_SEND_MARK && gw_bounds_short(x->gateway))
+        return GW_ERR_BODY_TOO_LARGE;
     credit_upload(x);
     return gw_forward_continue(x) == GW_OK ? GW_AGAIN : GW_ERR_CLIENT_GONE;
 }
@@ -62,6 +65,13 @@ bool gw_relay_is_stream(struct gw_exchange *x)
     return coding.len == 0 || gw_slice_ieq(coding, GW_SLICE("identity"));
 }
 
+/* Bytes that the client has not taken at which its backend is paused. */
+static size_t send_mark(const struct gw_exchange *x)
+{
+    size_t mark = x->generation->settings.sse_max_buffered;
+    return x->relay.mode == GW_BODY_PLAIN || !mark ? GW_SEND_MARK : mark;
+}
+
 static enum gw_body_mode stream_mode(const struct gw_exchange *x)
 {
     return x->hook_flags & GW_HAS_EVENT ? GW_BODY_SSE_EVENTS : GW_BODY_SSE_BYTES;
@@ -76,6 +86,7 @@ void gw_relay_start(struct gw_exchange *x)
     r->keepalive_ms = r->upstream_ms = r->client_ms = now;
     if (r->mode != GW_BODY_PLAIN) {
         gw_stat_add(x->gateway->count, GW_STAT_STREAMS, 1);
+        gw_bounds_open(x);
         if (x->instance)
             gw_instance_add(x->instance, GW_LOAD_STREAMS, 1);
         gw_stat_add(x->gateway->count, GW_STAT_STREAMS_OPENED, 1);
@@ -158,7 +169,7 @@ const char *gw_relay_refuses(const struct gw_exchange *x)
 
 bool gw_relay_has_room(const struct gw_exchange *x)
 {
-    return gw_stream_pending(x->client) + gw_buf_len(&x->relay.inserts) < GW_SEND_MARK;
+    return gw_stream_pending(x->client) + gw_buf_len(&x->relay.inserts) < send_mark(x);
 }
 
 void gw_relay_insert(struct gw_exchange *x, struct gw_slice events)
@@ -505,7 +516,7 @@ static enum gw_err conclude(struct gw_exchange *x, struct gw_buf *out, enum gw_e
         x->why_upstream = true;
         return (enum gw_err)x->origin_why;
     }
-    if (!stuck && gw_stream_pending(x->client) < GW_SEND_MARK)
+    if (!stuck && gw_stream_pending(x->client) < send_mark(x))
         gw_relay_credit(x);
     return GW_AGAIN;
 }
@@ -522,7 +533,7 @@ enum gw_err gw_relay_run(struct gw_exchange *x)
         return GW_OK;
     if (!x->client)
         return GW_ERR_CLIENT_GONE;
-    if (gw_stream_pending(x->client) >= GW_SEND_MARK)
+    if (gw_stream_pending(x->client) >= send_mark(x))
         return GW_AGAIN;
     struct gw_buf out;
     gw_buf_init(&out);

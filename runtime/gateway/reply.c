@@ -3,6 +3,7 @@
 #include "gateway/reply.h"
 
 #include <stdlib.h>
+#include "gateway/bounds.h"
 
 void gw_reply_free(struct gw_reply *reply)
 {
@@ -99,6 +100,6 @@ void gw_reply_error(struct gw_exchange *x, enum gw_err err)
 {
     int status = gw_err_status(err);
     gw_reply_problem(x, status ? (unsigned)status : 500, gw_slice_str(gw_err_text(err)));
-    if (status == 503)
-        gw_fields_set(&x->way->reply->head, GW_SLICE("retry-after"), GW_SLICE("1"));
+    if (status == 503 || status == 429)
+        gw_bounds_retry_after(&x->way->reply->head, 1);
 }

@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <time.h>
+#include "gateway/bounds.h"
 #include "http/fields.h"
 
 void gw_retry_set(struct gw_exchange *x, struct gw_slice rule)
@@ -273,6 +274,7 @@ void gw_retry_keep(struct gw_exchange *x)
     const struct gw_retry_rule *rule = retry->rule;
     if (request->length > (int64_t)rule->max_body ||
         gw_buf_len(&retry->sent) + gw_buf_len(&x->upload) > rule->max_body ||
+        (!gw_buf_empty(&x->upload) && gw_bounds_short(x->gateway)) ||
         !gw_retry_has_name(rule->text, rule->methods, request->method)) {
         retry->unrepeatable = !gw_buf_empty(&x->upload) || !gw_buf_empty(&retry->sent);
         gw_buf_clear(&retry->sent);

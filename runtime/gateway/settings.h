@@ -22,12 +22,15 @@ struct gw_settings {
     unsigned max_connections;     /* of all workers together */
     struct gw_networks trusted;   /* peers that are believed who their client is */
     bool forwarded;               /* they say it by Forwarded, not by X-Forwarded-For */
+    unsigned max_client_connections, client_prefix6; /* bits of IPv6 that are one client */
+    size_t max_buffered_bytes;                       /* of all buffers of a worker */
 
     bool sse_enabled;
     uint64_t sse_write_ms;
     uint64_t sse_keepalive_ms;
     enum gw_keepalive_mode sse_keepalive_mode;
     size_t max_event_bytes;
+    size_t sse_max_buffered; /* bytes of a stream that its client has not taken */
 
     unsigned max_idle, max_idle_per_host;
     uint64_t idle_conn_ms;

@@ -12,6 +12,10 @@ static const struct {
     [GW_STAT_POOL_IDLE] = {"pool_idle", "gauge", "Idle connections to backends."},
     [GW_STAT_CALLS] = {"calls", "gauge", "Requests of plugins in flight."},
     [GW_STAT_LOST_NAMES] = {"lost_names", "gauge", "Host names that were not resolved last time."},
+    [GW_STAT_ADMITTED] = {"admitted_connections", "gauge", "Client connections within bounds."},
+    [GW_STAT_STREAMS_DUE] = {"streams_due", "gauge", "Requests with a place for a stream."},
+    [GW_STAT_BUFFERED] = {"buffered_bytes", "gauge", "Memory in buffers."},
+    [GW_STAT_SHEDDING] = {"shedding", "gauge", "Workers at the bound of their buffers."},
     [GW_STAT_GENERATIONS] = {"generations", "gauge", "Configurations that are still in use."},
     [GW_STAT_ACCEPTED] = {"accepted_total", "counter", "Client connections accepted."},
     [GW_STAT_REQUESTS] = {"requests_total", "counter", "Requests begun."},
@@ -35,6 +39,10 @@ static const struct {
     [GW_STAT_RETRIES_DENIED] = {"retries_denied_total", "counter", "Retries beyond the budget."},
     [GW_STAT_HELD] = {"held_total", "counter", "Heads of streams held for their first event."},
     [GW_STAT_HELD_MS] = {"held_ms_total", "counter", "Time that they were held, in ms."},
+    [GW_STAT_PIPELINE_PAUSES] = {"pipeline_pauses_total", "counter",
+                                 "Times that requests ahead of their turn filled their bound."},
+    [GW_STAT_SPENT] = {"spent_connections_total", "counter",
+                       "Connections closed after their last allowed request."},
 };
 
 struct gw_stats *gw_stats_new(struct gw_shm *shm)

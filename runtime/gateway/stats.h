@@ -17,6 +17,10 @@ enum gw_stat {
     GW_STAT_POOL_IDLE,   /* idle backend connections (gauge) */
     GW_STAT_CALLS,       /* requests of plugins in flight (gauge) */
     GW_STAT_LOST_NAMES,  /* host names whose last question brought no addresses (gauge) */
+    GW_STAT_ADMITTED,    /* connections within the bounds, with a known peer (gauge) */
+    GW_STAT_STREAMS_DUE, /* requests that have a place for the stream they may become (gauge) */
+    GW_STAT_BUFFERED,    /* bytes of memory in buffers (gauge) */
+    GW_STAT_SHEDDING,    /* workers that take no requests for want of memory (gauge) */
     GW_STAT_GENERATIONS, /* live generations (gauge) */
     GW_STAT_ACCEPTED,    /* client connections since the start */
     GW_STAT_REQUESTS,
@@ -40,6 +44,8 @@ enum gw_stat {
     GW_STAT_RETRIES_DENIED,
     GW_STAT_HELD, /* heads of event streams */
     GW_STAT_HELD_MS,
+    GW_STAT_PIPELINE_PAUSES, /* times that a client was not read, for it had asked too far ahead */
+    GW_STAT_SPENT,           /* connections that had as many requests as they may */
     GW_STAT_LIMIT
 };
 

@@ -12,12 +12,14 @@ struct gw_codec;
 struct gw_http_limits {
     size_t max_header_bytes; /* a whole head, start line included */
     unsigned max_headers;
-    uint64_t max_body_bytes; /* requests; 0 = no limit */
-    uint64_t head_ms;        /* a whole head, from its first byte; 0 = no limit */
-    uint64_t idle_ms;        /* between requests of a connection; 0 = no limit */
-    uint64_t body_ms;        /* no progress in a request's body (server side); 0 = no limit */
-    uint64_t write_ms;       /* the same of an answer that nobody looks after any more */
-    uint64_t linger_ms;      /* how long a refused connection is drained */
+    uint64_t max_body_bytes;    /* requests; 0 = no limit */
+    uint64_t head_ms;           /* a whole head, from its first byte; 0 = no limit */
+    uint64_t idle_ms;           /* between requests of a connection; 0 = no limit */
+    uint64_t body_ms;           /* no progress in a request's body (server side); 0 = no limit */
+    uint64_t write_ms;          /* the same of an answer that nobody looks after any more */
+    uint64_t linger_ms;         /* how long a refused connection is drained */
+    size_t max_pipelined_bytes; /* read ahead while an answer is under way; 0: some 100 KiB */
+    unsigned max_requests;      /* of one connection; 0 = no limit */
 };
 
 /* What the owner of connections hears from a codec. */
@@ -47,6 +49,9 @@ struct gw_codec_host {
     struct gw_loop *loop;
     const struct gw_http_limits *limits;
     const struct gw_codec_events *events;
+    /* What is counted there, server side; NULL: it is not. */
+    uint64_t *pauses; /* times that a peer was not read, for it was too far ahead */
+    uint64_t *spent;  /* connections that had as many requests as they may */
 };
 
 struct gw_codec_ops {

@@ -196,6 +196,19 @@ static void after_head(struct gw_http1 *h)
     }
 }
 
+/* The last request that a connection may have is answered with Connection: close. */
+static void count_request(struct gw_http1 *h)
+{
+    unsigned max = gw_h1_limits(h)->max_requests;
+
+    h->requests += h->requests < UINT16_MAX;
+    if (!max || h->requests < max)
+        return;
+    if (h->keep && h->codec.host->spent)
+        ++*h->codec.host->spent;
+    h->keep = false;
+}
+
 /* A request: it gets a stream when its head is worth one. */
 static void read_request(struct gw_http1 *h)
 {
@@ -206,6 +219,7 @@ static void read_request(struct gw_http1 *h)
     s->head_request = gw_slice_eq(head->method, GW_SLICE("HEAD"));
     s->await_continue = head->expect_continue;
     s->base.opened = s->base.head_received = true;
+    count_request(h);
     if (!err && !h->codec.host->events->on_stream(&h->codec, &s->base))
         err = GW_ERR_OVERLOADED;
     if (err || h->dead) {
@@ -330,10 +344,11 @@ static bool drain_body(struct gw_http1 *h)
     enum gw_err err;
 
     gw_buf_init(&body);
-    h->drained += (uint32_t)gw_buf_peek(&gw_h1_conn(h)->in).len;
+    size_t drained = h->drained + gw_buf_peek(&gw_h1_conn(h)->in).len;
+    h->drained = (uint16_t)(drained < UINT16_MAX ? drained : UINT16_MAX);
     err = gw_h1_read_body(h, &body);
     gw_buf_clear(&body);
-    if (err || h->drained > GW_H1_DRAIN_MAX)
+    if (err || drained > GW_H1_DRAIN_MAX)
         stop_drain(h);
     else if (h->rx == GW_H1_DONE && !h->stream)
         settle(h);
@@ -425,15 +440,24 @@ static void meet_eof(struct gw_http1 *h)
     }
 }
 
+static size_t pipelined_max(const struct gw_http1 *h)
+{
+    const struct gw_http_limits *limits = gw_h1_limits(h);
+
+    return limits->max_pipelined_bytes ? limits->max_pipelined_bytes
+                                       : limits->max_header_bytes + GW_STREAM_WINDOW;
+}
+
 /* Reads unless bytes that nobody wants yet would pile up. */
 static void update_reading(struct gw_http1 *h)
 {
     struct gw_conn *conn = gw_h1_conn(h);
-    size_t max = gw_h1_limits(h)->max_header_bytes + GW_STREAM_WINDOW;
     bool on = !h->blocked;
 
     if (h->rx == GW_H1_DONE) {
-        on = gw_buf_len(&conn->in) < max;
+        on = gw_buf_len(&conn->in) < pipelined_max(h);
+        if (!on && conn->reading && h->codec.host->pauses)
+            ++*h->codec.host->pauses;
         gw_buf_compact(&conn->in);
     }
     if (on != conn->reading)

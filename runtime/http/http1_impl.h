@@ -61,7 +61,8 @@ struct gw_http1 {
     struct gw_codec codec; /* first: a gw_codec is cast back to it */
     struct gw_h1_stream *stream;
     struct gw_h1_parse *parse; /* of a message that has not come to its end; NULL between chunks */
-    uint32_t drained;          /* GW_H1_DRAIN: bytes thrown away */
+    uint16_t drained;          /* GW_H1_DRAIN: bytes thrown away; stays at its largest value */
+    uint16_t requests;         /* server: that have come; the same */
     struct gw_task_node task;
     uint16_t magic;
     uint8_t rx;         /* enum gw_h1_rx */

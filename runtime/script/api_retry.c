@@ -1,9 +1,11 @@
-/* Owns nothing. Called by the pipeline when a rule is compiled. Invariant: what a rule says of
- * retries crosses as one string of bytes without pointers, which `route` returns for each exchange
- * of the rule. */
+/* Owns nothing. Called by the pipeline when a rule is compiled, and for requests of rules with
+ * bounds. Invariant: what a rule says of retries crosses as one string of bytes without pointers,
+ * which `route` returns for each exchange of the rule. */
 #include "gateway/retry.h"
 
+#include <math.h>
 #include <stddef.h>
+#include "gateway/bounds.h"
 #include "script/api.h"
 
 static double number(lua_State *L, const char *key)
@@ -81,7 +83,32 @@ static int asked(lua_State *L)
     return 2;
 }
 
-static const luaL_Reg functions[] = {{"pack_retry", pack_retry}, {"asked", asked}, {NULL, NULL}};
+/* Whole, and not below nothing. */
+static uint32_t limit_at(lua_State *L, int index)
+{
+    double value = luaL_checknumber(L, index);
+    return value < UINT32_MAX ? (uint32_t)fmax(value, 0) : UINT32_MAX;
+}
+
+/* set_bounds(handle, total, client, rule, rule_client, session, key): how many event streams there
+ * may be, and the key of the request's session, if it has one. */
+static int set_bounds(lua_State *L)
+{
+    struct gw_bounds bounds = {.total = limit_at(L, 2)};
+    for (int i = 0; i < GW_BOUND_KEYS; i++)
+        bounds.limit[i] = limit_at(L, 3 + i);
+    if (lua_type(L, 3 + GW_BOUND_KEYS) == LUA_TSTRING)
+        bounds.session = gw_hash(gw_lua_slice(L, 3 + GW_BOUND_KEYS)) | 1;
+    gw_bounds_set(gw_handle_check(L, 1), &bounds);
+    return 0;
+}
+
+static const luaL_Reg functions[] = {
+    {"pack_retry", pack_retry},
+    {"asked", asked},
+    {"set_bounds", set_bounds},
+    {NULL, NULL},
+};
 
 void gw_api_retry(struct gw_vm *vm)
 {

@@ -212,7 +212,8 @@ for mode, plugin in pairs { bytes = "first", events = "count" } do
       local client = send()
       local received = begin(one, ": hello\n\nevent: error\ndata: {\"type\":\"overloaded_error\"}\n\n")
       local response = client:response()
-      assert.same({ 503, "1" }, { response.status, response:get "Retry-After" })
+      assert.equal(503, response.status)
+      assert.matches("^%d%d?$", response:get "Retry-After")
       assert.not_equal("timeout", received.conn:wait_end())
       gw:wait_log "end=upstream_error_event"
       client = send()

@@ -56,10 +56,10 @@ describe("config: defaults", function()
       frontend = {
         http = { host = "0.0.0.0", port = 8080, readTimeout = 30, writeTimeout = 30, idleTimeout = 75,
           maxHeaderBytes = 32768, maxHeaders = 100, maxBodyBytes = 0, maxBufferedBody = 1048576,
-          maxConnections = 0, trustedProxies = {},
-          clientAddressHeader = "X-Forwarded-For" },
+          maxConnections = 0, trustedProxies = {}, clientAddressHeader = "X-Forwarded-For",
+          maxConnectionsPerClient = 0, clientPrefix6 = 64, maxPipelinedBytes = 65536, maxRequestsPerConnection = 0 },
         sse = { enabled = true, writeTimeout = 60, keepaliveTimeout = 30, keepaliveMode = "interval",
-          maxEventBytes = 1048576 },
+          maxEventBytes = 1048576, maxBufferedBytes = 65536, maxStreams = 0, maxStreamsPerClient = 0 },
       },
       backend = {
         http = { maxIdleConns = 100, maxIdleConnsPerHost = 10, idleConnTimeout = 90, keepAlive = true,
@@ -73,7 +73,7 @@ describe("config: defaults", function()
       pluginPath = { "../plugins" }, plugins = {}, workers = "auto", drainTimeout = 25,
       lua = { maxRunTime = 0.05, maxMemory = 268435456, open = {} },
       log = { level = "info", format = "text", access = true, file = "" },
-      shared = { maxBytes = 16777216 },
+      shared = { maxBytes = 16777216 }, limits = { maxBufferedBytes = 268435456 },
       management = { enabled = true, host = "127.0.0.1", port = 9001 },
     }, tree)
   end)
@@ -84,7 +84,8 @@ describe("config: defaults", function()
 
   it("of a rule", function()
     assert.same({ id = "/a", path = "/a", host = {}, headers = {}, methods = {}, serviceName = "s",
-      loadBalance = "round_robin", timeout = 0, onReload = "adopt", plugins = {} }, good_rule("path: /a"))
+      loadBalance = "round_robin", timeout = 0, onReload = "adopt", plugins = {}, maxStreams = 0,
+      maxStreamsPerClient = 0, maxStreamsPerSession = 0 }, good_rule("path: /a"))
   end)
 
   it("of an instance", function()
@@ -807,7 +808,7 @@ describe("config: rules of Lua routes", function()
       host = "H", plugins = { "cors", { event_filter = { drop = { "x" } }, onError = "skip" } } } })
     assert.equal("", errors)
     assert.same({ { id = "/a", path = "/a", serviceName = print, loadBalance = print, match = print,
-      timeout = 60, onReload = "adopt",
+      timeout = 60, onReload = "adopt", maxStreams = 0, maxStreamsPerClient = 0, maxStreamsPerSession = 0,
       host = { "h" }, headers = {}, methods = {}, plugins = {
         { name = "cors", conf = {}, onError = "fail" },
         { name = "event_filter", conf = { drop = { "x" } }, onError = "skip" } } } }, checked)
