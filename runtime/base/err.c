@@ -45,6 +45,10 @@ static const struct err_row rows[GW_ERR_LIMIT] = {
     [GW_ERR_SHUTDOWN] = {"the gateway is stopping", "shutdown", 503},
     [GW_ERR_CLOSED] = {"closed on purpose", "closed", 0},
     [GW_ERR_CANCELLED] = {"cancelled by the other side", "cancelled", 0},
+    [GW_ERR_NO_PROXY_HEADER] = {"the header of the PROXY protocol is missing", "no_proxy_header",
+                                0},
+    [GW_ERR_BAD_PROXY_HEADER] = {"the header of the PROXY protocol is malformed",
+                                 "bad_proxy_header", 0},
 };
 
 static const struct err_row unknown = {"unknown error", "unknown", 500};

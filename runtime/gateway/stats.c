@@ -35,6 +35,10 @@ static const struct {
     [GW_STAT_RETRIES_DENIED] = {"retries_denied_total", "counter", "Retries beyond the budget."},
     [GW_STAT_HELD] = {"held_total", "counter", "Heads of streams held for their first event."},
     [GW_STAT_HELD_MS] = {"held_ms_total", "counter", "Time that they were held, in ms."},
+    [GW_STAT_ACCEPT_PAUSES] = {"accept_pauses_total", "counter",
+                               "Times that accepting paused for want of descriptors or memory."},
+    [GW_STAT_PROXY_REFUSED] = {"proxy_protocol_refused_total", "counter",
+                               "Connections closed for their peer or PROXY protocol header."},
 };
 
 struct gw_stats *gw_stats_new(struct gw_shm *shm)

@@ -40,6 +40,8 @@ enum gw_stat {
     GW_STAT_RETRIES_DENIED,
     GW_STAT_HELD, /* heads of event streams */
     GW_STAT_HELD_MS,
+    GW_STAT_ACCEPT_PAUSES, /* out of descriptors or memory */
+    GW_STAT_PROXY_REFUSED, /* connections, for their peer or their header */
     GW_STAT_LIMIT
 };
 
