@@ -303,6 +303,8 @@ static void on_load(struct gw_message *message)
         ev_io_stop(worker.loop.ev, &worker.control);
         gw_aside_run(&worker.aside, &load->job, load_program, end_load);
     } else {
+        gw_log(GW_LOG_ERROR, "can't take the files and listeners of a new configuration: %s",
+               pack < 0 ? "out of descriptors" : "no memory");
         tell(GW_ORDER_FAILED, message->generation);
         drop_loaded();
     }

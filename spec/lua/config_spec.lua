@@ -56,7 +56,7 @@ describe("config: defaults", function()
       frontend = {
         http = { host = "0.0.0.0", port = 8080, readTimeout = 30, writeTimeout = 30, idleTimeout = 75,
           maxHeaderBytes = 32768, maxHeaders = 100, maxBodyBytes = 0, maxBufferedBody = 1048576,
-          maxConnections = 0, trustedProxies = {} },
+          maxConnections = 0, trustedProxies = {}, proxyProtocol = false, listeners = {} },
         sse = { enabled = true, writeTimeout = 60, keepaliveTimeout = 30, keepaliveMode = "interval",
           maxEventBytes = 1048576 },
       },
@@ -187,7 +187,7 @@ gateway:
     { "frontend: {http: {port: http}}", 'got "http"' },
     { "frontend: {http: {host: example.com}}",
       "is not an IP address; a name other than localhost can't be listened on" },
-    { "frontend: {http: {host: 'unix:/run/x'}}", "is not an IP address" },
+    { "frontend: {http: {host: 'unix:run/x'}}", 'the path of a socket begins with "/"' },
     { "frontend: {http: {host: '[::1]'}}", "write an IPv6 address without brackets" },
     { "frontend: {http: {host: '127.0.0.1:80'}}", 'the port has a key of its own, "port"' },
     { "frontend: {http: {host: ''}}", "is not an IP address" },
