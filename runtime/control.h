@@ -25,8 +25,8 @@ struct gw_message {
     uint32_t order;
     uint32_t fd_count;
     uint64_t generation;
-    uint32_t traffic; /* how many descriptors are for traffic */
-    uint32_t proxied; /* which of them begin with the PROXY protocol: bit 0 is the first */
+    uint32_t traffic;        /* how many descriptors are for traffic */
+    uint32_t proxied;        /* which of them begin with the PROXY protocol: bit 0 is the first */
     int fds[GW_CONTROL_FDS]; /* the receiver's own numbers; it closes them */
 };
 

@@ -248,7 +248,8 @@ local function listeners_of(tree)
 end
 
 local function label(path)
-  return table.concat(path, ".", 1, math.min(#path, 3)) .. (path[4] and ("[%d]"):format(path[4]) or "")
+  local name = table.concat(path, ".", 1, math.min(#path, 3))
+  return path[4] and ("%s[%d]"):format(name, path[4]) or name
 end
 
 -- Port 0 is another one each time.

@@ -37,9 +37,9 @@ enum gw_err {
     GW_ERR_SHUTDOWN,  /* the gateway is stopping */
     GW_ERR_CLOSED,    /* this side closed on purpose */
     GW_ERR_CANCELLED, /* reset by the other side of the exchange */
-    GW_ERR_NO_PROXY_HEADER,  /* a connection did not begin with the PROXY protocol's header */
-    GW_ERR_BAD_PROXY_HEADER, /* it began with one that is malformed */
-    GW_ERR_LIMIT             /* number of entries, not an error */
+    GW_ERR_NO_PROXY_HEADER,
+    GW_ERR_BAD_PROXY_HEADER,
+    GW_ERR_LIMIT /* number of entries, not an error */
 };
 
 /* A sentence fragment for people; never NULL. */

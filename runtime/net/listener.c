@@ -16,9 +16,9 @@ enum {
     UNSENT_MAX = 128 * 1024
 };
 
-/* Accepted sockets inherit the last two. An event is to leave when it is written. And the kernel would
- * queue megabytes for a client that is slow: too much memory for thousands of them, and room in so
- * long a queue comes so rarely that a slow client looks like one that takes nothing. */
+/* Accepted sockets inherit the last two. An event is to leave when it is written. And the kernel
+ * would queue megabytes for a client that is slow: too much memory for thousands of them, and room
+ * in so long a queue comes so rarely that a slow client looks like one that takes nothing. */
 static void set_options(int fd)
 {
     int on = 1, unsent = UNSENT_MAX;

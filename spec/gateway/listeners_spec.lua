@@ -20,17 +20,19 @@ end
 
 local function configuration(options)
   local rule = { id = "api", path = "/*", serviceName = "api" }
+  local hash = { id = "hash", path = "/hash", serviceName = "api", loadBalance = "ip_hash" }
   local instance = { id = "api-1", address = LOOPBACK, port = server.port }
   local tree = {
     frontend = {
       http = {
-        listeners = options.listeners, trustedProxies = options.trusted, readTimeout = options.readTimeout or 30,
+        listeners = options.listeners, trustedProxies = options.trusted,
+        readTimeout = options.readTimeout or 30,
       },
       sse = { keepaliveTimeout = 0 },
     },
     backend = { http = { keepAlive = false } },
     registry = { static = { services = { { name = "api", instances = { instance } } } } },
-    router = { rules = { rule, { id = "hash", path = "/hash", serviceName = "api", loadBalance = "ip_hash" } } },
+    router = { rules = { rule, hash } },
     workers = options.workers or 1,
     management = options.management or { enabled = false },
   }
@@ -152,6 +154,7 @@ describe("several listeners", function()
     local found, open, idle = ports(), {}, {}
     for i, pid in ipairs(workers()) do idle[i] = site.descriptors(pid) end
     for i = 1, 60 do open[i] = open_stream(found[i % 2 + 1]) end
+    assert.is_true(goes_on(open[60]))
     local counts = {}
     for i, pid in ipairs(workers()) do counts[i] = (site.descriptors(pid) - idle[i]) / 2 end
     assert.equal(60, counts[1] + counts[2])
@@ -168,7 +171,8 @@ describe("several listeners", function()
     assert.equal(2, #gw:find_log("msg=listening", mark)) -- new.sock, and the other port
     for _, stream in ipairs(there) do assert.is_true(goes_on(stream)) end
     local statuses = {}
-    for i, where in ipairs { port, "stays.sock", "new.sock", ports(mark)[1] } do statuses[i] = ask(where) end
+    local wanted = { port, "stays.sock", "new.sock", ports(mark)[1] }
+    for i, where in ipairs(wanted) do statuses[i] = ask(where) end
     assert.same({ 200, 200, 200, 200 }, statuses)
     assert.is_false(exists(dir .. "/goes.sock"))
   end)
@@ -198,7 +202,7 @@ describe("a unix socket", function()
     start { listeners = { unix("g.sock", { mode = "0600" }) }, management = unix("m.sock", { mode = "660" }) }
     assert.same({ "600", "660" }, { mode "g.sock", mode "m.sock" })
     assert.equal(0, metric "connections")
-    assert.truthy(change { listeners = { unix("g.sock", { mode = "0666" }) }, management = { enabled = false } })
+    assert.truthy(change { listeners = { unix("g.sock", { mode = "0666" }) } })
     assert.equal("666", mode "g.sock")
     assert.is_false(exists(dir .. "/m.sock"))
     assert.equal(200, (ask "g.sock"))

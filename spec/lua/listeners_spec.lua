@@ -45,7 +45,7 @@ describe("config: a list of listeners", function()
     [listed("{port: 81}", "host: '127.0.0.1',")] = "http%.host: stands in each entry of listeners",
     [listed("{port: 81}", "port: 80,")] = "http%.port: stands in each entry of listeners",
     [listed("{port: 81}", "mode: '660',")] = "http%.mode: stands in each entry of listeners",
-    [listed("{port: 81}", "proxyProtocol: false,")] = "http%.proxyProtocol: stands in each entry of listeners",
+    [listed("{port: 81}", "proxyProtocol: false,")] = "http%.proxyProtocol: stands in each entry",
     [listed("{host: '127.0.0.1'}")] = "listeners%[1%]%.port: missing",
     [listed(("{port: 0}, "):rep(17))] = "listeners",
     [listed("{port: 81}, {host: localhost, port: 81}")] = "listeners%[2%]%.port: 81 is the port of "
