@@ -166,8 +166,8 @@ describe("several listeners", function()
     local port = ports()[1]
     local there = { open_stream(port), open_stream "stays.sock", open_stream "goes.sock" }
     local mark = gw:mark()
-    assert.truthy(change {
-      listeners = { { host = LOOPBACK, port = port }, unix "stays.sock", unix "new.sock", ANY }, workers = 2 })
+    local listeners = { { host = LOOPBACK, port = port }, unix "stays.sock", unix "new.sock", ANY }
+    assert.truthy(change { listeners = listeners, workers = 2 })
     assert.equal(2, #gw:find_log("msg=listening", mark)) -- new.sock, and the other port
     for _, stream in ipairs(there) do assert.is_true(goes_on(stream)) end
     local statuses = {}
