@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 bool gw_control_pair(int pair[2])
 {
@@ -49,11 +50,15 @@ int gw_control_receive(int fd, struct gw_message *message)
     if (n != sizeof *message)
         return -1;
     struct cmsghdr *header = CMSG_FIRSTHDR(&msg);
+    uint32_t sent = message->fd_count;
     message->fd_count = 0;
     if (header && header->cmsg_type == SCM_RIGHTS) {
         size_t size = header->cmsg_len - CMSG_LEN(0);
         memcpy(message->fds, CMSG_DATA(header), size);
         message->fd_count = (uint32_t)(size / sizeof(int));
     }
+    /* Out of descriptors, the kernel hands over as many as fit. */
+    while (message->fd_count && message->fd_count < sent)
+        close(message->fds[--message->fd_count]);
     return 1;
 }

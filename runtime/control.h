@@ -7,8 +7,8 @@
 
 enum gw_order {
     /* master to worker */
-    GW_ORDER_LOAD,   /* make this generation ready; descriptors: pack, traffic, admin or none. The
-                      * pack alone: serve what is open with it, and end */
+    GW_ORDER_LOAD,   /* make this generation ready; descriptors: pack, those for traffic, admin or
+                      * none. The pack alone: serve what is open with it, and end */
     GW_ORDER_SWAP,   /* serve with it */
     GW_ORDER_DROP,   /* forget it: somebody could not load it */
     GW_ORDER_DRAIN,  /* finish what is open and end */
@@ -19,19 +19,22 @@ enum gw_order {
     GW_ORDER_SERVING
 };
 
-enum { GW_CONTROL_FDS = 3 };
+enum { GW_CONTROL_FDS = 18 }; /* a pack, GW_LISTENERS_MAX, one for management */
 
 struct gw_message {
     uint32_t order;
     uint32_t fd_count;
     uint64_t generation;
+    uint32_t traffic;        /* how many descriptors are for traffic */
+    uint32_t proxied;        /* which of them begin with the PROXY protocol: bit 0 is the first */
     int fds[GW_CONTROL_FDS]; /* the receiver's own numbers; it closes them */
 };
 
 /* A connected pair of non-blocking, close-on-exec sockets that keep messages apart. */
 bool gw_control_pair(int pair[2]);
 bool gw_control_send(int fd, const struct gw_message *message);
-/* 1: got one; 0: none is waiting; -1: the other side is gone. */
+/* 1: got one; 0: none is waiting; -1: the other side is gone. There are no descriptors at all in
+ * the message where this process has not room for all of them. */
 int gw_control_receive(int fd, struct gw_message *message);
 
 #endif

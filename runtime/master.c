@@ -17,14 +17,14 @@
 #include "config/settings.h"
 #include "config/yaml.h"
 #include "control.h"
+#include "doors.h"
 #include "gateway/health.h"
-#include "net/listener.h"
 #include "script/hooks.h"
 #include "script/vm.h"
 #include "watch.h"
 #include "worker.h"
 
-enum { SHARED_BYTES = 32 << 20, DICT_BYTES = 24 << 20, BACKLOG = 4096, RESPAWN_MS = 500 };
+enum { SHARED_BYTES = 32 << 20, DICT_BYTES = 24 << 20, RESPAWN_MS = 500 };
 
 /* LOADED: it has been told to serve, or will be when the others have loaded, too. */
 enum worker_state { WORKER_NONE, WORKER_LOADING, WORKER_LOADED, WORKER_SERVING };
@@ -41,9 +41,8 @@ struct worker_slot {
 /* One version of the configuration, as the workers get it. */
 struct version {
     uint64_t number;
-    int pack;           /* memfd; -1: none */
-    int traffic, admin; /* listening sockets; -1: none */
-    struct gw_addr traffic_addr, admin_addr;
+    int pack; /* memfd; -1: none */
+    struct gw_doors doors;
     struct gw_settings settings;
     struct gw_vm *vm; /* until checks are taken up from it */
 };
@@ -82,7 +81,7 @@ struct master {
 
 static struct master master;
 
-static const struct version no_version = {.pack = -1, .traffic = -1, .admin = -1};
+static const struct version no_version = {.pack = -1, .doors.admin.fd = -1};
 
 static void close_fd(int *fd)
 {
@@ -175,60 +174,16 @@ static bool load_files(struct version *version, gw_vm_report *report, void *data
     return good;
 }
 
-static void log_listening(const struct gw_addr *addr, const char *what)
-{
-    char text[GW_ADDR_TEXT];
-    struct gw_log_line line;
-    gw_log_begin(&line, GW_LOG_INFO, "listening");
-    gw_log_cstr(&line, "addr", gw_addr_text(addr, text));
-    gw_log_cstr(&line, "for", what);
-    gw_log_end(&line);
-}
-
-/* The socket of the current version where host and port are the same, else a new one. -1: can't. */
-static int bind_door(const char *host, unsigned port, const char *what, int old_fd,
-                     const struct gw_addr *old_addr, struct gw_addr *addr)
-{
-    char text[GW_ADDR_TEXT];
-    if (!gw_addr_parse(addr, host, port)) {
-        gw_log(GW_LOG_ERROR, "%s: not an address to listen on: %s", what, host);
-        return -1;
-    }
-    struct gw_addr old = *old_addr;
-    bool same_host =
-        old_fd >= 0 && gw_addr_parse(&old, host, old_addr->port) && gw_addr_eq(&old, old_addr);
-    if (same_host && (port == 0 || port == old_addr->port)) {
-        *addr = *old_addr;
-        return dup(old_fd);
-    }
-    int fd = gw_listener_bind(addr, BACKLOG);
-    if (fd < 0)
-        gw_log(GW_LOG_ERROR, "can't listen on %s (%s): %m", gw_addr_text(addr, text), what);
-    else
-        log_listening(addr, what);
-    return fd;
-}
-
+/* Of the version before, what is the same is kept. */
 static bool bind_doors(struct version *v)
 {
-    const struct gw_settings *s = &v->settings;
-    const struct version *old = &master.current;
-    v->traffic = bind_door(s->http_host, s->http_port, "traffic", old->traffic, &old->traffic_addr,
-                           &v->traffic_addr);
-    if (v->traffic < 0)
-        return false;
-    if (!s->admin_enabled)
-        return true;
-    v->admin = bind_door(s->admin_host, s->admin_port, "management", old->admin, &old->admin_addr,
-                         &v->admin_addr);
-    return v->admin >= 0;
+    return gw_doors_bind(&v->doors, &v->settings, &master.current.doors);
 }
 
 static void drop_version(struct version *v)
 {
     close_fd(&v->pack);
-    close_fd(&v->traffic);
-    close_fd(&v->admin);
+    gw_doors_close(&v->doors);
     if (v->vm)
         gw_vm_free(v->vm);
     *v = no_version;
@@ -275,9 +230,13 @@ static void order(struct worker_slot *w, enum gw_order what, const struct versio
         w->state = WORKER_LOADING;
     }
     if (what == GW_ORDER_LOAD && w - master.workers <= (long)wanted_workers(&v->settings)) {
-        message.fds[message.fd_count++] = v->traffic;
-        if (v->admin >= 0)
-            message.fds[message.fd_count++] = v->admin;
+        for (unsigned i = 0; i < v->doors.count; i++) {
+            message.fds[message.fd_count++] = v->doors.traffic[i].fd;
+            message.proxied |= (uint32_t)v->doors.traffic[i].proxy_protocol << i;
+        }
+        message.traffic = v->doors.count;
+        if (v->doors.admin.fd >= 0)
+            message.fds[message.fd_count++] = v->doors.admin.fd;
     }
     /* A worker that can't be told is dead or dying: SIGCHLD will say so. */
     if (!gw_control_send(w->control, &message))
@@ -384,6 +343,7 @@ static void refuse_next(void)
             w->generation = master.current.number;
         }
     }
+    gw_doors_leave(&master.next.doors, &master.current.doors);
     drop_version(&master.next);
     log_outcome(false);
     finish_reload();
@@ -406,8 +366,10 @@ static void check_swapped(void)
 /* All workers have the new version: from here on it is the current one. */
 static void adopt_next(void)
 {
+    gw_doors_leave(&master.current.doors, &master.next.doors);
     drop_version(&master.current);
     master.current = master.next;
+    gw_doors_set_modes(&master.current.doors);
     master.next = no_version;
     master.swapping = true;
     for (unsigned i = 1; i <= GW_MAX_WORKERS; i++) {
@@ -660,8 +622,8 @@ static void end(enum ending how)
         return;
     master.ending = how;
     gw_log(GW_LOG_INFO, how == ENDING_DRAIN ? "draining; once more to stop at once" : "stopping");
-    close_fd(&master.current.traffic);
-    close_fd(&master.current.admin);
+    gw_doors_leave(&master.next.doors, &master.current.doors);
+    gw_doors_leave(&master.current.doors, NULL);
     drop_version(&master.next);
     for (unsigned i = 1; i <= GW_MAX_WORKERS; i++) {
         struct worker_slot *w = &master.workers[i];
@@ -747,16 +709,10 @@ static int load_first(void)
     }
     master.current.number = master.last_number = 1; /* its VM stays till the facts are there */
     master.wanted = wanted_workers(s);
-    struct version doors = no_version;
-    doors.settings = *s;
-    if (!bind_doors(&doors)) {
-        drop_version(&doors);
+    struct gw_doors doors;
+    if (!gw_doors_bind(&doors, s, &no_version.doors))
         return 3;
-    }
-    master.current.traffic = doors.traffic;
-    master.current.admin = doors.admin;
-    master.current.traffic_addr = doors.traffic_addr;
-    master.current.admin_addr = doors.admin_addr;
+    master.current.doors = doors;
     return 0;
 }
 
@@ -764,6 +720,7 @@ static void tear_down(void)
 {
     gw_timer_stop(&master.loop, &master.respawn);
     gw_watch_free(master.watch);
+    gw_doors_leave(&master.current.doors, NULL);
     drop_version(&master.current);
     drop_version(&master.next);
     gw_loop_fini(&master.loop);

@@ -35,6 +35,15 @@ enum {
 struct door {
     struct gw_listener listener;
     int fd; /* -1: closed */
+    enum gw_door kind;
+};
+
+/* The listening sockets that came with a version. */
+struct handed {
+    unsigned count;
+    int traffic[GW_LISTENERS_MAX];
+    uint32_t proxied; /* which of them: bit 0 is the first */
+    int admin;        /* -1: none */
 };
 
 /* A version on its way into a VM, which happens aside of the loop. */
@@ -55,12 +64,13 @@ struct worker {
     struct load load;
     struct ev_io control; /* stopped while it loads: further orders wait in the socket */
     struct ev_signal term;
-    struct door traffic, admin;
+    struct door traffic[GW_LISTENERS_MAX], admin;
+    unsigned door_count;
     struct gw_timer balance, drain_check;
     uint64_t waiting_since_ms;     /* nobody accepts, though others have less to do; 0: not so */
     struct gw_generation *loading; /* waits for the addresses of its host names */
     struct gw_generation *loaded;  /* ready, not serving yet */
-    int loaded_traffic, loaded_admin;
+    struct handed handed;
     bool draining;              /* told to end; nothing calls it back */
     uint64_t drain_deadline_ms; /* 0: none */
     bool broken_off;            /* the deadline has passed, and another one runs */
@@ -77,8 +87,10 @@ static bool too_busy(void)
 
 static bool is_somebody_waiting(void)
 {
-    struct pollfd door = {.fd = worker.traffic.fd, .events = POLLIN};
-    return poll(&door, 1, 0) > 0;
+    struct pollfd doors[GW_LISTENERS_MAX];
+    for (unsigned i = 0; i < worker.door_count; i++)
+        doors[i] = (struct pollfd){.fd = worker.traffic[i].fd, .events = POLLIN};
+    return poll(doors, worker.door_count, 0) > 0;
 }
 
 /* A worker that hangs has little to do as well: its share is not waited for without end. */
@@ -96,7 +108,9 @@ static bool must_help(void)
 static void balance(struct gw_timer *timer)
 {
     bool busy = too_busy();
-    gw_listener_pause(&worker.traffic.listener, busy && !must_help());
+    bool pause = busy && !must_help();
+    for (unsigned i = 0; i < worker.door_count; i++)
+        gw_listener_pause(&worker.traffic[i].listener, pause);
     if (busy)
         gw_timer_start(&worker.loop, timer, BALANCE_MS);
     else
@@ -105,8 +119,8 @@ static void balance(struct gw_timer *timer)
 
 static void accept_traffic(struct gw_listener *listener, int fd, const struct gw_addr *peer)
 {
-    (void)listener;
-    gw_gateway_accept(&worker.gateway, fd, peer, GW_DOOR_TRAFFIC);
+    const struct door *door = listener->owner;
+    gw_gateway_accept(&worker.gateway, fd, peer, door->kind);
     if (!gw_timer_active(&worker.balance))
         balance(&worker.balance);
 }
@@ -117,8 +131,16 @@ static void accept_admin(struct gw_listener *listener, int fd, const struct gw_a
     gw_gateway_accept(&worker.gateway, fd, peer, GW_DOOR_ADMIN);
 }
 
-static const struct gw_listener_events traffic_events = {.on_accept = accept_traffic};
-static const struct gw_listener_events admin_events = {.on_accept = accept_admin};
+static void count_pause(struct gw_listener *listener)
+{
+    (void)listener;
+    gw_stat_add(worker.gateway.count, GW_STAT_ACCEPT_PAUSES, 1);
+}
+
+static const struct gw_listener_events traffic_events = {.on_accept = accept_traffic,
+                                                         .on_starved = count_pause};
+static const struct gw_listener_events admin_events = {.on_accept = accept_admin,
+                                                       .on_starved = count_pause};
 
 static void close_door(struct door *door)
 {
@@ -139,7 +161,7 @@ static void accept_rest(const struct door *door)
     while (door->fd >= 0 && (fd = accept4(door->fd, (struct sockaddr *)&sa, &len,
                                           SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
         gw_addr_set(&peer, (struct sockaddr *)&sa, len);
-        gw_gateway_accept(&worker.gateway, fd, &peer, GW_DOOR_TRAFFIC);
+        gw_gateway_accept(&worker.gateway, fd, &peer, door->kind);
         len = sizeof sa;
     }
 }
@@ -150,13 +172,40 @@ static bool is_same_socket(int one, int other)
     return fstat(one, &a) == 0 && fstat(other, &b) == 0 && a.st_ino == b.st_ino;
 }
 
-static void open_door(struct door *door, int fd, const struct gw_listener_events *events)
+static void open_door(struct door *door, int fd, enum gw_door kind)
 {
     close_door(door);
     if (fd < 0)
         return;
     door->fd = fd;
-    gw_listener_start(&door->listener, &worker.loop, fd, events, NULL);
+    door->kind = kind;
+    gw_listener_start(&door->listener, &worker.loop, fd,
+                      kind == GW_DOOR_ADMIN ? &admin_events : &traffic_events, door);
+}
+
+static void close_traffic(void)
+{
+    for (unsigned i = 0; i < worker.door_count; i++)
+        close_door(&worker.traffic[i]);
+    worker.door_count = 0;
+}
+
+static bool is_handed(const struct door *door)
+{
+    for (unsigned i = 0; i < worker.handed.count; i++) {
+        if (is_same_socket(door->fd, worker.handed.traffic[i]))
+            return true;
+    }
+    return false;
+}
+
+/* Of the sockets that this process will not watch any more. */
+static void accept_rest_of_gone(void)
+{
+    for (unsigned i = 0; i < worker.door_count; i++) {
+        if (!is_handed(&worker.traffic[i]))
+            accept_rest(&worker.traffic[i]);
+    }
 }
 
 static void tell(enum gw_order order, uint64_t generation)
@@ -180,8 +229,23 @@ static void drop_loaded(void)
     if (worker.loaded)
         gw_generation_unref(worker.loaded);
     worker.loading = worker.loaded = NULL;
-    close_fd(&worker.loaded_traffic);
-    close_fd(&worker.loaded_admin);
+    while (worker.handed.count)
+        close_fd(&worker.handed.traffic[--worker.handed.count]);
+    close_fd(&worker.handed.admin);
+}
+
+static void take_handed(const struct gw_message *message)
+{
+    struct handed *handed = &worker.handed;
+    const int *fds = message->fds + 1;
+    unsigned count = message->fd_count > message->traffic ? message->traffic : 0;
+    *handed = (struct handed){.proxied = message->proxied, .admin = -1};
+    while (handed->count < count && handed->count < GW_LISTENERS_MAX) {
+        handed->traffic[handed->count] = fds[handed->count];
+        handed->count++;
+    }
+    if (message->fd_count > count + 1)
+        handed->admin = fds[count];
 }
 
 static void load_program(struct gw_aside_job *job)
@@ -231,8 +295,7 @@ static void on_load(struct gw_message *message)
     struct load *load = &worker.load;
     int pack = message->fd_count > 0 ? message->fds[0] : -1;
     drop_loaded();
-    worker.loaded_traffic = message->fd_count > 1 ? message->fds[1] : -1;
-    worker.loaded_admin = message->fd_count > 2 ? message->fds[2] : -1;
+    take_handed(message);
     *load = (struct load){.env = worker.env, .generation = message->generation};
     load->env.loop = NULL;
     load->env.aside = NULL;
@@ -240,6 +303,8 @@ static void on_load(struct gw_message *message)
         ev_io_stop(worker.loop.ev, &worker.control);
         gw_aside_run(&worker.aside, &load->job, load_program, end_load);
     } else {
+        gw_log(GW_LOG_ERROR, "can't take the files and listeners of a new configuration: %s",
+               pack < 0 ? "out of descriptors" : "no memory");
         tell(GW_ORDER_FAILED, message->generation);
         drop_loaded();
     }
@@ -251,11 +316,16 @@ static void open_doors(void)
     struct gw_gateway *gateway = &worker.gateway;
     gw_timer_stop(&worker.loop, &worker.drain_check);
     gateway->draining = false;
-    if (!is_same_socket(worker.traffic.fd, worker.loaded_traffic))
-        accept_rest(&worker.traffic);
-    open_door(&worker.traffic, worker.loaded_traffic, &traffic_events);
-    open_door(&worker.admin, worker.loaded_admin, &admin_events);
-    worker.loaded_traffic = worker.loaded_admin = -1;
+    struct handed *handed = &worker.handed;
+    accept_rest_of_gone();
+    close_traffic();
+    for (; worker.door_count < handed->count; worker.door_count++) {
+        unsigned i = worker.door_count;
+        open_door(&worker.traffic[i], handed->traffic[i],
+                  handed->proxied & 1u << i ? GW_DOOR_PROXIED : GW_DOOR_TRAFFIC);
+    }
+    open_door(&worker.admin, handed->admin, GW_DOOR_ADMIN);
+    *handed = (struct handed){.admin = -1};
     gw_stats_enlist(gateway->stats, gateway->worker);
 }
 
@@ -264,7 +334,7 @@ static void finish_what_is_open(void)
 {
     worker.gateway.count->alive = 0;
     gw_timer_stop(&worker.loop, &worker.balance);
-    close_door(&worker.traffic);
+    close_traffic();
     gw_gateway_drain(&worker.gateway);
     gw_timer_start(&worker.loop, &worker.drain_check, 0);
 }
@@ -279,7 +349,7 @@ static void on_swap(uint64_t number)
     gw_gateway_swap(&worker.gateway, next);
     if (worker.draining) {
         /* It keeps the doors it has. */
-    } else if (worker.loaded_traffic >= 0) {
+    } else if (worker.handed.count) {
         open_doors();
     } else {
         close_door(&worker.admin);
@@ -322,7 +392,7 @@ static void drain(void)
         return;
     worker.draining = true;
     drop_loaded(); /* its listeners, too */
-    accept_rest(&worker.traffic);
+    accept_rest_of_gone();
     uint64_t limit = worker.gateway.current ? worker.gateway.current->settings.drain_ms : 0;
     worker.drain_deadline_ms = limit ? worker.loop.now_ms + limit : 0;
     finish_what_is_open();
@@ -392,8 +462,9 @@ int gw_worker_run(const struct gw_worker_setup *setup)
     static char name[32];
     snprintf(name, sizeof name, "worker-%u", setup->number);
     gw_log_name(name);
-    worker = (struct worker){.setup = setup, .loaded_traffic = -1, .loaded_admin = -1};
-    worker.traffic.fd = worker.admin.fd = -1;
+    worker = (struct worker){.setup = setup, .handed.admin = -1, .admin.fd = -1};
+    for (unsigned i = 0; i < GW_LISTENERS_MAX; i++)
+        worker.traffic[i].fd = -1;
     if (!gw_loop_init(&worker.loop)) {
         gw_log(GW_LOG_ERROR, "no event loop: %m");
         return 3;
@@ -419,7 +490,7 @@ int gw_worker_run(const struct gw_worker_setup *setup)
     worker.env.aside = NULL; /* what is closed now is closed at once */
     gw_timer_stop(&worker.loop, &worker.drain_check);
     gw_timer_stop(&worker.loop, &worker.balance);
-    close_door(&worker.traffic);
+    close_traffic();
     close_door(&worker.admin);
     drop_loaded();
     gw_gateway_fini(&worker.gateway);

@@ -57,6 +57,8 @@ end
 ---@return string? text
 ---@return string? why
 function address.parse_listen(text)
+  local path = address.unix_path(text)
+  if path then return parse_unix(text, path) end
   if text == "localhost" or address.family(text) then return text end
   return nil, misspelt(text)
     or ('"%s" is not an IP address; a name other than localhost can\'t be listened on'):format(text)

@@ -231,13 +231,57 @@ local function check_dns(tree, report)
   end
 end
 
-local wildcard = { ["0.0.0.0"] = true, ["::"] = true }
+-- `::` takes the port of every IPv4 address as well.
+local function covers(wide, host)
+  return wide == "::" or wide == "0.0.0.0" and address.family(host) == 4
+end
+
+-- Every listener with the keys that lead to it: those for traffic, and that for management.
+local function listeners_of(tree)
+  local http, found = tree.frontend.http, {}
+  for i, listener in ipairs(http.listeners) do
+    found[i] = { listener, { "frontend", "http", "listeners", i } }
+  end
+  if #found == 0 then found[1] = { http, { "frontend", "http" } } end
+  if tree.management.enabled then found[#found + 1] = { tree.management, { "management" } } end
+  return found
+end
+
+local function label(path)
+  local name = table.concat(path, ".", 1, math.min(#path, 3))
+  return path[4] and ("%s[%d]"):format(name, path[4]) or name
+end
+
+-- Port 0 is another one each time.
+local function collide(a, b)
+  local one = a.host == "localhost" and "127.0.0.1" or a.host
+  local other = b.host == "localhost" and "127.0.0.1" or b.host
+  if address.unix_path(one) or address.unix_path(other) then return one == other end
+  return a.port and a.port == b.port and a.port ~= 0 and (one == other or covers(one, other) or covers(other, one))
+end
+
+-- What lacks a host or a port has been reported.
+local function check_pair(listener, other, where, report)
+  if not listener.host or not other[1].host or not collide(listener, other[1]) then return end
+  local path = address.unix_path(listener.host)
+  local key = path and "host" or "port"
+  where[#where + 1] = key
+  if path then report(where, ("%s is taken by %s too"):format(listener.host, label(other[2])))
+  else report(where, ("%d is the port of %s too"):format(listener.port, label(other[2]))) end
+end
+
+local function check_proxied(listener, tree, where, report)
+  if not listener.proxyProtocol or #tree.frontend.http.trustedProxies > 0 then return end
+  local path = { unpack(where) }
+  path[#path + 1] = "proxyProtocol"
+  report(path, "nobody may connect: frontend.http.trustedProxies is empty")
+end
 
 local function check_listeners(tree, report)
-  local public, inner = tree.frontend.http, tree.management
-  if not inner.enabled or inner.port == 0 or inner.port ~= public.port then return end
-  if inner.host == public.host or wildcard[inner.host] or wildcard[public.host] then
-    report({ "management", "port" }, ("%d is the port of frontend.http too"):format(inner.port))
+  local found = listeners_of(tree)
+  for i, entry in ipairs(found) do
+    check_proxied(entry[1], tree, entry[2], report)
+    for j = 1, i - 1 do check_pair(entry[1], found[j], { unpack(entry[2]) }, report) end
   end
 end
 

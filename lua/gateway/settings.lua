@@ -223,15 +223,55 @@ local function flag(name, default, doc)
   return { name, type = "boolean", default = default, doc = doc }
 end
 
+local LISTENERS_MAX = 16 -- as in runtime/gateway/settings.h
+
+-- Keys of the one listener do not go with a list of them.
+local function is_listed(of)
+  if type(of.listeners) ~= "table" or #of.listeners == 0 then return end
+  return "stands in each entry of listeners, where there is such a list"
+end
+
 local function listen_address(default)
   return { "host", type = "string", default = default, parse = address.parse_listen, kind = "address",
-    doc = "Address to listen on; `0.0.0.0` is every IPv4 address, `::` every IPv6 address." }
+    needless = is_listed,
+    doc = "Address to listen on; `0.0.0.0` is every IPv4 address, `::` every IPv6 address, "
+      .. "`unix:/run/gateway.sock` the path of a socket." }
 end
 
 local function listen_port(default)
-  return { "port", type = "integer", min = 0, max = 65535, default = default,
-    doc = "Port to listen on; 0 takes any free one and logs it." }
+  return { "port", type = "integer", min = 0, max = 65535, default = default, required = default == nil,
+    needless = function(of)
+      return is_listed(of) or address.unix_path(of.host) and "a unix socket has no port"
+    end,
+    doc = "Port to listen on; 0 takes any free one and logs it. A unix socket has none." }
 end
+
+local function parse_mode(text)
+  if text:find("^0?[0-7][0-7][0-7]$") then return text end
+  return nil, ('"%s" is no mode of a file: three octal digits, in quotes, as in "0660"'):format(text)
+end
+
+local function listen_mode()
+  return { "mode", type = "string", parse = parse_mode, kind = "octal digits",
+    needless = function(of)
+      return is_listed(of) or not address.unix_path(of.host) and "only the file of a unix socket has a mode"
+    end,
+    doc = 'Rights of the file of a unix socket, such as `"0660"`. Default: what the umask leaves.' }
+end
+
+local function proxy_protocol()
+  local key = flag("proxyProtocol", false, "Whether connections begin with a header of the PROXY protocol "
+    .. "(1 or 2), which says who the client is. Only `trustedProxies` may connect.")
+  key.needless = is_listed
+  return key
+end
+
+local listener = { type = "map", fields = {
+  listen_address("0.0.0.0"),
+  listen_port(),
+  listen_mode(),
+  proxy_protocol(),
+} }
 
 local function plugins(doc)
   return { "plugins", type = "array", default = {}, doc = doc, kind = "list of plugin entries",
@@ -246,6 +286,10 @@ local frontend = { "frontend", type = "map", doc = "The side of the clients.", f
   { "http", type = "map", doc = "The listener, and what holds for every request.", fields = {
     listen_address("0.0.0.0"),
     listen_port(8080),
+    listen_mode(),
+    proxy_protocol(),
+    { "listeners", type = "array", default = {}, max = LISTENERS_MAX, of = listener,
+      doc = "Several listeners, in the place of `host`, `port`, `mode` and `proxyProtocol` beside it." },
     duration("readTimeout", 30, "Time for a whole request head, from its first byte on; 408 past it."),
     duration("writeTimeout", 30, "Time without progress writing an ordinary response."),
     duration("idleTimeout", 75, "Time that a keep-alive connection may lie idle between requests."),
@@ -496,6 +540,7 @@ settings.gateway = { type = "map", fields = {
     flag("enabled", true, "Whether there is such a listener."),
     listen_address("127.0.0.1"),
     listen_port(9001),
+    listen_mode(),
   } },
 } }
 

@@ -60,6 +60,10 @@ static const struct err_row rows[GW_ERR_LIMIT] = {
                                 429},
     [GW_ERR_BUFFERED] = {"the gateway is short of memory", "max_buffered_bytes", 503},
     [GW_ERR_UNCOUNTED] = {"the gateway counts as many clients as it can", "bounds_full", 503},
+    [GW_ERR_NO_PROXY_HEADER] = {"the header of the PROXY protocol is missing", "no_proxy_header",
+                                0},
+    [GW_ERR_BAD_PROXY_HEADER] = {"the header of the PROXY protocol is malformed",
+                                 "bad_proxy_header", 0},
 };
 
 static const struct err_row unknown = {"unknown error", "unknown", 500};

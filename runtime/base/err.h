@@ -47,7 +47,9 @@ enum gw_err {
     GW_ERR_SESSION_STREAMS,
     GW_ERR_BUFFERED,  /* bytes in buffers of the process */
     GW_ERR_UNCOUNTED, /* no room to count one more client, rule or session */
-    GW_ERR_LIMIT      /* number of entries, not an error */
+    GW_ERR_NO_PROXY_HEADER,
+    GW_ERR_BAD_PROXY_HEADER,
+    GW_ERR_LIMIT /* number of entries, not an error */
 };
 
 /* A sentence fragment for people; never NULL. */

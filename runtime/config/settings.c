@@ -5,6 +5,7 @@
 
 #include <lauxlib.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -111,10 +112,44 @@ static void networks(struct reader *r, const char *path, struct gw_networks *out
     lua_pop(r->L, 1);
 }
 
+static void read_listen(struct reader *r, const char *path, struct gw_listen *out)
+{
+    char at[64], mode[8];
+    snprintf(at, sizeof at, "%s.host", path);
+    text(r, at, out->host, sizeof out->host);
+    snprintf(at, sizeof at, "%s.port", path);
+    out->port = strncmp(out->host, "unix:", 5) ? (unsigned)number(r, at) : 0;
+    snprintf(at, sizeof at, "%s.mode", path);
+    text(r, at, mode, sizeof mode);
+    out->mode = mode[0] ? (unsigned)strtoul(mode, NULL, 8) : GW_MODE_UNSET;
+    snprintf(at, sizeof at, "%s.proxyProtocol", path);
+    push_path(r->L, r->at, at);
+    out->proxy_protocol = lua_toboolean(r->L, -1); /* management has none */
+    lua_pop(r->L, 1);
+}
+
+/* The list, or the one that host and port say. */
+static void read_listeners(struct reader *r, struct gw_settings *s)
+{
+    push_path(r->L, r->at, "frontend.http.listeners");
+    int n = lua_istable(r->L, -1) ? (int)lua_objlen(r->L, -1) : 0;
+    for (int i = 1; i <= n && i <= GW_LISTENERS_MAX; i++) {
+        lua_newtable(r->L);
+        lua_rawgeti(r->L, -2, i);
+        lua_setfield(r->L, -2, "listener");
+        struct reader one = {.L = r->L, .at = lua_gettop(r->L), .good = true};
+        read_listen(&one, "listener", &s->listener[s->listener_count++]);
+        r->good = r->good && one.good;
+        lua_pop(r->L, 1);
+    }
+    lua_pop(r->L, 1);
+    if (n == 0)
+        read_listen(r, "frontend.http", &s->listener[s->listener_count++]);
+}
+
 static void read_frontend(struct reader *r, struct gw_settings *s)
 {
-    text(r, "frontend.http.host", s->http_host, sizeof s->http_host);
-    s->http_port = (unsigned)number(r, "frontend.http.port");
+    read_listeners(r, s);
     s->client.max_header_bytes = (size_t)number(r, "frontend.http.maxHeaderBytes");
     s->client.max_headers = (unsigned)number(r, "frontend.http.maxHeaders");
     s->client.max_body_bytes = (uint64_t)number(r, "frontend.http.maxBodyBytes");
@@ -203,8 +238,7 @@ static void read_process(struct reader *r, struct gw_settings *s)
     s->log_access = boolean(r, "log.access");
     text(r, "log.file", s->log_file, sizeof s->log_file);
     s->admin_enabled = boolean(r, "management.enabled");
-    text(r, "management.host", s->admin_host, sizeof s->admin_host);
-    s->admin_port = (unsigned)number(r, "management.port");
+    read_listen(r, "management", &s->admin);
 }
 
 bool gw_settings_read(lua_State *L, struct gw_settings *out)

@@ -203,7 +203,8 @@ enum {
 };
 
 /* By which listener a connection came in. */
-enum gw_door { GW_DOOR_TRAFFIC, GW_DOOR_ADMIN };
+/* PROXIED: traffic behind the header of the PROXY protocol. */
+enum gw_door { GW_DOOR_TRAFFIC, GW_DOOR_ADMIN, GW_DOOR_PROXIED };
 
 void gw_gateway_init(struct gw_gateway *gateway, struct gw_loop *loop, struct gw_facts *facts,
                      unsigned worker);

@@ -2,6 +2,7 @@
  * generation. Called by the worker. Invariant: a generation lives until its last exchange is gone.
  */
 #include <stdlib.h>
+#include <unistd.h>
 #include "gateway/admin.h"
 #include "gateway/adoption.h"
 #include "gateway/bounds.h"
@@ -10,6 +11,7 @@
 #include "gateway/names.h"
 #include "gateway/relay.h"
 #include "gateway/reply.h"
+#include "net/proxy_protocol.h"
 
 /* Addresses that mark codecs: of the management listener, those that have not asked for anything
  * yet, those that have, and by the reason those beyond a bound. */
@@ -128,8 +130,27 @@ static void admit(struct gw_codec *codec)
         turn_away(gateway, codec, err);
 }
 
+static void log_unopened(struct gw_gateway *gateway, const struct gw_addr *peer, const char *why)
+{
+    char text[GW_ADDR_TEXT];
+    struct gw_log_line line;
+    gw_stat_add(gateway->count, GW_STAT_PROXY_REFUSED, 1);
+    gw_log_begin(&line, GW_LOG_INFO, "connection refused");
+    gw_log_cstr(&line, "client", gw_addr_text(peer, text));
+    gw_log_cstr(&line, "why", why);
+    gw_log_end(&line);
+}
+
+/* One that leaves before it has said who it stands for is a check of the proxy's: that is usual. */
+static void on_unopened(struct gw_codec *codec, enum gw_err why)
+{
+    if (why != GW_ERR_RESET)
+        log_unopened(gateway_of(codec), &codec->conn->peer, gw_err_slug(why));
+}
+
 static const struct gw_codec_events client_events = {
     .on_open = admit,
+    .on_unopened = on_unopened,
     .on_stream = on_stream,
     .on_refused = on_refused,
     .on_gone = on_gone,
@@ -138,7 +159,14 @@ static const struct gw_codec_events client_events = {
 void gw_gateway_accept(struct gw_gateway *gateway, int fd, const struct gw_addr *peer,
                        enum gw_door door)
 {
-    struct gw_codec *codec = gw_http1_serve(&gateway->host, fd, peer, &gw_tcp);
+    bool proxied = door == GW_DOOR_PROXIED;
+    if (proxied && !gw_networks_have(&gateway->current->settings.trusted, peer)) {
+        log_unopened(gateway, peer, "untrusted_proxy");
+        close(fd);
+        return;
+    }
+    struct gw_codec *codec =
+        gw_http1_serve(&gateway->host, fd, peer, proxied ? &gw_proxy_protocol : &gw_tcp);
     gw_list_push(&gateway->codecs, &codec->node);
     if (door == GW_DOOR_ADMIN) {
         codec->listener = &admin_door;

@@ -12,9 +12,18 @@
 
 enum gw_keepalive_mode { GW_KEEPALIVE_INTERVAL, GW_KEEPALIVE_IDLE };
 
+enum { GW_LISTENERS_MAX = 16, GW_MODE_UNSET = 01000 };
+
+struct gw_listen {
+    char host[128]; /* "unix:/path", too */
+    unsigned port;
+    unsigned mode; /* of a socket's file; GW_MODE_UNSET: what the umask leaves */
+    bool proxy_protocol;
+};
+
 struct gw_settings {
-    char http_host[64];
-    unsigned http_port;
+    unsigned listener_count;
+    struct gw_listen listener[GW_LISTENERS_MAX];
     struct gw_http_limits client; /* heads, bodies and times of client connections */
     struct gw_http_limits origin; /* the same of backend connections */
     size_t max_buffered_body;     /* a request body that a hook reads whole */
@@ -64,8 +73,7 @@ struct gw_settings {
     char log_file[256]; /* empty: stderr */
 
     bool admin_enabled;
-    char admin_host[64];
-    unsigned admin_port;
+    struct gw_listen admin;
 };
 
 #endif

@@ -43,6 +43,10 @@ static const struct {
                                  "Times that requests ahead of their turn filled their bound."},
     [GW_STAT_SPENT] = {"spent_connections_total", "counter",
                        "Connections closed after their last allowed request."},
+    [GW_STAT_ACCEPT_PAUSES] = {"accept_pauses_total", "counter",
+                               "Times that accepting paused for want of descriptors or memory."},
+    [GW_STAT_PROXY_REFUSED] = {"proxy_protocol_refused_total", "counter",
+                               "Connections closed for their peer or PROXY protocol header."},
 };
 
 struct gw_stats *gw_stats_new(struct gw_shm *shm)

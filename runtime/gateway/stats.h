@@ -46,6 +46,8 @@ enum gw_stat {
     GW_STAT_HELD_MS,
     GW_STAT_PIPELINE_PAUSES, /* times that a client was not read, for it had asked too far ahead */
     GW_STAT_SPENT,           /* connections that had as many requests as they may */
+    GW_STAT_ACCEPT_PAUSES,   /* out of descriptors or memory */
+    GW_STAT_PROXY_REFUSED,   /* connections, for their peer or their header */
     GW_STAT_LIMIT
 };
 

@@ -27,6 +27,9 @@ struct gw_codec_events {
     /* Server side: the transport's handshake is done, and who the peer is is known. Not called
      * where there is none. May be NULL. */
     void (*on_open)(struct gw_codec *codec);
+    /* Server side: the handshake has failed, or took longer than head_ms; on_gone follows. May be
+     * NULL. */
+    void (*on_unopened)(struct gw_codec *codec, enum gw_err why);
     /* Server side: the head of a request has begun to be handled. The callee sets stream->events
      * and stream->owner; on_head follows at once. False: refuse (the codec answers 503 and closes).
      */

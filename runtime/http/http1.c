@@ -464,6 +464,14 @@ static void update_reading(struct gw_http1 *h)
         gw_conn_read(conn, on);
 }
 
+/* The peer is not known to the owner before the transport's handshake is done. */
+static void give_up_handshake(struct gw_http1 *h, enum gw_err why)
+{
+    if (h->codec.host->events->on_unopened)
+        h->codec.host->events->on_unopened(&h->codec, why);
+    hang_up(h);
+}
+
 /* Ops report their failures here, where events may be called. */
 void gw_h1_flush(struct gw_http1 *h)
 {
@@ -526,7 +534,9 @@ static void on_deadline(struct gw_conn *conn)
 {
     struct gw_http1 *h = conn->owner;
 
-    if (h->rx == GW_H1_DONE)
+    if (!h->up)
+        give_up_handshake(h, GW_ERR_HEAD_TIMEOUT);
+    else if (h->rx == GW_H1_DONE)
         check_writing(h);
     else if (h->rx == GW_H1_HEAD)
         fail(h, GW_ERR_HEAD_TIMEOUT);
@@ -547,8 +557,12 @@ static void on_open(struct gw_conn *conn)
 
     h->up = true;
     gw_conn_read(conn, true);
+    if (h->server)
+        enter_idle(h);
     if (h->server && h->codec.host->events->on_open)
         h->codec.host->events->on_open(&h->codec);
+    if (h->server && h->draining && !gw_conn_readable(conn))
+        hang_up(h);
     if (h->stream) {
         h->stream->base.opened = true;
         if (h->stream->base.events->on_open)
@@ -594,6 +608,8 @@ static void on_error(struct gw_conn *conn, enum gw_err err)
         read_last(h);
     if (!h->dead && h->stream)
         close_stream(h, h->server ? GW_ERR_CLIENT_GONE : err);
+    if (h->server && !h->up)
+        give_up_handshake(h, err);
     hang_up(h);
     run(h);
 }
@@ -684,9 +700,12 @@ struct gw_codec *gw_http1_serve(const struct gw_codec_host *host, int fd,
 {
     struct gw_http1 *h = codec_new(host);
 
-    h->server = h->up = true;
+    h->server = true;
     h->codec.conn = gw_conn_accepted(host->loop, fd, peer, transport, &conn_events, h);
+    h->up = gw_h1_conn(h)->state == GW_CONN_OPEN;
     enter_idle(h);
+    if (!h->up)
+        gw_h1_arm(h, gw_h1_limits(h)->head_ms);
     gw_conn_read(gw_h1_conn(h), true);
     return &h->codec;
 }

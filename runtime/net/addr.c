@@ -11,6 +11,9 @@
 
 static const char unix_prefix[] = "unix:";
 
+/* Of a peer: what paths clients bind to is not kept, or they could make us keep any number. */
+enum { NO_PATH = UINT32_MAX };
+
 /* Of one process; the loop's thread alone makes addresses from text. */
 static struct {
     char **path;
@@ -113,6 +116,11 @@ static void take_v6(struct gw_addr *addr, const struct sockaddr_in6 *v6)
         set_v4(addr, v4, addr->port);
 }
 
+static const char *unix_path(const struct gw_addr *addr)
+{
+    return addr->scope == NO_PATH ? "" : unix_paths.path[addr->scope];
+}
+
 void gw_addr_set(struct gw_addr *addr, const struct sockaddr *sa, socklen_t len)
 {
     union gw_sockaddr from = {0};
@@ -123,6 +131,8 @@ void gw_addr_set(struct gw_addr *addr, const struct sockaddr *sa, socklen_t len)
         set_v4(addr, from.v4.sin_addr, ntohs(from.v4.sin_port));
     else if (from.any.sa_family == AF_INET6 && len >= sizeof(from.v6))
         take_v6(addr, &from.v6);
+    else if (from.any.sa_family == AF_UNIX && len >= sizeof(from.any.sa_family))
+        *addr = (struct gw_addr){.family = AF_UNIX, .scope = NO_PATH};
 }
 
 socklen_t gw_addr_get(const struct gw_addr *addr, union gw_sockaddr *sa)
@@ -135,8 +145,7 @@ socklen_t gw_addr_get(const struct gw_addr *addr, union gw_sockaddr *sa)
         return sizeof(sa->v4);
     }
     if (addr->family == AF_UNIX) {
-        memcpy(sa->un.sun_path, unix_paths.path[addr->scope],
-               strlen(unix_paths.path[addr->scope]) + 1);
+        memcpy(sa->un.sun_path, unix_path(addr), strlen(unix_path(addr)) + 1);
         return sizeof(sa->un);
     }
     memcpy(&sa->v6.sin6_addr, addr->ip, sizeof(sa->v6.sin6_addr));
@@ -164,7 +173,7 @@ const char *gw_addr_host(const struct gw_addr *addr, char out[GW_ADDR_TEXT])
     if (addr->family == AF_INET)
         put_v4(out, addr->ip);
     else if (addr->family == AF_UNIX)
-        snprintf(out, GW_ADDR_TEXT, "%s%s", unix_prefix, unix_paths.path[addr->scope]);
+        snprintf(out, GW_ADDR_TEXT, "%s%s", unix_prefix, unix_path(addr));
     else if (addr->family == 0 || !inet_ntop(addr->family, addr->ip, out, GW_ADDR_TEXT))
         memcpy(out, "-", 2);
     return out;

@@ -37,7 +37,8 @@ bool gw_addr_literal(struct gw_addr *addr, const char *host, unsigned port);
  * the path is too long, or one too many. */
 bool gw_addr_parse(struct gw_addr *addr, const char *host, unsigned port);
 /* Takes what the kernel says; an IPv4 address in IPv6 clothes (::ffff:a.b.c.d, RFC 4291, section
- * 2.5.5.2) becomes an IPv4 one. Families other than these two leave the address unknown. */
+ * 2.5.5.2) becomes an IPv4 one. A unix socket becomes "unix:" without its path. Other families
+ * leave the address unknown. */
 void gw_addr_set(struct gw_addr *addr, const struct sockaddr *sa, socklen_t len);
 /* The way back; returns the length. The address is known. */
 socklen_t gw_addr_get(const struct gw_addr *addr, union gw_sockaddr *sa);

@@ -273,7 +273,8 @@ bool gw_conn_readable(const struct gw_conn *conn)
     char byte;
     ssize_t got;
 
-    if (conn->state != GW_CONN_OPEN || conn->failed || conn->saw_eof || !gw_buf_empty(&conn->in))
+    bool alive = conn->state == GW_CONN_OPEN || conn->state == GW_CONN_HANDSHAKE;
+    if (!alive || conn->failed || conn->saw_eof || !gw_buf_empty(&conn->in))
         return true;
     got = recv(conn->io.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
     return got >= 0 || (errno != EAGAIN && errno != EINTR);

@@ -16,13 +16,14 @@ enum {
     UNSENT_MAX = 128 * 1024
 };
 
-/* Accepted sockets inherit both. An event is to leave when it is written. And the kernel would
- * queue megabytes for a client that is slow: too much memory for thousands of them, and room in so
- * long a queue comes so rarely that a slow client looks like one that takes nothing. */
+/* Accepted sockets inherit the last two. An event is to leave when it is written. And the kernel
+ * would queue megabytes for a client that is slow: too much memory for thousands of them, and room
+ * in so long a queue comes so rarely that a slow client looks like one that takes nothing. */
 static void set_options(int fd)
 {
     int on = 1, unsent = UNSENT_MAX;
 
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent));
 }
@@ -43,14 +44,15 @@ int gw_listener_bind(struct gw_addr *addr, int backlog)
 {
     union gw_sockaddr sa;
     socklen_t len = gw_addr_get(addr, &sa);
-    int on = 1, code;
+    int code;
     int fd = socket(addr->family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
     if (fd < 0)
         return -1;
-    set_options(fd);
-    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) == 0 &&
-        bind(fd, &sa.any, len) == 0 && listen(fd, backlog) == 0 && read_name(fd, addr))
+    if (addr->family != AF_UNIX)
+        set_options(fd);
+    if (bind(fd, &sa.any, len) == 0 && listen(fd, backlog) == 0 &&
+        (addr->family == AF_UNIX || read_name(fd, addr)))
         return fd;
     code = errno;
     close(fd);
@@ -83,6 +85,8 @@ static void starve(struct gw_listener *listener, int code)
     }
     gw_timer_start(listener->loop, &listener->retry, RETRY_MS);
     update_watcher(listener);
+    if (listener->events->on_starved)
+        listener->events->on_starved(listener);
 }
 
 /* False when there is no more to accept now. A connection that broke in the queue is not the

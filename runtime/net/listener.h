@@ -11,6 +11,8 @@ struct gw_listener;
 struct gw_listener_events {
     /* One more connection; the descriptor is the callee's. */
     void (*on_accept)(struct gw_listener *listener, int fd, const struct gw_addr *peer);
+    /* Accepting pauses, because the system is out of descriptors or memory. May be NULL. */
+    void (*on_starved)(struct gw_listener *listener);
 };
 
 struct gw_listener {
@@ -27,7 +29,8 @@ struct gw_listener {
 };
 
 /* Binds and listens (non-blocking, close-on-exec, SO_REUSEADDR). Returns the descriptor, or -1 with
- * errno set. *addr is updated with the port when it was 0. */
+ * errno set. *addr is updated with the port when it was 0. A unix socket is made with the rights
+ * that the process's umask leaves. */
 int gw_listener_bind(struct gw_addr *addr, int backlog);
 /* Starts to watch fd (which stays open when the listener is stopped: it may be shared). The struct
  * is embedded in its owner and needs no init before; on_accept may pause or stop it. */

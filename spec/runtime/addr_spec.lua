@@ -123,8 +123,22 @@ describe("an address", function()
     assert.equal("-", text(unknown))
     assert.equal("-", host(unknown))
     assert.equal(0, unknown.port)
-    local unix = ffi.new("struct sockaddr", { sa_family = 1 })
-    C.gw_addr_set(unknown, unix, ffi.sizeof(unix))
+    local packet = ffi.new("struct sockaddr", { sa_family = 17 }) -- AF_PACKET
+    C.gw_addr_set(unknown, packet, ffi.sizeof(packet))
     assert.equal(0, unknown.family)
+  end)
+
+  it("of a peer on a unix socket has no path, whatever it is bound to", function()
+    local peer, sa = ffi.new "struct gw_addr", ffi.new "union gw_sockaddr"
+    local whole = C.gw_addr_get(parse("unix:/run/peer.sock", 0), sa)
+    for _, len in ipairs { 2, tonumber(whole) } do
+      C.gw_addr_set(peer, sa.any, len)
+      assert.equal(1, peer.family)
+      assert.equal("unix:", text(peer))
+      assert.equal("unix:", host(peer))
+    end
+    assert.equal(whole, C.gw_addr_get(peer, sa))
+    assert.equal(0, sa.un.sun_path[0])
+    assert.is_false(C.gw_addr_eq(peer, parse("unix:/run/peer.sock", 0)))
   end)
 end)

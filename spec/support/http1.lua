@@ -246,6 +246,14 @@ function host.on_refused(codec, why, head, body)
   end
 end
 
+function host.on_open(codec)
+  shared.sides[address(codec)]:note "open"
+end
+
+function host.on_unopened(codec, why)
+  shared.sides[address(codec)]:note("unopened " .. slug(why))
+end
+
 function host.on_idle(codec)
   local side = shared.sides[address(codec)]
   side:note "idle"
@@ -281,6 +289,9 @@ if not shared then
   ops.on_refused = ffi.cast(
     "void (*)(struct gw_codec *, enum gw_err, struct gw_head *, struct gw_buf *)",
     guarded(function(...) host.on_refused(...) end))
+  ops.on_open = ffi.cast("void (*)(struct gw_codec *)", guarded(function(codec) host.on_open(codec) end))
+  ops.on_unopened = ffi.cast("void (*)(struct gw_codec *, enum gw_err)",
+    guarded(function(...) host.on_unopened(...) end))
   ops.on_idle = ffi.cast("void (*)(struct gw_codec *)", guarded(function(codec) host.on_idle(codec) end))
   ops.on_gone = ffi.cast("void (*)(struct gw_codec *)", guarded(function(codec) host.on_gone(codec) end))
   shared.host_events = ops
@@ -308,12 +319,13 @@ end
 
 --- A server on one end of a socket pair; the other one is .fd, non-blocking.
 ---@param loop ffi.cdata*
----@param options? table limits, on_head, on_body, on_end, on_close, hold, full, page, tcp, plan
+---@param options? table limits, on_head, on_body, on_end, on_close, hold, full, page, tcp, plan,
+-- transport
 function http1.server(loop, options)
   local side = new_side(loop, options)
   local fd
   if side.tcp then fd, side.fd = net.tcp_pair() else fd, side.fd = net.pair() end
-  local transport = side.plan and side.plan.ops or C.gw_tcp
+  local transport = side.transport or side.plan and side.plan.ops or C.gw_tcp
   adopt(side, C.gw_http1_serve(side.host, fd, nil, transport))
   return side
 end
