@@ -2,6 +2,7 @@
  * so that a retry starts from what came; heads are written afresh, never copied as bytes. */
 #include "gateway/forward.h"
 
+#include "gateway/own_answer.h"
 #include "gateway/relay.h"
 
 void gw_forward_id(struct gw_exchange *x)
@@ -27,6 +28,7 @@ void gw_forward_request(const struct gw_exchange *x, struct gw_head *out)
     if (in->count)
         memcpy(out->fields, in->fields, in->count * sizeof *out->fields);
     out->expect_continue = false;
+    gw_own_count_hop(out);
     char host[GW_ADDR_TEXT];
     gw_addr_host(x->peer, host);
     gw_fields_append(out, GW_SLICE("x-forwarded-for"), gw_slice_str(host));

@@ -55,7 +55,8 @@ describe("config: defaults", function()
     assert.same({
       frontend = {
         http = { host = "0.0.0.0", port = 8080, readTimeout = 30, writeTimeout = 30, idleTimeout = 75,
-          maxHeaderBytes = 32768, maxHeaders = 100, maxBodyBytes = 0, maxBufferedBody = 1048576,
+          maxHeaderBytes = 32768, maxHeaders = 100, maxTargetBytes = 8192,
+          maxBodyBytes = 0, maxBufferedBody = 1048576,
           maxConnections = 0, trustedProxies = {} },
         sse = { enabled = true, writeTimeout = 60, keepaliveTimeout = 30, keepaliveMode = "interval",
           maxEventBytes = 1048576 },
@@ -83,7 +84,8 @@ describe("config: defaults", function()
 
   it("of a rule", function()
     assert.same({ id = "/a", path = "/a", host = {}, headers = {}, methods = {}, serviceName = "s",
-      loadBalance = "round_robin", timeout = 0, onReload = "adopt", plugins = {} }, good_rule("path: /a"))
+      loadBalance = "round_robin", timeout = 0, onReload = "adopt",
+      forwardPath = "received", ambiguousPath = "refuse", plugins = {} }, good_rule("path: /a"))
   end)
 
   it("of an instance", function()
@@ -806,7 +808,7 @@ describe("config: rules of Lua routes", function()
       host = "H", plugins = { "cors", { event_filter = { drop = { "x" } }, onError = "skip" } } } })
     assert.equal("", errors)
     assert.same({ { id = "/a", path = "/a", serviceName = print, loadBalance = print, match = print,
-      timeout = 60, onReload = "adopt",
+      timeout = 60, onReload = "adopt", forwardPath = "received", ambiguousPath = "refuse",
       host = { "h" }, headers = {}, methods = {}, plugins = {
         { name = "cors", conf = {}, onError = "fail" },
         { name = "event_filter", conf = { drop = { "x" } }, onError = "skip" } } } }, checked)
