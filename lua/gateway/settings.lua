@@ -403,10 +403,11 @@ settings.rule = { type = "map", fields = {
       .. "`round_robin`." },
   duration("timeout", 0, "The whole exchange. 0 = none; it cuts event streams only when above 0."),
   { "forwardPath", type = "enum", values = { "received", "normalised" }, default = "received",
-    doc = "The path that the backend gets: as the client sent it, or in the form that rules are matched against." },
+    doc = "The path that the backend gets: as the client sent it, or in the form that rules are matched "
+      .. "against." },
   { "ambiguousPath", type = "enum", values = { "refuse", "allow" }, default = "refuse",
-    doc = "Paths that another rule, or none, would be for if a backend read `%2F`, `\\`, `;` or double escapes "
-      .. "generously: 400, or taken by this rule." },
+    doc = "Paths that another rule, or none, would be for if a backend read `%2F`, `\\`, `;` or escapes of "
+      .. "escapes generously: 400, or taken by this rule." },
   { "onReload", type = "enum", values = { "adopt", "pin", "drain" }, default = "adopt",
     doc = "Open streams of older versions: `adopt` = this version takes them over, `pin` = they stay under "
       .. "theirs, `drain` = they end well, within ten seconds, and clients come again." },

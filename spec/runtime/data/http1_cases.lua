@@ -1,8 +1,10 @@
 --- What a server and a client of HTTP/1 make of bytes that are well formed, odd, or hostile.
+-- Each has a category and a source, for docs/http.md, which is made from these lists.
 -- requests: { name, bytes, status } for what is refused, or { name, bytes, { what is understood } }.
 -- responses: { name, bytes, slug } or { name, bytes, { … }, eof = true where the peer closes behind it,
--- method = "HEAD" where that was asked }. Limits of the run: 1024 bytes of head, 8 fields, 64 KiB of
--- request body.
+-- method = "HEAD" where that was asked }. Limits of the run: 1024 bytes of head, 600 of the target, 8 fields,
+-- 64 KiB of request body. left: of an answer, bytes that belong to none
+-- are behind it. own: what the whole gateway answers, where that is not up to the codec. coarse: too long to be split at every byte.
 local GET = "GET / HTTP/1.1\r\nHost: x\r\n"
 local POST = "POST / HTTP/1.1\r\nHost: x\r\n"
 local CHUNKED = POST .. "Transfer-Encoding: chunked\r\n\r\n"
@@ -33,7 +35,21 @@ add(requests, "request line", "RFC 9112, 3", {
   { "absolute form against Host", "GET http://y/ HTTP/1.1\r\nHost: x\r\n\r\n", 400 },
   { "absolute form, other scheme", "GET ftp://x/ HTTP/1.1\r\nHost: x\r\n\r\n", 400 },
   { "absolute form with user", "GET http://u@x/ HTTP/1.1\r\nHost: x\r\n\r\n", 400 },
-  { "OPTIONS *", "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", { path = "*" } },
+  { "OPTIONS *", "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", { path = "*" }, own = 200, source = "RFC 9110, 9.3.7" },
+  { "OPTIONS of a whole server in absolute form", "OPTIONS http://x HTTP/1.1\r\nHost: x\r\n\r\n", { path = "*" },
+    own = 200, source = "RFC 9112, 3.2.4" },
+  { "OPTIONS that may go no further", "OPTIONS /a HTTP/1.1\r\nHost: x\r\nMax-Forwards: 0\r\n\r\n",
+    { path = "/a" }, own = 200, source = "RFC 9110, 7.6.2" },
+  { "OPTIONS that may go one step further", "OPTIONS /a HTTP/1.1\r\nHost: x\r\nMax-Forwards: 1\r\n\r\n",
+    { path = "/a" }, forwards = { { "max-forwards", "0" } }, source = "RFC 9110, 7.6.2" },
+  { "OPTIONS with a wild Max-Forwards", "OPTIONS /a HTTP/1.1\r\nHost: x\r\nMax-Forwards: -1\r\n\r\n",
+    { path = "/a" }, own = 400, source = "RFC 9110, 7.6.2" },
+  { "Max-Forwards of a GET means nothing", GET .. "Max-Forwards: 0\r\n\r\n",
+    { fields = { { "max-forwards", "0" } } }, source = "RFC 9110, 7.6.2" },
+  { "TRACE", "TRACE / HTTP/1.1\r\nHost: x\r\nCookie: a=b\r\n\r\n", { method = "TRACE" }, own = 405,
+    source = "RFC 9110, 9.3.8" },
+  { "TRACE that may go no further", "TRACE / HTTP/1.1\r\nHost: x\r\nMax-Forwards: 0\r\n\r\n",
+    { method = "TRACE" }, own = 405, source = "RFC 9110, 9.3.8" },
   { "GET *", "GET * HTTP/1.1\r\nHost: x\r\n\r\n", 400 },
   { "authority form", "GET x:80 HTTP/1.1\r\nHost: x:80\r\n\r\n", 400 },
   { "CONNECT", "CONNECT x:80 HTTP/1.1\r\nHost: x:80\r\n\r\n", 501 },
@@ -316,5 +332,7 @@ add(responses, "interim answers", "RFC 9110, 15.2", {
   { "end behind a 100", "HTTP/1.1 100 Continue\r\n\r\n", "truncated", eof = true },
   { "endless 100", ("HTTP/1.1 100 C\r\n\r\n"):rep(17), "bad_response" },
 })
+
+dofile "spec/runtime/data/http1_desync.lua"(add, requests, responses)
 
 return { requests = requests, responses = responses }
