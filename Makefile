@@ -137,6 +137,9 @@ docs:
 	@LUA_PATH="lua/?.lua;;" $(LUAJIT) \
 	    -e 'text = require("gateway.reference").update(assert(io.open("$(PAGE)")):read("*a"))' \
 	    -e 'assert(io.open("$(PAGE)", "w")):write(text)'
+	@LUA_PATH="./?.lua;;" $(LUAJIT) -e 'cases = dofile "spec/runtime/data/http1_cases.lua"' \
+	    -e 'text = require("spec.support.decisions").update(assert(io.open("docs/http.md")):read("*a"), cases)' \
+	    -e 'assert(io.open("docs/http.md", "w")):write(text)'
 
 # One short line for each thing made; V=1 shows the commands.
 say = $(if $(V),,@printf '  %-4s %s\n' $(1) $@;)
