@@ -61,7 +61,7 @@ BENCH    := $(BUILD)/bench/load $(BUILD)/bench/relay
 ALL_C    := $(wildcard runtime/*.[ch] runtime/*/*.[ch] test-servers/*.[ch] bench/*.[ch])
 
 .PHONY: all help deps run build debug test test-only check sanitize lint format docs clean install rock
-.PHONY: programs test-programs compiler FORCE soak bench bench-quick bench-figures bench-deps
+.PHONY: strictness programs test-programs compiler FORCE soak bench bench-quick bench-figures bench-deps
 
 all: build
 
@@ -75,6 +75,7 @@ help:
 	@echo "make format    apply clang-format"
 	@echo "make docs      bring the reference in docs/configuration.md up to the schema"
 	@echo "make deps      install the packages for all of this, where they are missing"
+	@echo "make strictness  play the cases of HTTP against nginx and HAProxy, into docs/http-peers.md"
 	@echo "make bench     measure against nginx, HAProxy and a bare relay, into docs/benchmarks.md (long)"
 	@echo "make bench-quick  the same in three minutes; bench-figures prints the two short figures"
 	@echo "make soak      200 reloads in ten minutes under 9,500 streams; SOAK=\"--workers 2\" and the like"
@@ -218,6 +219,11 @@ bench-deps:
 bench bench-quick bench-figures: bench-deps
 	@$(MAKE) $(PARALLEL) programs
 	@GATEWAYD_BUILD=$(BUILD) $(LUAJIT) bench/run.lua $(patsubst bench-%,--%,$(filter bench-%,$@))
+
+# The cases of HTTP against nginx and HAProxy, into docs/http-peers.md.
+strictness: bench-deps
+	@$(MAKE) $(PARALLEL) programs
+	@GATEWAYD_BUILD=$(BUILD) $(LUAJIT) bench/strictness.lua
 
 SOAK ?=
 soak:
