@@ -7,8 +7,8 @@
  * - An absolute target and a Host that differ are refused, an empty Host too.
  * - A Connection field that names what is meant for the backend (Host, Content-*, Authorization,
  *   Cookie, X-Forwarded-*, …) is refused in a request; in a response that name is passed over.
- * - Trailers are checked, bounded and dropped. A chunk has at most one extension with a value, and all
- *   extensions of a request are bounded together.
+ * - Trailers are checked, bounded and dropped. A chunk has at most one extension with a value, and
+ * all extensions of a request are bounded together.
  * - Expect with anything but 100-continue gets 400 (there is no error for 417).
  * - A client that ends its sending, even if only that half, counts as gone while it is answered.
  * - A request whose field name becomes one of ours when `_` is read as `-` (Content_Length,

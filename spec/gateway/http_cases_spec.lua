@@ -1,3 +1,4 @@
+-- luacheck: no max line length
 -- The cases of spec/runtime/data/http1_cases.lua over the real binary: what a backend gets of each request,
 -- and what a client gets of each answer, byte for byte. Of a refused request a backend gets nothing.
 local backend = require("spec.support.backend")

@@ -1,4 +1,4 @@
---- decisions: the tables of docs/http.md, made from the cases of HTTP/1. Called by `make docs` and by the spec
+--- decisions: the tables of docs/http.md, made from the cases of HTTP/1. Called by make docs and by the spec
 -- that compares both. Holds no state.
 local decisions = {}
 

@@ -1,3 +1,4 @@
+-- luacheck: no max line length
 --- What a server and a client of HTTP/1 make of bytes that are well formed, odd, or hostile.
 -- Each has a category and a source, for docs/http.md, which is made from these lists.
 -- requests: { name, bytes, status } for what is refused, or { name, bytes, { what is understood } }.

@@ -1,3 +1,4 @@
+-- luacheck: no max line length
 --- What attacks on the border between two messages are made of, and games with names, hosts and line ends:
 -- more cases for http1_cases.lua, which adds them to its own. Techniques are public knowledge (papers on
 -- request smuggling and desync, tests of llhttp and nginx); the bytes are written here.
