@@ -65,7 +65,7 @@ BENCH    := $(BUILD)/bench/load $(BUILD)/bench/relay
 ALL_C    := $(wildcard runtime/*.[ch] runtime/*/*.[ch] test-servers/*.[ch] bench/*.[ch])
 
 .PHONY: all help deps run build debug test test-only check sanitize lint format docs clean install rock
-.PHONY: programs test-programs compiler FORCE soak bench bench-quick bench-figures bench-deps
+.PHONY: strictness programs test-programs compiler FORCE soak bench bench-quick bench-figures bench-deps
 
 all: build
 
@@ -79,6 +79,7 @@ help:
 	@echo "make format    apply clang-format"
 	@echo "make docs      bring the reference in docs/configuration.md up to the schema"
 	@echo "make deps      install the packages for all of this, where they are missing"
+	@echo "make strictness  play the cases of HTTP against nginx and HAProxy, into docs/http-peers.md"
 	@echo "make bench     measure against nginx, HAProxy and a bare relay, into docs/benchmarks.md (long)"
 	@echo "make bench-quick  the same in three minutes; bench-figures prints the two short figures"
 	@echo "make soak      200 reloads in ten minutes under 9,500 streams; SOAK=\"--workers 2\" and the like"
@@ -143,6 +144,9 @@ docs:
 	@LUA_PATH="lua/?.lua;;" $(LUAJIT) \
 	    -e 'text = require("gateway.reference").update(assert(io.open("$(PAGE)")):read("*a"))' \
 	    -e 'assert(io.open("$(PAGE)", "w")):write(text)'
+	@LUA_PATH="./?.lua;;" $(LUAJIT) -e 'cases = dofile "spec/runtime/data/http1_cases.lua"' \
+	    -e 'text = require("spec.support.decisions").update(assert(io.open("docs/http.md")):read("*a"), cases)' \
+	    -e 'assert(io.open("docs/http.md", "w")):write(text)'
 
 # One short line for each thing made; V=1 shows the commands.
 say = $(if $(V),,@printf '  %-4s %s\n' $(1) $@;)
@@ -221,6 +225,11 @@ bench-deps:
 bench bench-quick bench-figures: bench-deps
 	@$(MAKE) $(PARALLEL) programs
 	@GATEWAYD_BUILD=$(BUILD) $(LUAJIT) bench/run.lua $(patsubst bench-%,--%,$(filter bench-%,$@))
+
+# The cases of HTTP against nginx and HAProxy, into docs/http-peers.md.
+strictness: bench-deps
+	@$(MAKE) $(PARALLEL) programs
+	@GATEWAYD_BUILD=$(BUILD) $(LUAJIT) bench/strictness.lua
 
 SOAK ?=
 soak:

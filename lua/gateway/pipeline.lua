@@ -217,7 +217,7 @@ function Program:_choose(ctx)
       local rule = self:_routed(ctx, list.entries[i], verdict)
       if rule == true then return nil, answered(ctx, self._outer, list.entries[i].slot) end
       if rule then
-        router.read_params(rule, ctx, ctx.req.path)
+        router.read_params(rule, ctx, router.normalise(ctx.req.path) or ctx.req.path)
         return rule
       end
     end
@@ -225,6 +225,12 @@ function Program:_choose(ctx)
   local rule, status, allow = self._router:match(ctx)
   if rule then return rule end
   return nil, refuse(ctx, self._outer, status, allow)
+end
+
+-- The query stays as it came.
+local function forward_normalised(ctx)
+  local path = router.normalise(ctx.req.path)
+  if path then ctx.req.path = router.escaped(path) end
 end
 
 --- Chooses the rule.
@@ -236,6 +242,7 @@ function Program:route(ctx)
   local rule, reply = self:_choose(ctx)
   if not rule then return reply, self._outer.close[1] and HAS_CLOSE or 0 end
   ctx._rule = rule
+  if rule.conf.forwardPath == "normalised" then forward_normalised(ctx) end
   core.set_rule(ctx._x, rule.id)
   return rule.flags, rule.timeout, rule.event_hook, rule.retry
 end

@@ -39,7 +39,7 @@ for code = 0, 255 do
   end
 end
 
--- RFC 3986, 5.2.4, except that a path that climbs above the root is refused. Empty segments count.
+-- RFC 3986, 5.2.4, except that a path that climbs above the root is refused. Empty segments count here.
 local function remove_dots(path)
   local parts, n, slash = {}, 0, false
   for part in path:gmatch("/([^/]*)") do
@@ -68,18 +68,49 @@ local function normalise_slowly(path)
   path = path:gsub("%%(%x%x)", DECODED)
   if find(path, "/.", 1, true) then path = remove_dots(path) end
   if not path or hides_climb(path) then return nil end
-  return path
+  return (path:gsub("//+", "/")), true
 end
 
 --- The one form of a path that rules are matched against: escapes decoded (except %2F, %25 and
---- controls), dot segments removed. `//` stays. The backend still gets the path as it came.
+--- controls), dot segments removed, `//` merged. The backend still gets the path as it came.
 ---@param path string
 ---@return string? path nil when it is broken or climbs above the root
+---@return boolean? odd a backend may read the path in another way: see router.loosely
 function router.normalise(path)
-  if not find(path, "%", 1, true) and not find(path, "/.", 1, true) and not find(path, "\\", 1, true) then
+  if not find(path, "%", 1, true) and not find(path, "/.", 1, true) and not find(path, "\\", 1, true)
+    and not find(path, "//", 1, true) and not find(path, ";", 1, true) then
     return path
   end
   return normalise_slowly(path)
+end
+
+local DECODINGS = 3 -- escapes of escapes of escapes; more is nobody's name for anything
+
+local function char_of(hex)
+  return string.char(tonumber(hex, 16))
+end
+
+--- What the most generous of backends may make of a path: escapes decoded as often as there are any,
+--- `\` and %2F as slashes, `;…` left out, `//` merged before dot segments are removed.
+---@param path string one that router.normalise takes
+---@return string? path nil when that reading climbs above the root or has no end
+function router.loosely(path)
+  for _ = 1, DECODINGS do path = path:gsub("%%(%x%x)", char_of) end
+  if find(path, "%%%x%x") or find(path, "%z") then return nil end
+  path = path:gsub("\\", "/"):gsub(";[^/]*", ""):gsub("//+", "/")
+  if find(path, "/.", 1, true) then return remove_dots(path) end
+  return path
+end
+
+local function escape(char)
+  return ("%%%02X"):format(byte(char))
+end
+
+--- A normalised path as it can be sent.
+---@param path string from router.normalise
+---@return string
+function router.escaped(path)
+  return (path:gsub("[^%w%-._~!$&'()*+,;=:@/%%]", escape))
 end
 
 local function decode_segment(text)
@@ -351,14 +382,7 @@ function walk(node, ctx, path, pos)
   if node.star then return pick(node.star, ctx, path) end
 end
 
---- Finds the rule for a request and fills in ctx.params.
----@param ctx gateway.Context
----@return gateway.Rule? rule
----@return integer? status 400, 404, 405 or 406 when there is no rule
----@return string? allow value of Allow with 405 and 406
-function Router:match(ctx)
-  local path = router.normalise(ctx.req.path)
-  if not path then return nil, 400 end
+function Router:_find(ctx, path)
   local leaf = self._exact[path]
   local rule, status, allow
   if leaf then
@@ -372,6 +396,29 @@ function Router:match(ctx)
   rule, status, allow = pick(self._pathless, ctx, path)
   if rule or status then return rule, status, allow end
   return nil, 404
+end
+
+-- Would a backend that reads the path generously serve what another rule, or none, is for?
+function Router:_is_walked_around(ctx, path, rule)
+  local loose = router.loosely(ctx.req.path)
+  if loose == path then return false end
+  local params = rawget(ctx, "params")
+  local other = loose and self:_find(ctx, loose)
+  rawset(ctx, "params", params)
+  return not loose or (other ~= rule and rule.conf.ambiguousPath ~= "allow")
+end
+
+--- Finds the rule for a request and fills in ctx.params.
+---@param ctx gateway.Context
+---@return gateway.Rule? rule
+---@return integer? status 400, 404, 405 or 406 when there is no rule
+---@return string? allow value of Allow with 405 and 406
+function Router:match(ctx)
+  local path, odd = router.normalise(ctx.req.path)
+  if not path then return nil, 400 end
+  local rule, status, allow = self:_find(ctx, path)
+  if odd and rule and self:_is_walked_around(ctx, path, rule) then return nil, 400 end
+  return rule, status, allow
 end
 
 return router

@@ -295,6 +295,7 @@ local frontend = { "frontend", type = "map", doc = "The side of the clients.", f
     duration("idleTimeout", 75, "Time that a keep-alive connection may lie idle between requests."),
     size("maxHeaderBytes", "32KiB", "Largest request head; 431 past it."),
     count("maxHeaders", 100, "Most header fields in a request; 431 past it."),
+    size("maxTargetBytes", "8KiB", "Longest request target (path and query); 414 past it. 0 = no limit."),
     size("maxBodyBytes", 0, "Largest request body; 413 past it. 0 = no limit."),
     size("maxBufferedBody", "1MiB",
       "Largest request body that plugins can read whole; `ctx.req.body` is nil past it."),
@@ -464,6 +465,12 @@ settings.rule = { type = "map", fields = {
       .. "settings below are for, else `sticky_session` where a session section is enabled, else "
       .. "`round_robin`." },
   duration("timeout", 0, "The whole exchange. 0 = none; it cuts event streams only when above 0."),
+  { "forwardPath", type = "enum", values = { "received", "normalised" }, default = "received",
+    doc = "The path that the backend gets: as the client sent it, or in the form that rules are matched "
+      .. "against." },
+  { "ambiguousPath", type = "enum", values = { "refuse", "allow" }, default = "refuse",
+    doc = "Paths that another rule, or none, would be for if a backend read `%2F`, `\\`, `;` or escapes of "
+      .. "escapes generously: 400, or taken by this rule." },
   { "onReload", type = "enum", values = { "adopt", "pin", "drain" }, default = "adopt",
     doc = "Open streams of older versions: `adopt` = this version takes them over, `pin` = they stay under "
       .. "theirs, `drain` = they end well, within ten seconds, and clients come again." },

@@ -152,6 +152,7 @@ static void read_frontend(struct reader *r, struct gw_settings *s)
     read_listeners(r, s);
     s->client.max_header_bytes = (size_t)number(r, "frontend.http.maxHeaderBytes");
     s->client.max_headers = (unsigned)number(r, "frontend.http.maxHeaders");
+    s->client.max_target_bytes = (size_t)number(r, "frontend.http.maxTargetBytes");
     s->client.max_body_bytes = (uint64_t)number(r, "frontend.http.maxBodyBytes");
     s->max_buffered_body = (size_t)number(r, "frontend.http.maxBufferedBody");
     s->client.head_ms = duration(r, "frontend.http.readTimeout");

@@ -16,6 +16,7 @@
 #include "gateway/forward.h"
 #include "gateway/kept.h"
 #include "gateway/outcome.h"
+#include "gateway/own_answer.h"
 #include "gateway/relay.h"
 #include "gateway/reply.h"
 #include "gateway/retry.h"
@@ -129,6 +130,8 @@ static enum gw_step after_hook(struct gw_exchange *x, enum gw_hook_result result
 
 static enum gw_step step_route(struct gw_exchange *x)
 {
+    if (gw_own_answer(x))
+        return GW_STEP_HEAD;
     return after_hook(x, hooks(x)->route(x), GW_STEP_ACCESS);
 }
 

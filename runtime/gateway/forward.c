@@ -3,6 +3,7 @@
 #include "gateway/forward.h"
 
 #include "gateway/client.h"
+#include "gateway/own_answer.h"
 #include "gateway/relay.h"
 
 void gw_forward_id(struct gw_exchange *x)
@@ -28,6 +29,7 @@ void gw_forward_request(const struct gw_exchange *x, struct gw_head *out)
     if (in->count)
         memcpy(out->fields, in->fields, in->count * sizeof *out->fields);
     out->expect_continue = false;
+    gw_own_count_hop(out);
     gw_client_tell(x, out);
     gw_fields_append(out, GW_SLICE("via"),
                      in->minor ? GW_SLICE("1.1 gatewayd") : GW_SLICE("1.0 gatewayd"));

@@ -492,6 +492,17 @@ static bool exhausted(struct gw_exchange *x)
     return gw_buf_empty(&x->body);
 }
 
+/* The answer has broken off, and what there was of it is with the kernel. A head still waits for
+ * what follows it when nothing has come: it is flushed here, for nobody would wake us. */
+static bool broke_off(struct gw_exchange *x, struct gw_buf *out)
+{
+    if (!x->origin_closed || x->body_end)
+        return false;
+    if (gw_stream_pending(x->client) && gw_stream_send(x->client, out, false) != GW_OK)
+        return false; /* the client's on_close comes */
+    return gw_stream_pending(x->client) == 0;
+}
+
 /* What is left when some bytes have been moved: the end, a break, or to wait. */
 static enum gw_err conclude(struct gw_exchange *x, struct gw_buf *out, enum gw_err err)
 {
@@ -512,7 +523,7 @@ static enum gw_err conclude(struct gw_exchange *x, struct gw_buf *out, enum gw_e
     offer_room(x);
     bool stuck = x->relay.pending_event ||
                  (x->relay.mode == GW_BODY_SSE_EVENTS && gw_buf_len(&x->body) > x->relay.scanned);
-    if (x->origin_closed && !x->body_end && !stuck && gw_stream_pending(x->client) == 0) {
+    if (!stuck && broke_off(x, out)) {
         x->why_upstream = true;
         return (enum gw_err)x->origin_why;
     }

@@ -12,6 +12,7 @@ struct gw_codec;
 struct gw_http_limits {
     size_t max_header_bytes; /* a whole head, start line included */
     unsigned max_headers;
+    size_t max_target_bytes;    /* requests: method, version and spaces left out; 0 = no limit */
     uint64_t max_body_bytes;    /* requests; 0 = no limit */
     uint64_t head_ms;           /* a whole head, from its first byte; 0 = no limit */
     uint64_t idle_ms;           /* between requests of a connection; 0 = no limit */

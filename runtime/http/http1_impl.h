@@ -43,8 +43,9 @@ struct gw_h1_parse {
     uint32_t trailers;
     uint64_t body_bytes;
     struct gw_h1_lex *lex; /* during a call of the lexer only */
+    uint32_t extensions;   /* of a request's chunks so far, in bytes beyond what sizes need */
     uint32_t trailer_len;
-    char trailer[20]; /* the beginning of a trailer's name */
+    char trailer[24]; /* the beginning of a trailer's name */
 };
 
 struct gw_h1_stream {
@@ -159,6 +160,10 @@ enum gw_err gw_h1_start_line(const struct gw_http1 *h, struct gw_head *head, cha
 enum gw_err gw_h1_apply_fields(struct gw_http1 *h, const struct gw_h1_stream *s,
                                struct gw_head *head) GW_MUST_CHECK;
 bool gw_h1_trailer_ok(struct gw_slice name);
+/* Underscores make it the name of a field that the gateway decides by, for servers that take '_'
+ * and
+ * '-' for the same. name: lower case. */
+bool gw_h1_disguised(struct gw_slice name);
 
 /* http1_write.c */
 

@@ -9,8 +9,10 @@
 #include "http/fields.h"
 
 enum {
-    CHUNK_LINE_MAX = 1024, /* size and extensions of one chunk */
-    FIELDS_MAX = 32768,    /* whatever the settings say: a head counts in 16 bits */
+    CHUNK_LINE_MAX = 1024,  /* size and extensions of one chunk */
+    CHUNK_LINE_FREE = 16,   /* of these, what a sender of plain chunks may need */
+    EXTENSIONS_MAX = 16384, /* what is beyond it, of all chunks of a request */
+    FIELDS_MAX = 32768,     /* whatever the settings say: a head counts in 16 bits */
     RESTS = 8
 };
 
@@ -53,7 +55,7 @@ static void keep_parse(struct gw_http1 *h)
  * are in one of few states, which are kept here once. */
 static struct gw_h1_parse rests[RESTS];
 
-_Static_assert(sizeof(struct gw_h1_parse) == sizeof(llhttp_t) + sizeof(struct gw_h1_scan) + 44,
+_Static_assert(sizeof(struct gw_h1_parse) == sizeof(llhttp_t) + sizeof(struct gw_h1_scan) + 52,
                "no holes");
 
 /* Only what a client has of a message is all in the state: a server counts a body. */
@@ -293,6 +295,8 @@ static int on_field_done(llhttp_t *parser)
     if (lex->head->count >= gw_h1_limits(h)->max_headers || lex->head->count >= FIELDS_MAX)
         return refuse(parser, h->server ? GW_ERR_HEAD_TOO_LARGE : GW_ERR_BAD_RESPONSE);
     lower(lex->name);
+    if (h->server && gw_h1_disguised(lex->name))
+        return refuse(parser, bad(h));
     gw_fields_add_view(lex->head, lex->name, gw_slice_trim(lex->value));
     lex->name = lex->value = gw_slice_of("", 0);
     return 0;
@@ -352,6 +356,11 @@ static int on_body_bytes(llhttp_t *parser, const char *at, size_t len)
 
     if (err)
         return refuse(parser, err);
+    if (h->server && h->parse->scan.seen > CHUNK_LINE_FREE) {
+        h->parse->extensions += h->parse->scan.seen - CHUNK_LINE_FREE;
+        if (h->parse->extensions > EXTENSIONS_MAX)
+            return refuse(parser, bad(h));
+    }
     h->parse->scan = (struct gw_h1_scan){0};
     lex->cursor = at + len;
     h->parse->body_bytes += len;

@@ -13,6 +13,7 @@ struct facts {
     unsigned hosts, lengths, codings, expects, connections;
     struct gw_slice host, length, coding, expect, upgrade;
     struct gw_slice connection[CONNECTION_FIELDS_MAX];
+    unsigned types, credentials;
     bool close, keep_alive;
 };
 
@@ -36,10 +37,14 @@ static enum gw_err check_version(const struct gw_http1 *h, struct gw_head *head,
     return GW_OK;
 }
 
-static enum gw_err take_target(struct gw_head *head, struct gw_slice target)
+static enum gw_err take_target(const struct gw_http1 *h, struct gw_head *head,
+                               struct gw_slice target)
 {
-    enum gw_err err = gw_target_split(head->method, target, &head->authority, &head->path);
+    size_t max = gw_h1_limits(h)->max_target_bytes;
 
+    if (max && target.len > max)
+        return GW_ERR_TARGET_TOO_LONG;
+    enum gw_err err = gw_target_split(head->method, target, &head->authority, &head->path);
     if (!err && head->path.ptr[0] == '?')
         head->path = gw_arena_printf(head->arena, "/%.*s", (int)head->path.len, head->path.ptr);
     return err;
@@ -61,7 +66,7 @@ static enum gw_err request_line(const struct gw_http1 *h, struct gw_head *head, 
         return err;
     if (gw_slice_eq(head->method, GW_SLICE("CONNECT")))
         return GW_ERR_NOT_IMPLEMENTED;
-    return take_target(head, gw_slice_of(first + 1, (size_t)(last - first - 1)));
+    return take_target(h, head, gw_slice_of(first + 1, (size_t)(last - first - 1)));
 }
 
 /* The phrase may be missing, and the space before it with it: many backends leave both out. */
@@ -112,6 +117,8 @@ static bool take_field(struct facts *f, const struct gw_field *field, bool serve
         f->expects++;
         f->expect = field->value;
     } else {
+        f->types += server && gw_slice_eq(name, GW_SLICE("content-type"));
+        f->credentials += server && gw_slice_eq(name, GW_SLICE("authorization"));
         return gw_field_is_framing(name);
     }
     return true;
@@ -259,6 +266,9 @@ static enum gw_err apply_request(struct gw_http1 *h, const struct facts *f, stru
     bool secure = strcmp(h->codec.conn->transport->name, "tls") == 0;
     enum gw_err err = take_host(f, head);
 
+    if (f->types > 1 ||
+        f->credentials > 1) /* who reads the first one differs with who reads the last */
+        return GW_ERR_BAD_REQUEST;
     if (!err)
         err = take_expect(f, head);
     if (!err && max && head->length > 0 && (uint64_t)head->length > max)
@@ -300,6 +310,33 @@ enum gw_err gw_h1_apply_fields(struct gw_http1 *h, const struct gw_h1_stream *s,
     if (head->has_body && !f.lengths && !f.codings)
         h->keep = false; /* ends with the connection */
     return GW_OK;
+}
+
+/* What servers that read names as variables (CGI, WSGI) take `name` for, with '-' for each '_'. */
+static bool passes_for(struct gw_slice name, struct gw_slice field)
+{
+    if (name.len < field.len)
+        return false;
+    for (size_t i = 0; i < field.len; i++)
+        if ((name.ptr[i] == '_' ? '-' : name.ptr[i]) != field.ptr[i])
+            return false;
+    return true;
+}
+
+bool gw_h1_disguised(struct gw_slice name)
+{
+    static const struct gw_slice names[] = {{"content-length", 14},   {"transfer-encoding", 17},
+                                            {"content-type", 12},     {"x-request-id", 12},
+                                            {"x-real-ip", 9},         {"keep-alive", 10},
+                                            {"proxy-connection", 16}, {"proxy-authorization", 19},
+                                            {"max-forwards", 12}};
+
+    if (!memchr(name.ptr, '_', name.len))
+        return false;
+    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
+        if (name.len == names[i].len && passes_for(name, names[i]))
+            return true;
+    return passes_for(name, GW_SLICE("x-forwarded-"));
 }
 
 bool gw_h1_trailer_ok(struct gw_slice name)

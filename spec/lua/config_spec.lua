@@ -55,7 +55,7 @@ describe("config: defaults", function()
     assert.same({
       frontend = {
         http = { host = "0.0.0.0", port = 8080, readTimeout = 30, writeTimeout = 30, idleTimeout = 75,
-          maxHeaderBytes = 32768, maxHeaders = 100, maxBodyBytes = 0, maxBufferedBody = 1048576,
+          maxHeaderBytes = 32768, maxHeaders = 100, maxTargetBytes = 8192, maxBodyBytes = 0, maxBufferedBody = 1048576,
           maxConnections = 0, trustedProxies = {}, clientAddressHeader = "X-Forwarded-For",
           maxConnectionsPerClient = 0, clientPrefix6 = 64, maxPipelinedBytes = 65536, maxRequestsPerConnection = 0,
           proxyProtocol = false, listeners = {} },
@@ -86,7 +86,8 @@ describe("config: defaults", function()
   it("of a rule", function()
     assert.same({ id = "/a", path = "/a", host = {}, headers = {}, methods = {}, serviceName = "s",
       loadBalance = "round_robin", timeout = 0, onReload = "adopt", plugins = {}, maxStreams = 0,
-      maxStreamsPerClient = 0, maxStreamsPerSession = 0 }, good_rule("path: /a"))
+      maxStreamsPerClient = 0, maxStreamsPerSession = 0, forwardPath = "received",
+      ambiguousPath = "refuse" }, good_rule("path: /a"))
   end)
 
   it("of an instance", function()
@@ -810,6 +811,7 @@ describe("config: rules of Lua routes", function()
     assert.equal("", errors)
     assert.same({ { id = "/a", path = "/a", serviceName = print, loadBalance = print, match = print,
       timeout = 60, onReload = "adopt", maxStreams = 0, maxStreamsPerClient = 0, maxStreamsPerSession = 0,
+      timeout = 60, onReload = "adopt", forwardPath = "received", ambiguousPath = "refuse",
       host = { "h" }, headers = {}, methods = {}, plugins = {
         { name = "cors", conf = {}, onError = "fail" },
         { name = "event_filter", conf = { drop = { "x" } }, onError = "skip" } } } }, checked)

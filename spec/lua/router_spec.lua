@@ -6,7 +6,7 @@ local function conf_of(fields)
   return {
     id = fields.id or fields.path, path = fields.path, host = fields.host or {},
       headers = fields.headers or {},
-    methods = fields.methods or {},
+    methods = fields.methods or {}, ambiguousPath = fields.ambiguousPath,
   }
 end
 
@@ -34,7 +34,7 @@ end
 
 describe("router.normalise", function()
   it("leaves ordinary paths alone", function()
-    for _, path in ipairs({ "/", "/events", "/a//b/", "/a.b/c.", "*" }) do
+    for _, path in ipairs({ "/", "/events", "/a.b/c.", "*" }) do
       assert.equal(path, router.normalise(path))
     end
   end)
@@ -45,6 +45,7 @@ describe("router.normalise", function()
       ["/caf%c3%A9"] = "/caf\195\169", ["/a%25b"] = "/a%25b", ["/a%0ab"] = "/a%0Ab",
       ["/a/./b"] = "/a/b", ["/a/../b"] = "/b", ["/a/b/.."] = "/a/", ["/a/."] = "/a/", ["/."] = "/",
       ["/a/%2e%2E/b"] = "/b", ["/a/.%2e/b"] = "/b", ["/a//../b"] = "/a/b", ["/a/.../b"] = "/a/.../b",
+      ["/a//b/"] = "/a/b/", ["//a"] = "/a", ["/a;b/c"] = "/a;b/c", ["/a\\b"] = "/a\\b",
       ["/.well-known/x"] = "/.well-known/x", ["/a/.."] = "/",
     }) do
       assert.equal(form, router.normalise(path), path)
@@ -79,7 +80,7 @@ describe("router", function()
           ["/a/z"] = "/a/{x}",
         ["/a/z/c"] = "/a/{x}/c", ["/a/z/d"] = "/a/{x}/*", ["/a/"] = "/a/*", ["/a"] = "/*",
           ["/z/c"] = "/{y}/c",
-        ["/a/c"] = "/a/{x}", ["/"] = "/*", ["/a//c"] = "/a/*",
+        ["/a/c"] = "/a/{x}", ["/"] = "/*", ["/a//c"] = "/a/{x}",
       }) do
         assert.equal(id, (match(built, path)), path .. " in turn " .. turn)
       end
@@ -94,7 +95,7 @@ describe("router", function()
   end)
 
   it("reads parameters, decoded", function()
-    local built = routes({ "/users/{id}/events/{kind}", "/users/{name}" })
+    local built = routes({ { path = "/users/{id}/events/{kind}", ambiguousPath = "allow" }, "/users/{name}" })
     local id, params = match(built, "/users/al%20ice%2Fbob/events/x")
     assert.equal("/users/{id}/events/{kind}", id)
     assert.same({ id = "al ice/bob", kind = "x" }, params)
@@ -109,6 +110,45 @@ describe("router", function()
     assert.equal(400, (match(built, "/p/%2e%2e/%2e%2e/admin")))
     assert.equal(404, (match(built, "/nope")))
     assert.equal(404, (match(built, "*")))
+  end)
+
+  -- Each of these is the admin's for some backend: it is matched as such, or refused.
+  it("lets nobody walk around a rule", function()
+    local built = routes({ "/admin/*", "/admin", "/public/*", "/*" })
+    for path, id in pairs({
+      ["//admin/x"] = "/admin/*", ["/%61dmin"] = "/admin", ["/x/../admin"] = "/admin",
+      ["/./admin"] = "/admin",
+      ["/x/%2e%2e/admin"] = "/admin", ["/x/.%2E/admin/y"] = "/admin/*", ["/admin//"] = "/admin/*",
+      ["/admin/%2e/x"] = "/admin/*", ["/admin/;a=b/x"] = "/admin/*", ["/admin/a%2Fb"] = "/admin/*",
+      ["/admin%2F.."] = 400, ["/admin%2Fx"] = 400, ["/admin;x"] = 400, ["/admin;x/y"] = 400,
+      ["/;x/admin"] = 400,
+      ["/\\admin"] = 400, ["/admin\\x"] = 400, ["/admin%5cx"] = 400, ["/%5Cadmin"] = 400,
+      ["/%2561dmin"] = 400, ["/%252561dmin"] = 400, ["/admin%252Fx"] = 400, ["/%25252561dmin"] = 400,
+      ["/public/..;/admin"] = 400, ["/public/..;x=y/admin"] = 400, ["/public/..%3B/admin"] = 400,
+      ["/public/%252e%252e/admin"] = 400, ["/public/..%252fadmin"] = 400, ["/admin%3Bx"] = 400,
+      ["/public//../admin"] = 400, ["/admin/..;/public/x"] = 400, ["/public/..%5cadmin"] = 400,
+      ["/public/%2500"] = 400, ["/public/a;b"] = "/public/*", ["/public/a%2fb"] = "/public/*",
+      ["/a;b"] = "/*", ["/a%2fb"] = "/*", ["/100%2525"] = "/*", ["/caf%C3%A9"] = "/*", ["/a\\b"] = "/*",
+    }) do
+      assert.equal(id, (match(built, path)), path)
+    end
+  end)
+
+  it("takes a path of two readings where the rule says so, but none that climbs", function()
+    local built = routes({ { path = "/projects/{id}", ambiguousPath = "allow" }, "/*" })
+    local id, params = match(built, "/projects/group%2Fname")
+    assert.equal("/projects/{id}", id)
+    assert.same({ id = "group/name" }, params)
+    assert.equal(400, (match(built, "/projects/..;%2F..;%2Fx")))
+    assert.equal("/*", (match(built, "/projects/group%2Fname/x")))
+    assert.equal(400, (match(routes({ "/projects/{id}", "/*" }), "/projects/group%2Fname")))
+  end)
+
+  it("does not find more behind a second reading than it has found", function()
+    local built = routes({ "/public/*" })
+    assert.equal(400, (match(built, "/public/..;/admin")))
+    assert.equal(404, (match(built, "/x;y/../z")))
+    assert.same({ "/public/*", {} }, { match(built, "/public/a;b") })
   end)
 
   it("takes the narrower rule of one path", function()

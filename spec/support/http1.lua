@@ -298,7 +298,7 @@ if not shared then
 end
 
 local DEFAULTS = {
-  max_header_bytes = 4096, max_headers = 20, max_body_bytes = 0,
+  max_header_bytes = 4096, max_headers = 20, max_target_bytes = 0, max_body_bytes = 0,
   head_ms = 0, idle_ms = 0, body_ms = 0, write_ms = 0, linger_ms = 1000,
 }
 

@@ -1,16 +1,28 @@
+-- luacheck: no max line length
 --- What a server and a client of HTTP/1 make of bytes that are well formed, odd, or hostile.
+-- Each has a category and a source, for docs/http.md, which is made from these lists.
 -- requests: { name, bytes, status } for what is refused, or { name, bytes, { what is understood } }.
 -- responses: { name, bytes, slug } or { name, bytes, { … }, eof = true where the peer closes behind it,
--- method = "HEAD" where that was asked }. Limits of the run: 1024 bytes of head, 8 fields, 64 KiB of
--- request body.
+-- method = "HEAD" where that was asked }. Limits of the run: 1024 bytes of head, 600 of the target, 8 fields,
+-- 64 KiB of request body. left: of an answer, bytes that belong to none
+-- are behind it. own: what the whole gateway answers, where that is not up to the codec. coarse: too long to be split at every byte.
 local GET = "GET / HTTP/1.1\r\nHost: x\r\n"
 local POST = "POST / HTTP/1.1\r\nHost: x\r\n"
 local CHUNKED = POST .. "Transfer-Encoding: chunked\r\n\r\n"
 local OK = "HTTP/1.1 200 OK\r\n"
 local OK_CHUNKED = OK .. "Transfer-Encoding: chunked\r\n\r\n"
 
-local requests = {
-  -- Request lines (RFC 9112, section 3)
+local requests, responses = {}, {}
+
+-- source: the section that decides, for cases that name none of their own.
+local function add(list, category, source, cases)
+  for _, case in ipairs(cases) do
+    case.category, case.source = category, case.source or source
+    list[#list + 1] = case
+  end
+end
+
+add(requests, "request line", "RFC 9112, 3", {
   { "plain", GET .. "\r\n", { method = "GET", path = "/", authority = "x", body = "" } },
   { "query as it came",
     "GET /a%2Fb//../c?d=%zz&e HTTP/1.1\r\nHost: x\r\n\r\n", { path = "/a%2Fb//../c?d=%zz&e" } },
@@ -24,7 +36,21 @@ local requests = {
   { "absolute form against Host", "GET http://y/ HTTP/1.1\r\nHost: x\r\n\r\n", 400 },
   { "absolute form, other scheme", "GET ftp://x/ HTTP/1.1\r\nHost: x\r\n\r\n", 400 },
   { "absolute form with user", "GET http://u@x/ HTTP/1.1\r\nHost: x\r\n\r\n", 400 },
-  { "OPTIONS *", "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", { path = "*" } },
+  { "OPTIONS *", "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", { path = "*" }, own = 200, source = "RFC 9110, 9.3.7" },
+  { "OPTIONS of a whole server in absolute form", "OPTIONS http://x HTTP/1.1\r\nHost: x\r\n\r\n", { path = "*" },
+    own = 200, source = "RFC 9112, 3.2.4" },
+  { "OPTIONS that may go no further", "OPTIONS /a HTTP/1.1\r\nHost: x\r\nMax-Forwards: 0\r\n\r\n",
+    { path = "/a" }, own = 200, source = "RFC 9110, 7.6.2" },
+  { "OPTIONS that may go one step further", "OPTIONS /a HTTP/1.1\r\nHost: x\r\nMax-Forwards: 1\r\n\r\n",
+    { path = "/a" }, forwards = { { "max-forwards", "0" } }, source = "RFC 9110, 7.6.2" },
+  { "OPTIONS with a wild Max-Forwards", "OPTIONS /a HTTP/1.1\r\nHost: x\r\nMax-Forwards: -1\r\n\r\n",
+    { path = "/a" }, own = 400, source = "RFC 9110, 7.6.2" },
+  { "Max-Forwards of a GET means nothing", GET .. "Max-Forwards: 0\r\n\r\n",
+    { fields = { { "max-forwards", "0" } } }, source = "RFC 9110, 7.6.2" },
+  { "TRACE", "TRACE / HTTP/1.1\r\nHost: x\r\nCookie: a=b\r\n\r\n", { method = "TRACE" }, own = 405,
+    source = "RFC 9110, 9.3.8" },
+  { "TRACE that may go no further", "TRACE / HTTP/1.1\r\nHost: x\r\nMax-Forwards: 0\r\n\r\n",
+    { method = "TRACE" }, own = 405, source = "RFC 9110, 9.3.8" },
   { "GET *", "GET * HTTP/1.1\r\nHost: x\r\n\r\n", 400 },
   { "authority form", "GET x:80 HTTP/1.1\r\nHost: x:80\r\n\r\n", 400 },
   { "CONNECT", "CONNECT x:80 HTTP/1.1\r\nHost: x:80\r\n\r\n", 501 },
@@ -55,8 +81,9 @@ local requests = {
   { "TLS", "\22\3\1\2\0\1\0\1\252\3\3", 400 },
   { "a response", "HTTP/1.1 200 OK\r\nHost: x\r\n\r\n", 400 },
   { "target too long", "GET /" .. ("a"):rep(1100) .. " HTTP/1.1\r\nHost: x\r\n\r\n", 414 },
+})
 
-  -- Host (RFC 9112, 3.2)
+add(requests, "Host", "RFC 9112, 3.2", {
   { "no Host", "GET / HTTP/1.1\r\n\r\n", 400 },
   { "two Hosts", GET .. "Host: x\r\n\r\n", 400 },
   { "two Hosts in 1.0", "GET / HTTP/1.0\r\nHost: x\r\nHost: x\r\n\r\n", 400 },
@@ -68,8 +95,9 @@ local requests = {
   { "Host with a port", "GET / HTTP/1.1\r\nHost: x:8080\r\n\r\n", { authority = "x:8080" } },
   { "Host in IPv6", "GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", { authority = "[::1]:80" } },
   { "Host in broken IPv6", "GET / HTTP/1.1\r\nHost: [::1\r\n\r\n", 400 },
+})
 
-  -- Fields (RFC 9112, section 5)
+add(requests, "fields", "RFC 9112, 5", {
   { "blanks around a value", GET .. "A: \t b c\t \r\n\r\n", { fields = { { "a", "b c" } } } },
   { "no blank before a value", GET .. "A:b\r\n\r\n", { fields = { { "a", "b" } } } },
   { "empty value", GET .. "A:\r\nB: \r\n\r\n", { fields = { { "a", "" }, { "b", "" } } } },
@@ -103,8 +131,9 @@ local requests = {
   { "too many fields", GET .. ("A: b\r\n"):rep(8) .. "\r\n", 431 },
   { "fields too large", GET .. "A: " .. ("b"):rep(1000) .. "\r\n\r\n", 431 },
   { "fields too large, without an end", GET .. "A: " .. ("b"):rep(1000), 431 },
+})
 
-  -- Fields of one connection (RFC 9110, 7.6.1)
+add(requests, "hop-by-hop", "RFC 9110, 7.6.1", {
   { "hop-by-hop fields",
     GET ..
       "Connection: close, X-A\r\nKeep-Alive: 5\r\nTE: trailers\r\nX-A: 1\r\n" ..
@@ -127,8 +156,9 @@ local requests = {
     GET .. "Upgrade: h2c\r\n\r\n", { upgrade = false, fields = {} } },
   { "Upgrade with a body", POST .. "Connection: upgrade\r\nUpgrade: x\r\nContent-Length: 2\r\n\r\nab",
     { upgrade = true, body = "ab" } },
+})
 
-  -- Length of the body (RFC 9112, section 6)
+add(requests, "body length", "RFC 9112, 6", {
   { "length", POST .. "Content-Length: 5\r\n\r\nabcde", { length = 5, has_body = true, body = "abcde" } },
   { "length 0", POST .. "Content-Length: 0\r\n\r\n", { length = 0, has_body = false, body = "" } },
   { "length with zeros", POST .. "Content-Length: 0002\r\n\r\nab", { length = 2, body = "ab" } },
@@ -160,8 +190,9 @@ local requests = {
   { "coding with a control", POST .. "Transfer-Encoding: \11chunked\r\n\r\n0\r\n\r\n", 400 },
   { "coding, space before the colon", POST .. "Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n", 400 },
   { "coding in capitals", POST .. "Transfer-Encoding: Chunked\r\n\r\n1\r\na\r\n0\r\n\r\n", { body = "a" } },
+})
 
-  -- Chunks (RFC 9112, 7.1)
+add(requests, "chunks", "RFC 9112, 7.1", {
   { "chunks", CHUNKED .. "5\r\nabcde\r\nA\r\n0123456789\r\n0\r\n\r\n",
     { length = -1, has_body = true, body = "abcde0123456789" } },
   { "no chunk", CHUNKED .. "0\r\n\r\n", { has_body = true, body = "" } },
@@ -201,8 +232,9 @@ local requests = {
   { "space in a trailer's name", CHUNKED .. "0\r\nA : b\r\n\r\n", 400 },
   { "too many trailers", CHUNKED .. "0\r\n" .. ("A: b\r\n"):rep(9) .. "\r\n", 431 },
   { "trailers too large", CHUNKED .. "0\r\nA: " .. ("b"):rep(1100), 431 },
+})
 
-  -- Expect (RFC 9110, 10.1.1)
+add(requests, "Expect", "RFC 9110, 10.1.1", {
   { "Expect", POST .. "Expect: 100-Continue\r\nContent-Length: 1\r\n\r\na",
     { expect_continue = true, fields = {}, body = "a" } },
   { "Expect without a body",
@@ -210,10 +242,9 @@ local requests = {
   { "Expect in 1.0", "POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\na",
     { expect_continue = false, fields = {} } },
   { "other expectation", POST .. "Expect: more\r\nContent-Length: 1\r\n\r\na", 400 },
-}
+})
 
-local responses = {
-  -- Status lines (RFC 9112, section 4)
+add(responses, "status line", "RFC 9112, 4", {
   { "plain", OK .. "Content-Length: 2\r\n\r\nab", { status = 200, minor = 1, length = 2, body = "ab" } },
   { "no reason", "HTTP/1.1 200 \r\nContent-Length: 0\r\n\r\n", { status = 200, length = 0, body = "" } },
   { "no space behind the status", "HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", { status = 200 } },
@@ -232,8 +263,9 @@ local responses = {
   { "empty line in front", "\r\n" .. OK .. "Content-Length: 0\r\n\r\n", "bad_response" },
   { "control in the reason", "HTTP/1.1 200 O\1K\r\nContent-Length: 0\r\n\r\n", "bad_response" },
   { "a request", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "bad_response" },
+})
 
-  -- Fields
+add(responses, "fields of answers", "RFC 9112, 5", {
   { "hop-by-hop fields",
     OK .. "Connection: close, X-A\r\nX-A: 1\r\nKeep-Alive: 1\r\nUpgrade: h2\r\nContent-Length: 0\r\n\r\n",
     { fields = {} } },
@@ -251,8 +283,9 @@ local responses = {
   { "empty name", OK .. ": a\r\nContent-Length: 0\r\n\r\n", "bad_response" },
   { "too many fields", OK .. ("A: b\r\n"):rep(9) .. "\r\n", "bad_response" },
   { "head too large", OK .. "A: " .. ("b"):rep(1100), "bad_response" },
+})
 
-  -- Bodies
+add(responses, "bodies of answers", "RFC 9112, 6.3", {
   { "chunks", OK_CHUNKED .. "2\r\nab\r\n3\r\ncde\r\n0\r\nT: v\r\n\r\n", { length = -1, body = "abcde" } },
   { "until the end", OK .. "\r\nabc", { length = -1, has_body = true, body = "abc" }, eof = true },
   { "until the end, empty", OK .. "\r\n", { body = "" }, eof = true },
@@ -287,8 +320,9 @@ local responses = {
   { "end within the trailers", OK_CHUNKED .. "0\r\nA", "truncated", eof = true },
   { "end within the head", "HTTP/1.1 2", "truncated", eof = true },
   { "nothing", "", "eof", eof = true },
+})
 
-  -- Informational (RFC 9110, 15.2)
+add(responses, "interim answers", "RFC 9110, 15.2", {
   { "100 first", "HTTP/1.1 100 Continue\r\n\r\n" .. OK .. "Content-Length: 1\r\n\r\na",
     { status = 200, body = "a", heads = 2 } },
   { "103 with a length",
@@ -298,6 +332,8 @@ local responses = {
     "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", "bad_response" },
   { "end behind a 100", "HTTP/1.1 100 Continue\r\n\r\n", "truncated", eof = true },
   { "endless 100", ("HTTP/1.1 100 C\r\n\r\n"):rep(17), "bad_response" },
-}
+})
+
+dofile "spec/runtime/data/http1_desync.lua"(add, requests, responses)
 
 return { requests = requests, responses = responses }
