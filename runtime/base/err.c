@@ -45,6 +45,7 @@ static const struct err_row rows[GW_ERR_LIMIT] = {
     [GW_ERR_SHUTDOWN] = {"the gateway is stopping", "shutdown", 503},
     [GW_ERR_CLOSED] = {"closed on purpose", "closed", 0},
     [GW_ERR_CANCELLED] = {"cancelled by the other side", "cancelled", 0},
+    [GW_ERR_TUNNEL_IDLE] = {"the tunnel was idle for too long", "tunnel_idle_timeout", 0},
 };
 
 static const struct err_row unknown = {"unknown error", "unknown", 500};

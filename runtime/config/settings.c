@@ -126,6 +126,8 @@ static void read_frontend(struct reader *r, struct gw_settings *s)
     s->write_ms = s->client.write_ms = duration(r, "frontend.http.writeTimeout");
     s->max_connections = (unsigned)number(r, "frontend.http.maxConnections");
     networks(r, "frontend.http.trustedProxies", &s->trusted);
+    texts(r, "frontend.http.upgrades", s->upgrades, sizeof s->upgrades);
+    s->tunnel_idle_ms = duration(r, "frontend.http.tunnelIdleTimeout");
     s->sse_enabled = boolean(r, "frontend.sse.enabled");
     s->sse_write_ms = duration(r, "frontend.sse.writeTimeout");
     s->sse_keepalive_ms = duration(r, "frontend.sse.keepaliveTimeout");

@@ -27,6 +27,8 @@ void gw_forward_request(const struct gw_exchange *x, struct gw_head *out)
     if (in->count)
         memcpy(out->fields, in->fields, in->count * sizeof *out->fields);
     out->expect_continue = false;
+    out->upgrade = x->way->upgrade.len > 0;
+    out->upgrade_to = x->way->upgrade;
     char host[GW_ADDR_TEXT];
     gw_addr_host(x->peer, host);
     gw_fields_append(out, GW_SLICE("x-forwarded-for"), gw_slice_str(host));

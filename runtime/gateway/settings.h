@@ -21,6 +21,8 @@ struct gw_settings {
     uint64_t write_ms;            /* no progress writing an ordinary response */
     unsigned max_connections;     /* of all workers together */
     struct gw_networks trusted;   /* peers that are believed who their client is */
+    char upgrades[512];           /* protocols of tunnels: "websocket,other" */
+    uint64_t tunnel_idle_ms;      /* no byte either way in a tunnel */
 
     bool sse_enabled;
     uint64_t sse_write_ms;

@@ -8,6 +8,7 @@ static const struct {
     [GW_STAT_CONNECTIONS] = {"connections", "gauge", "Open client connections."},
     [GW_STAT_NEWCOMERS] = {"newcomers", "gauge", "Client connections without a request so far."},
     [GW_STAT_STREAMS] = {"streams", "gauge", "Open event streams."},
+    [GW_STAT_TUNNELS] = {"tunnels", "gauge", "Open tunnels (Upgrade)."},
     [GW_STAT_EXCHANGES] = {"exchanges", "gauge", "Requests in flight, streams included."},
     [GW_STAT_POOL_IDLE] = {"pool_idle", "gauge", "Idle connections to backends."},
     [GW_STAT_CALLS] = {"calls", "gauge", "Requests of plugins in flight."},
@@ -35,6 +36,11 @@ static const struct {
     [GW_STAT_RETRIES_DENIED] = {"retries_denied_total", "counter", "Retries beyond the budget."},
     [GW_STAT_HELD] = {"held_total", "counter", "Heads of streams held for their first event."},
     [GW_STAT_HELD_MS] = {"held_ms_total", "counter", "Time that they were held, in ms."},
+    [GW_STAT_TUNNELS_OPENED] = {"tunnels_opened_total", "counter", "Tunnels opened."},
+    [GW_STAT_TUNNEL_IN] = {"tunnel_client_bytes_total", "counter",
+                           "Bytes that clients sent through tunnels."},
+    [GW_STAT_TUNNEL_OUT] = {"tunnel_backend_bytes_total", "counter",
+                            "Bytes that backends sent through tunnels."},
 };
 
 struct gw_stats *gw_stats_new(struct gw_shm *shm)
