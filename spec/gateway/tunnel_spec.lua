@@ -238,7 +238,7 @@ describe("a tunnel", function()
   end)
 
   it("is seen by on_response, which may answer in its place, and by on_close", function()
-    start({ plugins = { "guard" } }, nil, { ["plugins/guard.lua"] = [[
+    start({ plugins = { "guard" } }, { backend = { http = { keepAlive = false } } }, { ["plugins/guard.lua"] = [[
       local plugin = { name = "guard", schema = {} }
       function plugin.on_response(ctx)
         ctx.state.status = ctx.res.status
@@ -246,7 +246,7 @@ describe("a tunnel", function()
         if ctx.req.path == "/odd" then ctx.res.status = 200 end
       end
       function plugin.on_event() error("a tunnel has no events") end
-      function plugin.on_close(ctx, reason)
+      function plugin.on_close(ctx, _, reason)
         gateway.log.info("closed " .. ctx.state.status .. " " .. reason)
       end
       return plugin

@@ -56,7 +56,7 @@ describe("config: defaults", function()
       frontend = {
         http = { host = "0.0.0.0", port = 8080, readTimeout = 30, writeTimeout = 30, idleTimeout = 75,
           maxHeaderBytes = 32768, maxHeaders = 100, maxBodyBytes = 0, maxBufferedBody = 1048576,
-          maxConnections = 0, trustedProxies = {} },
+          maxConnections = 0, trustedProxies = {}, upgrades = { "websocket" }, tunnelIdleTimeout = 300 },
         sse = { enabled = true, writeTimeout = 60, keepaliveTimeout = 30, keepaliveMode = "interval",
           maxEventBytes = 1048576 },
       },
@@ -493,6 +493,10 @@ describe("config: what is asked again", function()
     { "firstEvent: {hold: 2h}", "firstEvent.hold: expected a duration" },
     { 'firstEvent: {errors: ["a\\nb"]}', "firstEvent.errors[1]: the type of an event is one line" },
     { 'firstEvent: {errors: ["a\\0b"]}', "firstEvent.errors[1]: the type of an event is one line" },
+    { "upgrades: [h2c]", "upgrades[1]: h2c cannot be tunnelled: requests in it would pass by the rules" },
+    { "upgrades: [websocket, TLS/1.0]", "upgrades[2]: TLS/1.0 cannot be tunnelled" },
+    { "upgrades: [HTTP/2.0]", "upgrades[1]: HTTP/2.0 cannot be tunnelled" },
+    { 'upgrades: ["a, b"]', 'upgrades[1]: "a, b" is not the name of a protocol' },
   }
   for _, case in ipairs(cases) do
     it("is checked: " .. case[1], function()
