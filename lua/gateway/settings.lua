@@ -253,8 +253,8 @@ local function plugins(doc)
 end
 
 local function upgrades(default, doc)
-  return { "upgrades", type = "array", default = default, optional = default == nil, max = 16, kind = "list of protocols", doc = doc,
-    of = { type = "string", min = 1, max = 30, parse = parse_upgrade } }
+  return { "upgrades", type = "array", default = default, optional = default == nil, max = 16, doc = doc,
+    kind = "list of protocols", of = { type = "string", min = 1, max = 30, parse = parse_upgrade } }
 end
 
 local function hook(name, doc)
@@ -278,8 +278,8 @@ local frontend = { "frontend", type = "map", doc = "The side of the clients.", f
       of = { type = "string", parse = parse_network },
       doc = "Proxies in front of the gateway, as `10.0.0.0/8` or an address: from these, `X-Forwarded-For` "
         .. "tells policies who the client is." },
-    upgrades({ "websocket" }, "Protocols that `Upgrade` may ask for; a backend that agrees (101) gets a tunnel. "
-      .. "Empty = none."),
+    upgrades({ "websocket" }, "Protocols that `Upgrade` may ask for; a backend that agrees (101) gets a "
+      .. "tunnel. Empty = none."),
     duration("tunnelIdleTimeout", "5m", "Time without a byte either way in a tunnel. 0 = no limit."),
   } },
   { "sse", type = "map", doc = "Event streams to clients.", fields = {

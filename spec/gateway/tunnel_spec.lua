@@ -51,7 +51,8 @@ describe("a tunnel", function()
   end
 
   local function metric(name)
-    return tonumber(http.fetch(gw.admin_port, { path = "/metrics" }).text:match("\ngatewayd_" .. name .. " (%d+)"))
+    local text = http.fetch(gw.admin_port, { path = "/metrics" }).text
+    return tonumber(text:match("\ngatewayd_" .. name .. " (%d+)"))
   end
 
   it("opens on a 101 that was asked for, with both fields written afresh", function()
@@ -133,7 +134,7 @@ describe("a tunnel", function()
       it("by a 101 " .. name, function()
         start()
         local client = send(ASK)
-        server:request():reply("HTTP/1.1 101 Switching Protocols\r\n" .. head .. "\r\nHTTP/1.1 200 OK\r\n\r\n")
+        server:request():reply("HTTP/1.1 101 X\r\n" .. head .. "\r\nHTTP/1.1 200 OK\r\n\r\n")
         assert.equal(502, client:response().status)
         assert.matches("end=upstream_bad_response", gw:wait_log "status=502")
       end)
@@ -199,10 +200,10 @@ describe("a tunnel", function()
     end)
 
     it("after no byte went for as long as its rule says; one way is enough", function()
-      start({ tunnelIdleTimeout = 0.4 })
+      start({ tunnelIdleTimeout = 1 })
       local client, far = open()
       for _ = 1, 4 do
-        assert.is_nil(client:read_some(0.15))
+        assert.is_nil(client:read_some(0.3))
         far:send "."
         assert.equal(".", read(client, 1))
       end
@@ -232,13 +233,15 @@ describe("a tunnel", function()
     far:send "here"
     assert.equal("here", read(client, 4))
     local others = {} -- so that it does not take ten seconds until the first of them ends
-    for i = 1, 30 do others[i] = open() end
+    for i = 1, 30 do others[i] = { open() } end
     reload { id = "ws", path = "/*", serviceName = "api", onReload = "drain" }
     assert.matches("end=shutdown", gw:wait_log("status=101", 12))
+    assert.equal(30, #others)
   end)
 
   it("is seen by on_response, which may answer in its place, and by on_close", function()
-    start({ plugins = { "guard" } }, { backend = { http = { keepAlive = false } } }, { ["plugins/guard.lua"] = [[
+    local config = { backend = { http = { keepAlive = false } } }
+    start({ plugins = { "guard" } }, config, { ["plugins/guard.lua"] = [[
       local plugin = { name = "guard", schema = {} }
       function plugin.on_response(ctx)
         ctx.state.status = ctx.res.status

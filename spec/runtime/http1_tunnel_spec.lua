@@ -124,7 +124,8 @@ describe("a tunnel", function()
     end)
 
     it("is none without both fields, in HTTP/1.0, or where the answer is another one", function()
-      for _, head in ipairs { "HTTP/1.1 101 X\r\nUpgrade: ws\r\n\r\n", "HTTP/1.1 101 X\r\nConnection: upgrade\r\n\r\n",
+      for _, head in ipairs { "HTTP/1.1 101 X\r\nUpgrade: ws\r\n\r\n",
+        "HTTP/1.1 101 X\r\nConnection: upgrade\r\n\r\n",
         (AGREE:gsub("HTTP/1.1", "HTTP/1.0")) } do
         local side, s = ask()
         side:feed(loop, head)
