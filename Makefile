@@ -17,7 +17,7 @@ DEB_BUILD := gcc libc6-dev make pkg-config libev-dev libyaml-dev libc-ares-dev l
              node-llhttp lua-cjson libluajit2-5.1-dev+luajit2,libluajit-5.1-dev+luajit
 DEB_TRY   := curl
 DEB_LINT  := lua-check clang-format
-DEB_TEST  := lua-busted luarocks universal-ctags procps strace valgrind
+DEB_TEST  := lua-busted luarocks universal-ctags procps strace valgrind python3-websockets
 DEB_WEB   := chromium chromium-driver
 DEB_BENCH := nginx-light libnginx-mod-http-lua haproxy
 

@@ -136,6 +136,8 @@ function pipeline.compile(conf, entries, policy_entry, sse)
   rule.canary = conf.canary and canary.new(conf.canary, rule.session)
   rule.flags = flags_of(rule)
   router.prepare(rule)
+  -- A rule for event streams alone takes no GET that asks for something else.
+  rule.upgrades = rule.sse and "" or conf.upgrades and table.concat(conf.upgrades, ",")
   return rule
 end
 
@@ -238,13 +240,15 @@ end
 ---@return any flags, number timeout_s with a reply: REPLY and the flags of what still has to run
 ---@return integer? event_hook index in the program's list of lone event hooks
 ---@return string? retry from core.pack_retry
+---@return string? upgrades the rule's own, with commas
+---@return number? tunnel_idle_s the rule's own
 function Program:route(ctx)
   local rule, reply = self:_choose(ctx)
   if not rule then return reply, self._outer.close[1] and HAS_CLOSE or 0 end
   ctx._rule = rule
   if rule.conf.forwardPath == "normalised" then forward_normalised(ctx) end
   core.set_rule(ctx._x, rule.id)
-  return rule.flags, rule.timeout, rule.event_hook, rule.retry
+  return rule.flags, rule.timeout, rule.event_hook, rule.retry, rule.upgrades, rule.conf.tunnelIdleTimeout
 end
 
 --- Runs the access hooks, down.

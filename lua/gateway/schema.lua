@@ -8,7 +8,7 @@
 ---@field default any            written as a user would write it; checked like a user's value
 ---@field required boolean?      the key must be given
 ---@field needless (fun(siblings: table): string?)?  why it can't be given beside these; nil: it can
----@field optional boolean?      a map with fields that stays nil when it is not given
+---@field optional boolean?      a map or an array that stays nil when it is not given
 ---@field min number?            of a number; of a text, list or map: its length
 ---@field max number?
 ---@field of gateway.Spec|string what a list or a map holds
@@ -415,7 +415,7 @@ function schema.absent(check, spec)
     return schema.run(check, spec, spec.default)
   elseif spec.type == "map" and spec.fields and not spec.optional then
     return schema.run(check, spec, {})
-  elseif spec.type == "array" or spec.type == "map" and not spec.optional then
+  elseif (spec.type == "array" or spec.type == "map") and not spec.optional then
     return {}
   end
   return nil

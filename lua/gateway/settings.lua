@@ -88,6 +88,20 @@ local function parse_header_value(value)
   return (value:gsub("^[ \t]+", ""):gsub("[ \t]+$", ""))
 end
 
+-- Protocols of other layers, or HTTP itself: what went through would be seen by no rule and no plugin.
+local NO_UPGRADE = { h2 = true, h2c = true, http = true, tls = true }
+
+local function parse_upgrade(text)
+  local lower = text:lower()
+  if not lower:find("^[%w!#$%%&'*+.^_`|~-]+$") and not lower:find("^[%w._-]+/[%w._-]+$") then
+    return nil, ('"%s" is not the name of a protocol'):format(text)
+  end
+  if NO_UPGRADE[lower:match("^[^/]*")] then
+    return nil, ("%s cannot be tunnelled: requests in it would pass by the rules and plugins"):format(text)
+  end
+  return lower
+end
+
 -- Header names compare without case, so they are kept in lower case.
 local function parse_headers(headers, check)
   local out = {}
@@ -278,6 +292,11 @@ local function plugins(doc)
     of = { type = "any", parse = parse_plugin, show = show_plugin } }
 end
 
+local function upgrades(default, doc)
+  return { "upgrades", type = "array", default = default, optional = default == nil, max = 16, doc = doc,
+    kind = "list of protocols", of = { type = "string", min = 1, max = 30, parse = parse_upgrade } }
+end
+
 local function hook(name, doc)
   return { name, type = "function", lua = true, doc = doc }
 end
@@ -319,6 +338,9 @@ local frontend = { "frontend", type = "map", doc = "The side of the clients.", f
       default = "X-Forwarded-For",
       doc = "The header by which trusted proxies name the client. The other one, and what belongs to it, is "
         .. "not believed." },
+    upgrades({ "websocket" }, "Protocols that `Upgrade` may ask for; a backend that agrees (101) gets a "
+      .. "tunnel. Empty = none."),
+    duration("tunnelIdleTimeout", "5m", "Time without a byte either way in a tunnel. 0 = no limit."),
   } },
   { "sse", type = "map", doc = "Event streams to clients.", fields = {
     flag("enabled", true, "Whether event streams are recognised; false passes them on like any response."),
@@ -479,6 +501,10 @@ settings.rule = { type = "map", fields = {
     "Most event streams of one client's address at this rule; 429 past it. 0 = no limit."),
   count("maxStreamsPerSession", 0,
     "Most event streams of one session at this rule; 429 past it. Needs a session section. 0 = no limit."),
+  upgrades(nil, "Protocols that `Upgrade` may ask for here. Default: those of `frontend.http.upgrades`; "
+    .. "empty = none."),
+  { "tunnelIdleTimeout", type = "duration",
+    doc = "Time without a byte either way in a tunnel. Default: that of `frontend.http`; 0 = no limit." },
   retry.spec,
   retry.first_event_spec,
   sticky,

@@ -64,6 +64,7 @@ static const struct err_row rows[GW_ERR_LIMIT] = {
                                 0},
     [GW_ERR_BAD_PROXY_HEADER] = {"the header of the PROXY protocol is malformed",
                                  "bad_proxy_header", 0},
+    [GW_ERR_TUNNEL_IDLE] = {"the tunnel was idle for too long", "tunnel_idle_timeout", 0},
 };
 
 static const struct err_row unknown = {"unknown error", "unknown", 500};

@@ -17,6 +17,7 @@ enum gw_err {
     GW_ERR_RESPONSE_TIMEOUT, /* the backend's response head took too long */
     GW_ERR_SILENCE_TIMEOUT,  /* an open stream was silent for longer than allowed */
     GW_ERR_WRITE_TIMEOUT,    /* the peer took nothing for too long */
+    GW_ERR_TUNNEL_IDLE,      /* no byte went either way through a tunnel for too long */
     GW_ERR_BODY_TIMEOUT,     /* a client's request body made no progress */
     GW_ERR_TOTAL_TIMEOUT,    /* the rule's timeout for the whole exchange */
     GW_ERR_BAD_REQUEST,      /* a request that is not HTTP, or whose framing is in doubt */

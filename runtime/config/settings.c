@@ -169,6 +169,8 @@ static void read_frontend(struct reader *r, struct gw_settings *s)
     char header[32];
     text(r, "frontend.http.clientAddressHeader", header, sizeof header);
     s->forwarded = strcmp(header, "Forwarded") == 0;
+    texts(r, "frontend.http.upgrades", s->upgrades, sizeof s->upgrades);
+    s->tunnel_idle_ms = duration(r, "frontend.http.tunnelIdleTimeout");
     s->sse_enabled = boolean(r, "frontend.sse.enabled");
     s->sse_write_ms = duration(r, "frontend.sse.writeTimeout");
     s->sse_keepalive_ms = duration(r, "frontend.sse.keepaliveTimeout");

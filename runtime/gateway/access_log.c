@@ -11,7 +11,7 @@ static void count(const struct gw_exchange *x)
         gw_stat_add(slot, (enum gw_stat)(GW_STAT_STATUS_1XX + x->status / 100 - 1), 1);
     if (x->why != GW_OK && x->why_upstream)
         gw_stat_add(slot, GW_STAT_UPSTREAM_ERRORS, 1);
-    if (x->relay.mode != GW_BODY_PLAIN && x->why != GW_OK && x->why != GW_ERR_CLIENT_GONE)
+    if (gw_body_is_stream(x->relay.mode) && x->why != GW_OK && x->why != GW_ERR_CLIENT_GONE)
         gw_stat_add(slot, GW_STAT_BROKEN_STREAMS, 1);
 }
 
@@ -51,7 +51,9 @@ void gw_access_log(struct gw_exchange *x)
     log_attempts(&line, gw_retry_trace(x));
     gw_log_cstr(&line, "end", gw_exchange_reason(x));
     gw_log_int(&line, "bytes", (int64_t)x->bytes_out);
-    if (x->relay.events)
+    if (x->relay.mode == GW_BODY_TUNNEL)
+        gw_log_int(&line, "bytes_in", (int64_t)x->relay.bytes_in);
+    else if (x->relay.events)
         gw_log_int(&line, "events", (int64_t)x->relay.events);
     uint64_t now = x->gateway->loop->now_ms;
     if (x->head_sent)

@@ -6,6 +6,7 @@
 #include "gateway/first_event.h"
 #include "gateway/relay.h"
 #include "gateway/retry.h"
+#include "gateway/tunnel.h"
 
 /* Since when the backend has been the one to act: it has the whole request, or does not take it.
  * 0: it waits for the client's. */
@@ -43,11 +44,20 @@ static void before_relay(const struct gw_exchange *x, struct deadline *best)
            x->generation->settings.sse_silence_ms, GW_ERR_SILENCE_TIMEOUT, true);
 }
 
+/* Either side may take nothing, or both may say nothing. */
+static void in_tunnel(const struct gw_exchange *x, struct deadline *best)
+{
+    uint64_t write_ms = x->generation->settings.write_ms;
+    if (x->origin && gw_stream_pending(x->origin))
+        sooner(best, gw_stream_conn(x->origin)->write_ms, write_ms, GW_ERR_WRITE_TIMEOUT, true);
+    sooner(best, gw_tunnel_active_ms(x), x->relay.idle_ms, GW_ERR_TUNNEL_IDLE, false);
+}
+
 static struct deadline next_deadline(const struct gw_exchange *x)
 {
     const struct gw_settings *s = &x->generation->settings;
     struct deadline best = {0};
-    bool stream = x->relay.mode != GW_BODY_PLAIN;
+    bool stream = gw_body_is_stream(x->relay.mode);
     if (x->why == GW_OK)
         sooner(&best, x->start_ms, x->timeout_ms, GW_ERR_TOTAL_TIMEOUT, true);
     uint64_t asked = x->step == GW_STEP_HEAD && !x->way->response ? gw_deadline_asked_since(x) : 0;
@@ -63,6 +73,8 @@ static struct deadline next_deadline(const struct gw_exchange *x)
     if (x->client && gw_stream_pending(x->client))
         sooner(&best, gw_stream_conn(x->client)->write_ms, stream ? s->sse_write_ms : s->write_ms,
                GW_ERR_WRITE_TIMEOUT, false);
+    if (x->relay.mode == GW_BODY_TUNNEL)
+        in_tunnel(x, &best);
     uint64_t keepalive = gw_relay_keepalive_due(x);
     if (keepalive)
         sooner(&best, keepalive, 1, GW_OK, false);

@@ -20,6 +20,7 @@
 #include "gateway/relay.h"
 #include "gateway/reply.h"
 #include "gateway/retry.h"
+#include "gateway/tunnel.h"
 
 typedef enum gw_step step_fn(struct gw_exchange *x);
 
@@ -187,7 +188,7 @@ static enum gw_err borrow(struct gw_exchange *x)
 {
     const struct gw_settings *s = &x->generation->settings;
     struct gw_pool_wish wish = {
-        .fresh = x->retried_stale,
+        .fresh = x->retried_stale || x->way->upgrade.len,
         .dial_ms = x->accepts_events ? s->sse_dial_ms : s->dial_ms,
         .tcp_keepalive_s = x->accepts_events ? s->sse_tcp_keepalive_s : s->tcp_keepalive_s,
     };
@@ -312,21 +313,30 @@ static enum gw_err bound(struct gw_exchange *x)
 
 static enum gw_step send_response_head(struct gw_exchange *x)
 {
-    enum gw_err full = bound(x);
-    if (full != GW_OK)
-        return refuse(x, full, false);
-    if (gw_relay_is_stream(x))
+    enum gw_err err = gw_tunnel_check(x);
+    if (err != GW_OK)
+        return refuse(x, err, err != GW_ERR_HOOK);
+    err = bound(x);
+    if (err != GW_OK)
+        return refuse(x, err, false);
+    bool tunnel = x->way->response->status == 101;
+    if (tunnel)
+        gw_bounds_give(x); /* it would have been a stream */
+    if (tunnel || gw_relay_is_stream(x))
         gw_kept_pack(x);
     gw_forward_response(x);
     struct gw_head *head = x->way->response;
-    if (!head->has_body)
+    if (!head->has_body && !tunnel)
         gw_buf_clear(&x->body);
     x->status = (uint16_t)head->status;
     x->head_ms = gw_exchange_age(x);
     x->head_sent = true;
     if (gw_stream_send_head(x->client, head) != GW_OK)
         return refuse(x, GW_ERR_CLIENT_GONE, false);
-    gw_relay_start(x);
+    if (tunnel)
+        gw_tunnel_start(x);
+    else
+        gw_relay_start(x);
     gw_outcome_settle(x);
     if (x->relay.mode != GW_BODY_PLAIN) {
         settle(x);
@@ -386,10 +396,12 @@ static enum gw_step step_retry(struct gw_exchange *x)
 
 static enum gw_step step_relay(struct gw_exchange *x)
 {
-    gw_relay_upload(x);
+    bool tunnel = x->relay.mode == GW_BODY_TUNNEL;
+    if (!tunnel)
+        gw_relay_upload(x);
     if (x->generation != x->gateway->current)
         gw_adoption_try(x);
-    enum gw_err err = gw_relay_run(x);
+    enum gw_err err = tunnel ? gw_tunnel_run(x) : gw_relay_run(x);
     if (err == GW_AGAIN) {
         if (x->generation != x->gateway->current)
             gw_adoption_try(x); /* a hook that was busy when the version came may be done */
@@ -406,12 +418,13 @@ static void release_exchange(struct gw_grave *grave)
     gw_slab_free(&exchanges, GW_CONTAINER(grave, struct gw_exchange, grave));
 }
 
-/* A client that was answered in full may still be sending: its codec deals with the rest. */
+/* A client that was answered in full may still be sending: its codec deals with the rest. In a
+ * tunnel the whole is both ways. */
 static void leave_client(struct gw_exchange *x)
 {
     if (!x->client)
         return;
-    if (x->response_sent)
+    if (x->response_sent && (x->relay.mode != GW_BODY_TUNNEL || x->why == GW_OK))
         gw_stream_detach(x->client);
     else
         gw_stream_reset(x->client, (enum gw_err)x->why);
@@ -429,7 +442,8 @@ static enum gw_step step_close(struct gw_exchange *x)
     gw_access_log(x);
     hooks(x)->release(x);
     if (x->relay.mode != GW_BODY_PLAIN)
-        gw_stat_add(gateway->count, GW_STAT_STREAMS, -1);
+        gw_stat_add(gateway->count,
+                    x->relay.mode == GW_BODY_TUNNEL ? GW_STAT_TUNNELS : GW_STAT_STREAMS, -1);
     gw_bounds_give(x);
     gw_stat_add(gateway->count, GW_STAT_EXCHANGES, -1);
     gw_outcome_cancel(x);
@@ -616,8 +630,15 @@ static void note_answer(struct gw_exchange *x)
 static void origin_on_head(struct gw_stream *stream, struct gw_head *head)
 {
     struct gw_exchange *x = stream->owner;
-    if (gw_head_informational(head)) {
+    if (gw_head_informational(head) && !stream->tunnel) {
         pass_interim(x, head);
+        return;
+    }
+    if (stream->tunnel && !gw_tunnel_matches(x, head)) {
+        drop_origin(x);
+        x->origin_closed = true;
+        x->origin_why = GW_ERR_BAD_RESPONSE;
+        gw_exchange_wake(x);
         return;
     }
     x->way->response = head;

@@ -64,7 +64,12 @@ enum gw_step {
     GW_STEP_WAIT = GW_STEP_LIMIT /* not a step: nothing can be done until somebody wakes us */
 };
 
-enum gw_body_mode { GW_BODY_PLAIN, GW_BODY_SSE_BYTES, GW_BODY_SSE_EVENTS };
+enum gw_body_mode { GW_BODY_PLAIN, GW_BODY_SSE_BYTES, GW_BODY_SSE_EVENTS, GW_BODY_TUNNEL };
+
+static inline bool gw_body_is_stream(uint8_t mode)
+{
+    return mode == GW_BODY_SSE_BYTES || mode == GW_BODY_SSE_EVENTS;
+}
 
 /* An answer of the gateway's own. */
 struct gw_reply {
@@ -88,10 +93,16 @@ struct gw_relay {
     uint32_t scanned;       /* event mode: bytes of `body` that belong to the unfinished event */
     uint32_t pending_event; /* event mode: length of the event a hook is thinking about, or 0 */
     /* Low halves of loop times, for gw_loop_time: */
-    uint32_t keepalive_ms; /* of the last keepalive (or of the head) */
-    uint32_t upstream_ms;  /* of the last bytes from the backend */
-    uint32_t client_ms;    /* of the last bytes to the client */
-    uint64_t events;
+    union {
+        uint32_t keepalive_ms; /* of the last keepalive (or of the head) */
+        uint32_t idle_ms; /* no time, but a tunnel's limit: how long it may be idle; 0 = none */
+    };
+    uint32_t upstream_ms; /* of the last bytes from the backend */
+    uint32_t client_ms;   /* of the last bytes to the client */
+    union {
+        uint64_t events;
+        uint64_t bytes_in; /* a tunnel's, from the client */
+    };
     struct gw_buf inserts; /* whole events of a script's, for between two of the backend's */
 };
 
@@ -130,6 +141,8 @@ struct gw_way {
     uint16_t outcome;               /* of the last try: a status, GW_NO_ANSWER, or 0: not known */
     struct gw_places places;        /* that it has, with `bounded`, before it is an open stream */
     struct gw_bounds *bounds;       /* of its rule's streams; NULL: there are none */
+    struct gw_slice upgrade; /* protocols that a tunnel may have; empty: none was asked for */
+    uint32_t tunnel_idle_ms; /* of such a tunnel */
 };
 
 /* What is kept of the way to an open stream, in one block. */

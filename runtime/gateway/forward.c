@@ -29,6 +29,8 @@ void gw_forward_request(const struct gw_exchange *x, struct gw_head *out)
     if (in->count)
         memcpy(out->fields, in->fields, in->count * sizeof *out->fields);
     out->expect_continue = false;
+    out->upgrade = x->way->upgrade.len > 0;
+    out->upgrade_to = x->way->upgrade;
     gw_own_count_hop(out);
     gw_client_tell(x, out);
     gw_fields_append(out, GW_SLICE("via"),

@@ -95,7 +95,7 @@ void gw_relay_start(struct gw_exchange *x)
 
 void gw_relay_remode(struct gw_exchange *x)
 {
-    if (x->relay.mode != GW_BODY_PLAIN)
+    if (gw_body_is_stream(x->relay.mode))
         x->relay.wanted = stream_mode(x);
 }
 
@@ -108,7 +108,7 @@ uint64_t gw_relay_keepalive_due(const struct gw_exchange *x)
 {
     const struct gw_relay *r = &x->relay;
     const struct gw_settings *s = &x->generation->settings;
-    if (r->mode == GW_BODY_PLAIN || r->keepalive_due || !s->sse_keepalive_ms)
+    if (!gw_body_is_stream(r->mode) || r->keepalive_due || !s->sse_keepalive_ms)
         return 0;
     const struct gw_loop *loop = x->gateway->loop;
     uint64_t since = gw_loop_time(loop, r->keepalive_ms), client = gw_loop_time(loop, r->client_ms);
@@ -162,7 +162,7 @@ const char *gw_relay_refuses(const struct gw_exchange *x)
         return "the stream has ended";
     if (!x->head_sent)
         return "the response has not begun";
-    if (x->relay.mode == GW_BODY_PLAIN)
+    if (!gw_body_is_stream(x->relay.mode))
         return "the response is no event stream, or has a Content-Encoding";
     return NULL;
 }
@@ -476,6 +476,7 @@ static enum gw_err relay_some(struct gw_exchange *x, struct gw_buf *out)
     case GW_BODY_SSE_EVENTS:
         return relay_events(x, out);
     case GW_BODY_PLAIN:
+    case GW_BODY_TUNNEL: /* not here: gw_tunnel_run */
         break;
     }
     return relay_plain(x, out);

@@ -33,6 +33,8 @@ struct gw_settings {
     bool forwarded;               /* they say it by Forwarded, not by X-Forwarded-For */
     unsigned max_client_connections, client_prefix6; /* bits of IPv6 that are one client */
     size_t max_buffered_bytes;                       /* of all buffers of a worker */
+    char upgrades[512];                              /* protocols of tunnels: "websocket,other" */
+    uint64_t tunnel_idle_ms;                         /* no byte either way in a tunnel */
 
     bool sse_enabled;
     uint64_t sse_write_ms;

@@ -8,6 +8,7 @@ static const struct {
     [GW_STAT_CONNECTIONS] = {"connections", "gauge", "Open client connections."},
     [GW_STAT_NEWCOMERS] = {"newcomers", "gauge", "Client connections without a request so far."},
     [GW_STAT_STREAMS] = {"streams", "gauge", "Open event streams."},
+    [GW_STAT_TUNNELS] = {"tunnels", "gauge", "Open tunnels (Upgrade)."},
     [GW_STAT_EXCHANGES] = {"exchanges", "gauge", "Requests in flight, streams included."},
     [GW_STAT_POOL_IDLE] = {"pool_idle", "gauge", "Idle connections to backends."},
     [GW_STAT_CALLS] = {"calls", "gauge", "Requests of plugins in flight."},
@@ -47,6 +48,11 @@ static const struct {
                                "Times that accepting paused for want of descriptors or memory."},
     [GW_STAT_PROXY_REFUSED] = {"proxy_protocol_refused_total", "counter",
                                "Connections closed for their peer or PROXY protocol header."},
+    [GW_STAT_TUNNELS_OPENED] = {"tunnels_opened_total", "counter", "Tunnels opened."},
+    [GW_STAT_TUNNEL_IN] = {"tunnel_client_bytes_total", "counter",
+                           "Bytes that clients sent through tunnels."},
+    [GW_STAT_TUNNEL_OUT] = {"tunnel_backend_bytes_total", "counter",
+                            "Bytes that backends sent through tunnels."},
 };
 
 struct gw_stats *gw_stats_new(struct gw_shm *shm)

@@ -13,6 +13,7 @@ enum gw_stat {
     GW_STAT_CONNECTIONS, /* open client connections (gauge) */
     GW_STAT_NEWCOMERS,   /* of them, those that have not asked for anything yet (gauge) */
     GW_STAT_STREAMS,     /* open event streams (gauge) */
+    GW_STAT_TUNNELS,     /* open tunnels (gauge) */
     GW_STAT_EXCHANGES,   /* exchanges in flight (gauge) */
     GW_STAT_POOL_IDLE,   /* idle backend connections (gauge) */
     GW_STAT_CALLS,       /* requests of plugins in flight (gauge) */
@@ -48,6 +49,9 @@ enum gw_stat {
     GW_STAT_SPENT,           /* connections that had as many requests as they may */
     GW_STAT_ACCEPT_PAUSES,   /* out of descriptors or memory */
     GW_STAT_PROXY_REFUSED,   /* connections, for their peer or their header */
+    GW_STAT_TUNNELS_OPENED,
+    GW_STAT_TUNNEL_IN,  /* bytes through tunnels, from clients */
+    GW_STAT_TUNNEL_OUT, /* ... and to clients */
     GW_STAT_LIMIT
 };
 

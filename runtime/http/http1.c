@@ -218,6 +218,7 @@ static void read_request(struct gw_http1 *h)
 
     s->head_request = gw_slice_eq(head->method, GW_SLICE("HEAD"));
     s->await_continue = head->expect_continue;
+    s->upgrade = head->upgrade && head->minor > 0 && !head->has_body;
     s->base.opened = s->base.head_received = true;
     count_request(h);
     if (!err && !h->codec.host->events->on_stream(&h->codec, &s->base))
@@ -234,8 +235,40 @@ static void read_request(struct gw_http1 *h)
         after_head(h);
 }
 
-/* RFC 9110, 15.2: any number of 1xx, bounded here; no tunnel was asked for, so 101 is none of them.
- */
+void gw_h1_start_tunnel(struct gw_http1 *h)
+{
+    struct gw_h1_stream *s = h->stream;
+
+    s->base.tunnel = true;
+    s->base.sent = s->base.received = false;
+    s->tx = GW_H1_TX_CLOSE;
+    h->rx = GW_H1_TUNNEL;
+    h->keep = h->blocked = false;
+    gw_h1_arm(h, 0);
+}
+
+void gw_h1_end_tunnel(struct gw_http1 *h)
+{
+    if (!h->stream->base.sent || !h->stream->base.received)
+        return;
+    h->rx = GW_H1_DONE;
+    gw_h1_arm(h, gw_h1_limits(h)->write_ms);
+}
+
+/* Never more than the window: what had come before the tunnel opened may be. */
+static bool read_tunnel(struct gw_http1 *h)
+{
+    struct gw_buf *in = &gw_h1_conn(h)->in, bytes;
+    size_t room = GW_STREAM_WINDOW - h->stream->base.unconsumed, len = gw_buf_len(in);
+
+    gw_buf_init(&bytes);
+    gw_buf_move_n(&bytes, in, len < room ? len : room);
+    deliver(h, &bytes, false);
+    gw_buf_clear(&bytes);
+    return true;
+}
+
+/* RFC 9110, 15.2: any number of 1xx, bounded here; 101 is none of them, see read_response. */
 static void read_informational(struct gw_http1 *h, struct gw_head *head)
 {
     struct gw_h1_stream *s = h->stream;
@@ -247,6 +280,12 @@ static void read_informational(struct gw_http1 *h, struct gw_head *head)
         s->base.events->on_head(&s->base, head);
 }
 
+/* RFC 9110, 7.8: it says what it switches to, and that this is about the connection. */
+static bool asked(const struct gw_h1_stream *s, const struct gw_head *head)
+{
+    return s->upgrade && head->upgrade && head->minor > 0;
+}
+
 static void read_response(struct gw_http1 *h)
 {
     struct gw_h1_stream *s = h->stream;
@@ -255,10 +294,12 @@ static void read_response(struct gw_http1 *h)
 
     if (err) {
         fail(h, err);
-    } else if (gw_head_informational(head)) {
+    } else if (gw_head_informational(head) && !(head->status == 101 && asked(s, head))) {
         read_informational(h, head);
     } else {
         s->base.head_received = true;
+        if (head->status == 101)
+            gw_h1_start_tunnel(h);
         s->base.events->on_head(&s->base, head);
         if (h->stream == s)
             after_head(h);
@@ -368,6 +409,8 @@ static bool advance(struct gw_http1 *h)
         return !h->blocked && read_body(h);
     case GW_H1_DRAIN:
         return drain_body(h);
+    case GW_H1_TUNNEL:
+        return !h->blocked && read_tunnel(h);
     case GW_H1_DONE:
         break;
     }
@@ -386,8 +429,8 @@ static void finish_response(struct gw_http1 *h)
 static void finish_request(struct gw_http1 *h)
 {
     struct gw_conn *conn = gw_h1_conn(h);
-    bool again = h->stream->base.sent && h->keep && !h->draining && !h->deaf && !conn->saw_eof &&
-                 gw_buf_empty(&conn->out) && gw_buf_empty(&conn->in);
+    bool again = h->stream->base.sent && h->keep && !h->stream->upgrade && !h->draining &&
+                 !h->deaf && !conn->saw_eof && gw_buf_empty(&conn->out) && gw_buf_empty(&conn->in);
 
     close_stream(h, GW_OK);
     h->used = true;
@@ -406,7 +449,9 @@ static bool finish(struct gw_http1 *h)
 {
     struct gw_h1_stream *s = h->dead ? NULL : h->stream;
 
-    if (!s)
+    if (!s || (s->base.tunnel && !(s->base.sent && s->base.received)))
+        return false;
+    if (s->base.tunnel && !gw_buf_empty(&gw_h1_conn(h)->out))
         return false;
     if (h->server && s->base.sent && gw_buf_empty(&gw_h1_conn(h)->out))
         finish_response(h);
@@ -417,13 +462,28 @@ static bool finish(struct gw_http1 *h)
     return true;
 }
 
-/* A client that has ended its sending has left (as nginx sees it, too). A backend may end its
- * answer that way. */
+/* Once all that came before has been taken. The other side may go on. */
+static void end_tunnel_side(struct gw_http1 *h)
+{
+    struct gw_h1_stream *s = h->stream;
+
+    if (s->base.received || !gw_buf_empty(&gw_h1_conn(h)->in))
+        return;
+    deliver_end(h);
+    if (h->stream == s)
+        gw_h1_end_tunnel(h);
+    finish(h);
+}
+
+/* A client that has ended its sending has left (as nginx sees it, too), unless it has a tunnel. A
+ * backend may end its answer that way. */
 static void meet_eof(struct gw_http1 *h)
 {
     struct gw_h1_stream *s = h->stream;
 
-    if (h->server || !s) {
+    if (s && s->base.tunnel) {
+        end_tunnel_side(h);
+    } else if (h->server || !s) {
         if (s)
             close_stream(h, GW_ERR_CLIENT_GONE);
         hang_up(h);
@@ -481,6 +541,8 @@ void gw_h1_flush(struct gw_http1 *h)
     enum gw_err err = gw_conn_flush(gw_h1_conn(h));
     if (err && h->server)
         h->failed = GW_ERR_CLIENT_GONE;
+    else if (err && h->stream && h->stream->base.tunnel)
+        h->failed = (uint8_t)err;
     else if (err)
         h->deaf = true; /* an answer may have come before: it is still read */
 }

@@ -16,8 +16,9 @@ enum gw_h1_rx {
     GW_H1_IDLE, /* between messages: no byte of the next one */
     GW_H1_HEAD, /* a part of a head */
     GW_H1_BODY,
-    GW_H1_DONE, /* complete; what follows waits in conn->in until the answer is out */
-    GW_H1_DRAIN /* server: answered early, the rest of the body is thrown away */
+    GW_H1_DONE,  /* complete; what follows waits in conn->in until the answer is out */
+    GW_H1_DRAIN, /* server: answered early, the rest of the body is thrown away */
+    GW_H1_TUNNEL /* bytes, until the peer ends its sending */
 };
 
 /* How the end of what is sent is told. */
@@ -55,6 +56,7 @@ struct gw_h1_stream {
     bool head_request : 1;   /* the method is HEAD: the answer has no body */
     bool drop_body : 1;      /* server: what is sent as a body is dropped */
     bool await_continue : 1; /* server: the client may wait for a 100 before it sends the body */
+    bool upgrade : 1;        /* the request asks for a tunnel: 101 may answer it */
     uint64_t tx_left;        /* GW_H1_TX_LENGTH: bytes still to be sent */
 };
 
@@ -123,6 +125,10 @@ struct gw_h1_stream *gw_h1_detach(struct gw_http1 *h);
 void gw_h1_break_off(struct gw_http1 *h, const struct gw_h1_stream *s, enum gw_err why);
 /* The rest of the request is not wanted any more: it is dropped within a bound. */
 void gw_h1_start_drain(struct gw_http1 *h);
+/* The 101 is there: both sides' bytes are what they are, until each has ended its own. */
+void gw_h1_start_tunnel(struct gw_http1 *h);
+/* One side of a tunnel has ended. With both it is the codec's to write out what is left. */
+void gw_h1_end_tunnel(struct gw_http1 *h);
 
 /* http1_stream.c */
 

@@ -69,13 +69,14 @@ static enum gw_err stream_send_head(struct gw_stream *stream, const struct gw_he
 {
     struct gw_h1_stream *s = stream_of(stream);
     struct gw_http1 *h = codec_of(s);
-    bool final = !h->server || !gw_head_informational(head);
+    bool opens = head->status == 101;
+    bool final = !h->server || !gw_head_informational(head) || opens;
 
     if (!is_open(s) || stream->head_sent)
         return GW_ERR_CLOSED;
     if (h->failed)
         return h->failed;
-    if (head->status == 101)
+    if (opens && !(h->server && s->upgrade && head->upgrade))
         return fail_later(h, GW_ERR_NOT_IMPLEMENTED);
     if (h->server)
         answer_early(h, s, final);
@@ -83,6 +84,8 @@ static enum gw_err stream_send_head(struct gw_stream *stream, const struct gw_he
         gw_h1_conn(h)->write_ms = gw_h1_loop(h)->now_ms;
     gw_h1_write_head(s, &gw_h1_conn(h)->out, head);
     stream->head_sent = final;
+    if (opens)
+        gw_h1_start_tunnel(h);
     h->flush_due = true;
     gw_h1_wake(h);
     return GW_OK;
@@ -114,8 +117,12 @@ static enum gw_err stream_send(struct gw_stream *stream, struct gw_buf *body, bo
     if (err)
         return fail_later(h, err);
     stream->sent = end;
+    if (end && stream->tunnel)
+        gw_h1_conn(h)->shut = true; /* FIN, behind what is still to be written */
     gw_h1_flush(h);
-    if (end && h->server)
+    if (end && stream->tunnel)
+        gw_h1_end_tunnel(h);
+    else if (end && h->server)
         answered(h);
     if (end || h->failed)
         gw_h1_wake(h);

@@ -131,6 +131,13 @@ static void put_framing(struct sink *sink, const struct gw_h1_stream *s, bool wi
     put(sink, GW_SLICE("\r\n"));
 }
 
+/* Both afresh, and only in a request that may be answered by 101, and in that answer. */
+static void put_upgrade(struct sink *sink, const struct gw_head *head)
+{
+    put_str(sink, "Connection: upgrade\r\n");
+    put_field(sink, GW_SLICE("upgrade"), head->upgrade_to);
+}
+
 /* Informational answers have neither framing nor say in the connection's life. */
 static void write_informational(struct gw_buf *out, const struct gw_head *head)
 {
@@ -139,6 +146,8 @@ static void write_informational(struct gw_buf *out, const struct gw_head *head)
     sink_open(&sink, out);
     put_status_line(&sink, head);
     put_fields(&sink, head, false);
+    if (head->status == 101)
+        put_upgrade(&sink, head);
     put(&sink, GW_SLICE("\r\n"));
     sink_close(&sink);
 }
@@ -211,7 +220,10 @@ static void write_request(struct gw_h1_stream *s, struct gw_buf *out, const stru
     put_request_line(&sink, head);
     put_fields(&sink, head, true);
     put_framing(&sink, s, with_length);
-    if (gw_h1_of(s->base.codec)->draining)
+    s->upgrade = head->upgrade && !head->has_body;
+    if (s->upgrade)
+        put_upgrade(&sink, head);
+    else if (gw_h1_of(s->base.codec)->draining)
         put_str(&sink, "Connection: close\r\n");
     put_str(&sink, "\r\n");
     sink_close(&sink);

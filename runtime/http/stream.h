@@ -14,6 +14,14 @@
 struct gw_stream;
 struct gw_codec;
 
+/* A tunnel (RFC 9110, 7.8) opens only on a 101 that was asked for. Client side: send_head with
+ * head->upgrade asks, and on_head brings the 101 as the final head, with `tunnel` set; a 101 that
+ * nobody asked for, or without an Upgrade field, is GW_ERR_BAD_RESPONSE, and which protocol it
+ * names is the callee's to check. Server side: send_head with status 101 and head->upgrade opens
+ * it, where the request asked. Then on_body brings bytes, with end at the peer's FIN; `send` with
+ * end sends ours; on_close(GW_OK) follows when both have ended. What had come behind the request is
+ * given first. */
+
 /* Events come from the loop only, never from inside one of the ops below, so a step may send and
  * reset without looking over its shoulder. A callee may use every op inside an event. */
 struct gw_stream_events {
@@ -71,6 +79,7 @@ struct gw_stream {
     bool sent : 1;          /* our message is complete */
     bool reused : 1;        /* client side: the connection has carried an exchange before */
     bool written : 1;       /* a byte of ours has gone to the kernel; set when on_close is called */
+    bool tunnel : 1; /* 101 came, or went: from here on each side's body is bytes to its FIN */
     union {
         struct {
             const struct gw_stream_events *events;

@@ -7,6 +7,7 @@
 #include "gateway/relay.h"
 #include "gateway/reply.h"
 #include "gateway/retry.h"
+#include "gateway/tunnel.h"
 #include "script/api.h"
 #include "script/company.h"
 #include "script/context.h"
@@ -145,11 +146,22 @@ static enum gw_hook_result finish_plain(struct gw_exchange *x, lua_State *co)
     return GW_HOOK_NEXT;
 }
 
+/* Where the rule says nothing, what holds for all of them does. */
+static void permit_tunnel(struct gw_exchange *x, lua_State *co)
+{
+    const struct gw_settings *s = &x->generation->settings;
+    bool own = lua_type(co, 5) == LUA_TSTRING, own_idle = lua_type(co, 6) == LUA_TNUMBER;
+    double idle_ms = own_idle ? lua_tonumber(co, 6) * 1000 : (double)s->tunnel_idle_ms;
+    gw_tunnel_permit(x, own ? gw_lua_slice(co, 5) : gw_slice_str(s->upgrades), idle_ms);
+}
+
 static enum gw_hook_result finish_route(struct gw_exchange *x, lua_State *co)
 {
     gw_context_take_rule(x, co, 1);
     if (lua_type(co, 4) == LUA_TSTRING)
         gw_retry_set(x, gw_lua_slice(co, 4));
+    if (x->way->request->upgrade)
+        permit_tunnel(x, co);
     return GW_HOOK_NEXT;
 }
 

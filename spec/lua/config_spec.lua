@@ -55,10 +55,12 @@ describe("config: defaults", function()
     assert.same({
       frontend = {
         http = { host = "0.0.0.0", port = 8080, readTimeout = 30, writeTimeout = 30, idleTimeout = 75,
-          maxHeaderBytes = 32768, maxHeaders = 100, maxTargetBytes = 8192, maxBodyBytes = 0, maxBufferedBody = 1048576,
+          maxHeaderBytes = 32768, maxHeaders = 100, maxTargetBytes = 8192, maxBodyBytes = 0,
+          maxBufferedBody = 1048576,
           maxConnections = 0, trustedProxies = {}, clientAddressHeader = "X-Forwarded-For",
-          maxConnectionsPerClient = 0, clientPrefix6 = 64, maxPipelinedBytes = 65536, maxRequestsPerConnection = 0,
-          proxyProtocol = false, listeners = {} },
+          maxConnectionsPerClient = 0, clientPrefix6 = 64, maxPipelinedBytes = 65536,
+          maxRequestsPerConnection = 0,
+          proxyProtocol = false, listeners = {}, upgrades = { "websocket" }, tunnelIdleTimeout = 300 },
         sse = { enabled = true, writeTimeout = 60, keepaliveTimeout = 30, keepaliveMode = "interval",
           maxEventBytes = 1048576, maxBufferedBytes = 65536, maxStreams = 0, maxStreamsPerClient = 0 },
       },
@@ -497,6 +499,10 @@ describe("config: what is asked again", function()
     { "firstEvent: {hold: 2h}", "firstEvent.hold: expected a duration" },
     { 'firstEvent: {errors: ["a\\nb"]}', "firstEvent.errors[1]: the type of an event is one line" },
     { 'firstEvent: {errors: ["a\\0b"]}', "firstEvent.errors[1]: the type of an event is one line" },
+    { "upgrades: [h2c]", "upgrades[1]: h2c cannot be tunnelled: requests in it would pass by the rules" },
+    { "upgrades: [websocket, TLS/1.0]", "upgrades[2]: TLS/1.0 cannot be tunnelled" },
+    { "upgrades: [HTTP/2.0]", "upgrades[1]: HTTP/2.0 cannot be tunnelled" },
+    { 'upgrades: ["a, b"]', 'upgrades[1]: "a, b" is not the name of a protocol' },
   }
   for _, case in ipairs(cases) do
     it("is checked: " .. case[1], function()
@@ -810,7 +816,7 @@ describe("config: rules of Lua routes", function()
       host = "H", plugins = { "cors", { event_filter = { drop = { "x" } }, onError = "skip" } } } })
     assert.equal("", errors)
     assert.same({ { id = "/a", path = "/a", serviceName = print, loadBalance = print, match = print,
-      timeout = 60, onReload = "adopt", maxStreams = 0, maxStreamsPerClient = 0, maxStreamsPerSession = 0,
+      maxStreams = 0, maxStreamsPerClient = 0, maxStreamsPerSession = 0,
       timeout = 60, onReload = "adopt", forwardPath = "received", ambiguousPath = "refuse",
       host = { "h" }, headers = {}, methods = {}, plugins = {
         { name = "cors", conf = {}, onError = "fail" },

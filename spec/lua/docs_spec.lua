@@ -47,7 +47,7 @@ local function run_spec(text, dir, where)
 end
 
 for guide, count in pairs({ ["docs/plugins.md"] = 16, ["docs/routing.md"] = 1, ["docs/balancing.md"] = 1,
-  ["docs/instances.md"] = 0, ["docs/health.md"] = 0 }) do
+  ["docs/instances.md"] = 0, ["docs/health.md"] = 0, ["docs/edge.md"] = 0 }) do
   describe(guide, function()
     local files, specs = examples(guide)
     with_shipped(files)

@@ -36,6 +36,7 @@ describe("gw_err", function()
       timeout = C.GW_ERR_TOTAL_TIMEOUT, event_too_large = C.GW_ERR_EVENT_TOO_LARGE,
       client_gone = C.GW_ERR_CLIENT_GONE, hook_error = C.GW_ERR_HOOK,
       shutdown = C.GW_ERR_SHUTDOWN, closed = C.GW_ERR_CLOSED, cancelled = C.GW_ERR_CANCELLED,
+      tunnel_idle_timeout = C.GW_ERR_TUNNEL_IDLE,
       truncated = C.GW_ERR_TRUNCATED, no_instance = C.GW_ERR_NO_INSTANCE,
     }
     for word, err in pairs(words) do assert.equal(word, slug(err)) end

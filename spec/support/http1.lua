@@ -76,14 +76,15 @@ function Stream:note(event)
 end
 
 --- Sends a head: method, path, authority or status; fields = { {name, value} }; length (unknown when
--- it is not given), body = false for a message without one.
+-- it is not given), body = false for a message without one, upgrade_to = for a tunnel.
 ---@param options table
 ---@return string slug
 function Stream:send_head(options)
   local arena = rt.new("struct gw_arena", C.gw_arena_init, C.gw_arena_clear)
   local head = ffi.new "struct gw_head"
   C.gw_head_init(head, arena)
-  for _, name in ipairs { "method", "path", "authority" } do
+  head.upgrade = options.upgrade_to ~= nil
+  for _, name in ipairs { "method", "path", "authority", "upgrade_to" } do
     if options[name] then head[name] = C.gw_arena_copy(arena, rt.slice(options[name])) end
   end
   head.status = options.status or 0
