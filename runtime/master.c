@@ -217,6 +217,7 @@ static bool bind_doors(struct version *v)
                            &v->traffic_addr);
     if (v->traffic < 0)
         return false;
+    gw_listener_user_timeout(v->traffic, s->client_user_ms);
     if (!s->admin_enabled)
         return true;
     v->admin = bind_door(s->admin_host, s->admin_port, "management", old->admin, &old->admin_addr,

@@ -45,6 +45,9 @@ static const struct err_row rows[GW_ERR_LIMIT] = {
     [GW_ERR_SHUTDOWN] = {"the gateway is stopping", "shutdown", 503},
     [GW_ERR_CLOSED] = {"closed on purpose", "closed", 0},
     [GW_ERR_CANCELLED] = {"cancelled by the other side", "cancelled", 0},
+    [GW_ERR_PEER_TIMEOUT] = {"the peer is not there any more", "peer_timeout", 504},
+    [GW_ERR_FIRST_EVENT_TIMEOUT] = {"the first event took too long", "first_event_timeout", 504},
+    [GW_ERR_MAX_AGE] = {"the stream was old enough", "max_age", 0},
 };
 
 static const struct err_row unknown = {"unknown error", "unknown", 500};

@@ -33,11 +33,14 @@ enum gw_err {
     GW_ERR_NO_INSTANCE,
     GW_ERR_OVERLOADED, /* a bound of the gateway is reached */
     GW_ERR_CLIENT_GONE,
-    GW_ERR_HOOK,      /* a hook raised an error */
-    GW_ERR_SHUTDOWN,  /* the gateway is stopping */
-    GW_ERR_CLOSED,    /* this side closed on purpose */
-    GW_ERR_CANCELLED, /* reset by the other side of the exchange */
-    GW_ERR_LIMIT      /* number of entries, not an error */
+    GW_ERR_HOOK,                /* a hook raised an error */
+    GW_ERR_SHUTDOWN,            /* the gateway is stopping */
+    GW_ERR_CLOSED,              /* this side closed on purpose */
+    GW_ERR_CANCELLED,           /* reset by the other side of the exchange */
+    GW_ERR_PEER_TIMEOUT,        /* the peer acknowledged nothing that was sent */
+    GW_ERR_FIRST_EVENT_TIMEOUT, /* a stream's first event took too long */
+    GW_ERR_MAX_AGE,             /* a stream was old enough to end */
+    GW_ERR_LIMIT                /* number of entries, not an error */
 };
 
 /* A sentence fragment for people; never NULL. */

@@ -9,6 +9,7 @@
 #include "gateway/names.h"
 #include "gateway/relay.h"
 #include "gateway/reply.h"
+#include "gateway/timeouts.h"
 
 /* Addresses that mark codecs: of the management listener, beyond maxConnections, and those that
  * have not asked for anything yet. */
@@ -59,10 +60,24 @@ static void on_refused(struct gw_codec *codec, enum gw_err why, struct gw_head *
     if (head->status == 503)
         gw_fields_set(head, GW_SLICE("retry-after"), GW_SLICE("1"));
     gw_stat_add(gateway->count, (enum gw_stat)(GW_STAT_STATUS_1XX + head->status / 100 - 1), 1);
+    gw_timeout_count(gateway->count, why);
     gw_log_begin(&line, GW_LOG_INFO, "request refused");
     gw_log_cstr(&line, "client", gw_addr_text(&codec->conn->peer, peer));
     gw_log_int(&line, "status", head->status);
     gw_log_cstr(&line, "why", gw_err_slug(why));
+    gw_log_end(&line);
+}
+
+static void on_expired(struct gw_codec *codec)
+{
+    struct gw_log_line line;
+    char peer[GW_ADDR_TEXT];
+    gw_timeout_count(gateway_of(codec)->count, GW_ERR_IDLE_TIMEOUT);
+    gw_log_begin(&line, GW_LOG_DEBUG, "connection closed");
+    if (!line.live)
+        return;
+    gw_log_cstr(&line, "client", gw_addr_text(&codec->conn->peer, peer));
+    gw_log_cstr(&line, "why", gw_err_slug(GW_ERR_IDLE_TIMEOUT));
     gw_log_end(&line);
 }
 
@@ -96,6 +111,7 @@ static const struct gw_codec_events client_events = {
     .on_open = admit,
     .on_stream = on_stream,
     .on_refused = on_refused,
+    .on_expired = on_expired,
     .on_gone = on_gone,
 };
 

@@ -104,7 +104,7 @@ static bool ends_by_closing(const struct gw_http1 *h, const struct gw_h1_stream 
 void gw_h1_break_off(struct gw_http1 *h, const struct gw_h1_stream *s, enum gw_err why)
 {
     bool hopeless = why == GW_ERR_CLIENT_GONE || why == GW_ERR_WRITE_TIMEOUT || why == GW_ERR_IO ||
-                    why == GW_ERR_RESET || why == GW_ERR_SHUTDOWN;
+                    why == GW_ERR_RESET || why == GW_ERR_PEER_TIMEOUT || why == GW_ERR_SHUTDOWN;
 
     gw_h1_conn(h)->reset = ends_by_closing(h, s);
     if (!h->server || !s->base.head_sent || hopeless)
@@ -440,6 +440,12 @@ static void update_reading(struct gw_http1 *h)
         gw_conn_read(conn, on);
 }
 
+/* However a client's connection broke, it has left; but one that is not there was not seen to. */
+static enum gw_err client_err(enum gw_err err)
+{
+    return err == GW_ERR_PEER_TIMEOUT ? err : GW_ERR_CLIENT_GONE;
+}
+
 /* Ops report their failures here, where events may be called. */
 void gw_h1_flush(struct gw_http1 *h)
 {
@@ -448,7 +454,7 @@ void gw_h1_flush(struct gw_http1 *h)
         return;
     enum gw_err err = gw_conn_flush(gw_h1_conn(h));
     if (err && h->server)
-        h->failed = GW_ERR_CLIENT_GONE;
+        h->failed = (uint8_t)client_err(err);
     else if (err)
         h->deaf = true; /* an answer may have come before: it is still read */
 }
@@ -498,6 +504,13 @@ static void on_task(struct gw_task_node *task)
     run(GW_CONTAINER(task, struct gw_http1, task));
 }
 
+static void expire(struct gw_http1 *h)
+{
+    if (h->server && h->codec.host->events->on_expired)
+        h->codec.host->events->on_expired(&h->codec);
+    hang_up(h);
+}
+
 static void on_deadline(struct gw_conn *conn)
 {
     struct gw_http1 *h = conn->owner;
@@ -511,7 +524,7 @@ static void on_deadline(struct gw_conn *conn)
     else if (h->rx == GW_H1_DRAIN)
         stop_drain(h);
     else if (h->rx == GW_H1_IDLE)
-        hang_up(h);
+        expire(h);
     run(h);
 }
 
@@ -569,7 +582,7 @@ static void on_error(struct gw_conn *conn, enum gw_err err)
     if (!h->server && h->up && h->stream && h->stream->base.head_sent)
         read_last(h);
     if (!h->dead && h->stream)
-        close_stream(h, h->server ? GW_ERR_CLIENT_GONE : err);
+        close_stream(h, h->server ? client_err(err) : err);
     hang_up(h);
     run(h);
 }
@@ -673,8 +686,8 @@ struct gw_codec *gw_http1_dial(const struct gw_codec_host *host, const struct gw
 {
     struct gw_http1 *h = codec_new(host);
 
-    h->codec.conn =
-        gw_conn_dial(host->loop, to, dial_ms, keepalive_s, transport, &conn_events, h, err);
+    h->codec.conn = gw_conn_dial(host->loop, to, dial_ms, keepalive_s, host->limits->user_ms,
+                                 transport, &conn_events, h, err);
     if (!h->codec.conn) {
         gw_slab_free(&codecs, h);
         return NULL;

@@ -593,18 +593,22 @@ struct gw_conn *gw_conn_accepted(struct gw_loop *loop, int fd, const struct gw_a
     return conn;
 }
 
-/* An event is to leave when it is written (accepted sockets have that from their listener). */
-static void set_options(int fd, int keepalive_s)
+/* An event is to leave when it is written (accepted sockets have that from their listener). A user
+ * timeout also says when keepalive gives up, so probes need not be counted then. */
+static void set_options(int fd, int keepalive_s, unsigned user_ms)
 {
     int on = 1, probes = KEEPALIVE_PROBES;
 
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    if (user_ms)
+        setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_ms, sizeof(user_ms));
     if (keepalive_s <= 0)
         return;
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &keepalive_s, sizeof(keepalive_s));
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &keepalive_s, sizeof(keepalive_s));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
+    if (!user_ms)
+        setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
 }
 
 /* A peer on this machine has mostly accepted before connect returns, though that says only that it
@@ -626,7 +630,8 @@ static void start_to_connect(struct gw_conn *conn, const struct gw_addr *to)
 }
 
 struct gw_conn *gw_conn_dial(struct gw_loop *loop, const struct gw_addr *to, uint64_t dial_ms,
-                             unsigned keepalive_s, const struct gw_transport_ops *transport,
+                             unsigned keepalive_s, unsigned user_ms,
+                             const struct gw_transport_ops *transport,
                              const struct gw_conn_events *events, void *owner, enum gw_err *err)
 {
     int fd = socket(to->family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -640,7 +645,7 @@ struct gw_conn *gw_conn_dial(struct gw_loop *loop, const struct gw_addr *to, uin
     conn = new_conn(loop, fd, transport, events, owner);
     conn->dialled = true;
     if (to->family != AF_UNIX)
-        set_options(fd, (int)keepalive_s);
+        set_options(fd, (int)keepalive_s, user_ms);
     start_to_connect(conn, to);
     update_watcher(conn);
     if (dial_ms > 0 && !conn->failed)
