@@ -250,8 +250,7 @@ local frontend = { "frontend", type = "map", doc = "The side of the clients.", f
     duration("writeTimeout", 30, "Time without progress writing an ordinary response."),
     { "bodyTimeout", type = "duration",
       doc = "Time without progress in a request's body; 408 past it. Default: that of `readTimeout`." },
-    duration("tcpUserTimeout", "60s", "How long the system waits for a client to acknowledge what was sent; 0 = as "
-      .. "long as the system does."),
+    duration("tcpUserTimeout", "60s", "Time for a client to acknowledge what was sent; 0 = the system's."),
     duration("idleTimeout", 75, "Time that a keep-alive connection may lie idle between requests."),
     size("maxHeaderBytes", "32KiB", "Largest request head; 431 past it."),
     count("maxHeaders", 100, "Most header fields in a request; 431 past it."),
@@ -270,7 +269,7 @@ local frontend = { "frontend", type = "map", doc = "The side of the clients.", f
     duration("keepaliveTimeout", 30, "Interval of `:keepalive` comments on an open stream; 0 = none."),
     duration("maxAge", 0, "Age at which a stream ends well, at the end of an event; 0 = no limit."),
     { "maxAgeJitter", type = "number", min = 0, max = 1, default = 0.1,
-      doc = "Part of `maxAge` by which streams end earlier, each by another one, so that not all come again at once." },
+      doc = "Streams end earlier by up to this part of `maxAge`, so that not all come again at once." },
     { "keepaliveMode", type = "enum", values = { "interval", "idle" }, default = "interval",
       doc = "`interval`: always; `idle`: only after that long without traffic." },
     size("maxEventBytes", "1MiB", "Largest event where events are handled whole; the stream ends past it."),
@@ -285,14 +284,13 @@ local backend = { "backend", type = "map", doc = "The side of the services.", fi
     flag("keepAlive", true, "Whether connections are reused at all."),
     duration("keepAliveTimeout", 30, "Interval of TCP keepalive probes; 0 = none."),
     duration("dialTimeout", 10, "Time to connect."),
-    duration("tcpUserTimeout", "60s", "How long the system waits for an instance to acknowledge what was sent; 0 = as "
-      .. "long as the system does."),
+    duration("tcpUserTimeout", "60s", "Time for an instance to acknowledge what was sent; 0 = the system's."),
     duration("responseHeaderTimeout", 10, "Time from the sent request to the response head; 504 past it."),
   } },
   { "sse", type = "map", doc = "Event streams from services.", fields = {
     duration("dialTimeout", 10, "Time to connect, for a request that asks for events."),
     duration("responseTimeout", 0, "Silence allowed on an open stream; 0 = no limit."),
-    duration("firstEventTimeout", 0, "Time from a stream's head to its first event, comments excluded; 0 = no limit."),
+    duration("firstEventTimeout", 0, "Time from a stream's head to its first event; 0 = no limit."),
     duration("keepaliveTimeout", 30, "Interval of TCP keepalive probes; 0 = none."),
   } },
   { "calls", type = "map", doc = "What plugins ask for by `gateway.http`.", fields = {

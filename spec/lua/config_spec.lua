@@ -54,11 +54,12 @@ describe("config: defaults", function()
     local tree = good("gateway: {}")
     assert.same({
       frontend = {
-        http = { host = "0.0.0.0", port = 8080, readTimeout = 30, writeTimeout = 30, tcpUserTimeout = 60, idleTimeout = 75,
+        http = { host = "0.0.0.0", port = 8080, readTimeout = 30, writeTimeout = 30, tcpUserTimeout = 60,
+          idleTimeout = 75,
           maxHeaderBytes = 32768, maxHeaders = 100, maxBodyBytes = 0, maxBufferedBody = 1048576,
           maxConnections = 0, trustedProxies = {} },
-        sse = { enabled = true, writeTimeout = 60, keepaliveTimeout = 30, maxAge = 0, maxAgeJitter = 0.1, keepaliveMode = "interval",
-          maxEventBytes = 1048576 },
+        sse = { enabled = true, writeTimeout = 60, keepaliveTimeout = 30, maxAge = 0,
+          maxAgeJitter = 0.1, keepaliveMode = "interval", maxEventBytes = 1048576 },
       },
       backend = {
         http = { maxIdleConns = 100, maxIdleConnsPerHost = 10, idleConnTimeout = 90, keepAlive = true,
