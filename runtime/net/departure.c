@@ -1,6 +1,6 @@
 /* Looks at connections that are not read, all together: libev knows no POLLRDHUP, and a watcher for
- * bytes would spin where bytes are not wanted. Called by conn.c. Invariant: while nothing is watched
- * there is no timer either, after one last look. */
+ * bytes would spin where bytes are not wanted. Called by conn.c. Invariant: while nothing is
+ * watched there is no timer either, after one last look. */
 #include "net/departure.h"
 
 #include <poll.h>

@@ -1,5 +1,5 @@
---- A client that leaves while nothing is read from it: its end lies behind bytes that nobody takes yet, and is
--- noticed all the same.
+--- A client that leaves while nothing is read from it: its end lies behind bytes that nobody takes yet,
+-- and is noticed all the same.
 local backend = require "spec.support.backend"
 local gateway = require "spec.support.gateway"
 local http = require "spec.support.http"
