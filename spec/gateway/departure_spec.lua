@@ -13,7 +13,7 @@ return plugin
 ]]
 
 -- More than is read ahead (64 KiB of a body, 96 KiB of what follows a request), and little enough for the
--- rest to lie in the gateway's kernel: an end behind bytes that the kernel has no room for is still with the client.
+-- rest to lie in the kernel: an end behind bytes that it has no room for is still with the client.
 local BODY, BEHIND, MUCH = ("x"):rep(90 * 1024), ("x"):rep(120 * 1024), ("x"):rep(1024 * 1024)
 local POST = "POST /%s HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n"
 
