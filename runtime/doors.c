@@ -184,10 +184,13 @@ static void set_mode(const struct gw_bound *bound)
         gw_log(GW_LOG_ERROR, "can't change the rights of %s: %m", sa.un.sun_path);
 }
 
-void gw_doors_set_modes(const struct gw_doors *doors)
+void gw_doors_take_over(const struct gw_doors *doors, unsigned user_ms)
 {
-    for (unsigned i = 0; i < doors->count; i++)
+    for (unsigned i = 0; i < doors->count; i++) {
         set_mode(&doors->traffic[i]);
+        if (doors->traffic[i].addr.family != AF_UNIX)
+            gw_listener_user_timeout(doors->traffic[i].fd, user_ms);
+    }
     set_mode(&doors->admin);
 }
 

@@ -26,8 +26,9 @@ void gw_doors_init(struct gw_doors *doors);
  * (the descriptor is duplicated). False, with what is wrong logged, when one can't be bound: then
  * nothing is left of the others. */
 bool gw_doors_bind(struct gw_doors *doors, const struct gw_settings *s, const struct gw_doors *old);
-/* Files of sockets that were taken over get the rights that the new version wants. */
-void gw_doors_set_modes(const struct gw_doors *doors);
+/* Sockets that were taken over become as the new version wants them: the rights of their files, and
+ * TCP_USER_TIMEOUT of what is accepted. */
+void gw_doors_take_over(const struct gw_doors *doors, unsigned user_ms);
 /* Closes the descriptors; files stay. */
 void gw_doors_close(struct gw_doors *doors);
 /* Closes them, and removes the files that are ours and that `staying` (or NULL) does not have. */

@@ -369,7 +369,7 @@ static void adopt_next(void)
     gw_doors_leave(&master.current.doors, &master.next.doors);
     drop_version(&master.current);
     master.current = master.next;
-    gw_doors_set_modes(&master.current.doors);
+    gw_doors_take_over(&master.current.doors, master.current.settings.client_user_ms);
     master.next = no_version;
     master.swapping = true;
     for (unsigned i = 1; i <= GW_MAX_WORKERS; i++) {
@@ -713,6 +713,7 @@ static int load_first(void)
     if (!gw_doors_bind(&doors, s, &no_version.doors))
         return 3;
     master.current.doors = doors;
+    gw_doors_take_over(&doors, s->client_user_ms);
     return 0;
 }
 

@@ -65,6 +65,9 @@ static const struct err_row rows[GW_ERR_LIMIT] = {
     [GW_ERR_BAD_PROXY_HEADER] = {"the header of the PROXY protocol is malformed",
                                  "bad_proxy_header", 0},
     [GW_ERR_TUNNEL_IDLE] = {"the tunnel was idle for too long", "tunnel_idle_timeout", 0},
+    [GW_ERR_PEER_TIMEOUT] = {"the peer is not there any more", "peer_timeout", 504},
+    [GW_ERR_FIRST_EVENT_TIMEOUT] = {"the first event took too long", "first_event_timeout", 504},
+    [GW_ERR_MAX_AGE] = {"the stream was old enough", "max_age", 0},
 };
 
 static const struct err_row unknown = {"unknown error", "unknown", 500};

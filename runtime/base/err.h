@@ -50,7 +50,10 @@ enum gw_err {
     GW_ERR_UNCOUNTED, /* no room to count one more client, rule or session */
     GW_ERR_NO_PROXY_HEADER,
     GW_ERR_BAD_PROXY_HEADER,
-    GW_ERR_LIMIT /* number of entries, not an error */
+    GW_ERR_PEER_TIMEOUT,        /* the peer acknowledged nothing that was sent */
+    GW_ERR_FIRST_EVENT_TIMEOUT, /* a stream's first event took too long */
+    GW_ERR_MAX_AGE,             /* a stream was old enough to end */
+    GW_ERR_LIMIT                /* number of entries, not an error */
 };
 
 /* A sentence fragment for people; never NULL. */

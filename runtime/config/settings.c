@@ -60,6 +60,20 @@ static uint64_t duration(struct reader *r, const char *path)
     return (uint64_t)(seconds * 1000 + 0.5);
 }
 
+static uint64_t duration_or(struct reader *r, const char *path, uint64_t otherwise_ms)
+{
+    push_path(r->L, r->at, path);
+    bool given = !lua_isnil(r->L, -1);
+    lua_pop(r->L, 1);
+    return given ? duration(r, path) : otherwise_ms;
+}
+
+static unsigned user_timeout(struct reader *r, const char *path)
+{
+    uint64_t ms = duration(r, path);
+    return ms < INT32_MAX ? (unsigned)ms : INT32_MAX;
+}
+
 static bool boolean(struct reader *r, const char *path)
 {
     push_path(r->L, r->at, path);
@@ -157,7 +171,8 @@ static void read_frontend(struct reader *r, struct gw_settings *s)
     s->max_buffered_body = (size_t)number(r, "frontend.http.maxBufferedBody");
     s->client.head_ms = duration(r, "frontend.http.readTimeout");
     s->client.idle_ms = duration(r, "frontend.http.idleTimeout");
-    s->client.body_ms = s->client.head_ms;
+    s->client.body_ms = duration_or(r, "frontend.http.bodyTimeout", s->client.head_ms);
+    s->client_user_ms = user_timeout(r, "frontend.http.tcpUserTimeout");
     s->client.linger_ms = 2000;
     s->write_ms = s->client.write_ms = duration(r, "frontend.http.writeTimeout");
     s->max_connections = (unsigned)number(r, "frontend.http.maxConnections");
@@ -174,6 +189,8 @@ static void read_frontend(struct reader *r, struct gw_settings *s)
     s->sse_enabled = boolean(r, "frontend.sse.enabled");
     s->sse_write_ms = duration(r, "frontend.sse.writeTimeout");
     s->sse_keepalive_ms = duration(r, "frontend.sse.keepaliveTimeout");
+    s->max_age_ms = duration(r, "frontend.sse.maxAge");
+    s->max_age_jitter = number(r, "frontend.sse.maxAgeJitter");
     s->max_event_bytes = (size_t)number(r, "frontend.sse.maxEventBytes");
     s->sse_max_buffered = (size_t)number(r, "frontend.sse.maxBufferedBytes");
     char mode[16];
@@ -191,6 +208,7 @@ static void read_backend(struct reader *r, struct gw_settings *s)
     s->dial_ms = duration(r, "backend.http.dialTimeout");
     s->response_head_ms = duration(r, "backend.http.responseHeaderTimeout");
     s->sse_dial_ms = duration(r, "backend.sse.dialTimeout");
+    s->first_event_ms = duration(r, "backend.sse.firstEventTimeout");
     s->sse_silence_ms = duration(r, "backend.sse.responseTimeout");
     s->sse_tcp_keepalive_s = (unsigned)number(r, "backend.sse.keepaliveTimeout");
     s->calls_per_host = (unsigned)number(r, "backend.calls.maxPerHost");
@@ -199,6 +217,7 @@ static void read_backend(struct reader *r, struct gw_settings *s)
     /* A backend's head is bounded as a client's is; its body is not. */
     s->origin.max_header_bytes = s->client.max_header_bytes;
     s->origin.max_headers = s->client.max_headers;
+    s->origin.user_ms = user_timeout(r, "backend.http.tcpUserTimeout");
 }
 
 static void read_registry(struct reader *r, struct gw_settings *s)

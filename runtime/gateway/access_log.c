@@ -3,6 +3,14 @@
 
 #include "gateway/client.h"
 #include "gateway/retry.h"
+#include "gateway/timeouts.h"
+
+/* A stream that ended at its age, and whole, ended well. */
+static bool is_bad(const struct gw_exchange *x)
+{
+    return x->why != GW_OK && x->why != GW_ERR_CLIENT_GONE &&
+           !(x->why == GW_ERR_MAX_AGE && x->response_sent);
+}
 
 static void count(const struct gw_exchange *x)
 {
@@ -11,7 +19,8 @@ static void count(const struct gw_exchange *x)
         gw_stat_add(slot, (enum gw_stat)(GW_STAT_STATUS_1XX + x->status / 100 - 1), 1);
     if (x->why != GW_OK && x->why_upstream)
         gw_stat_add(slot, GW_STAT_UPSTREAM_ERRORS, 1);
-    if (gw_body_is_stream(x->relay.mode) && x->why != GW_OK && x->why != GW_ERR_CLIENT_GONE)
+    gw_timeout_count(slot, (enum gw_err)x->why);
+    if (gw_body_is_stream(x->relay.mode) && is_bad(x))
         gw_stat_add(slot, GW_STAT_BROKEN_STREAMS, 1);
 }
 
@@ -30,7 +39,7 @@ void gw_access_log(struct gw_exchange *x)
     count(x);
     struct gw_log_line line;
     char id[GW_ID_TEXT];
-    bool bad = x->why != GW_OK && x->why != GW_ERR_CLIENT_GONE;
+    bool bad = is_bad(x);
     if (!bad && !x->generation->settings.log_access)
         return;
     gw_log_begin(&line, bad ? GW_LOG_WARN : GW_LOG_INFO, "request");

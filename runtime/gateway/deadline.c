@@ -18,6 +18,8 @@ uint64_t gw_deadline_asked_since(const struct gw_exchange *x)
     return written > sent ? written : sent;
 }
 
+enum { GRACE_MS = 10000 };
+
 struct deadline {
     uint64_t at;     /* 0 = none */
     enum gw_err why; /* GW_OK: a keepalive, not an end */
@@ -53,6 +55,43 @@ static void in_tunnel(const struct gw_exchange *x, struct deadline *best)
     sooner(best, gw_tunnel_active_ms(x), x->relay.idle_ms, GW_ERR_TUNNEL_IDLE, false);
 }
 
+/* Bytes of an open stream may come, and would be heard. */
+static bool is_listened_to(const struct gw_exchange *x)
+{
+    return x->origin && !x->relay.pending_event && !x->uncredited;
+}
+
+static bool has_spoken(const struct gw_exchange *x)
+{
+    return x->relay.spoken || x->relay.events || gw_sse_scan_in_event(&x->relay.scan);
+}
+
+/* A part of the jitter that is the stream's own, from 0 to 1. */
+static double lot_of(const struct gw_exchange *x)
+{
+    uint64_t mixed = ((uintptr_t)x ^ x->start_ms << 32) * UINT64_C(0x9e3779b97f4a7c15);
+    return (double)(mixed >> 40) / (double)(UINT64_C(1) << 24);
+}
+
+/* Past its age it has until the end of its event: as long again, but no more than the grace. */
+static void of_stream(const struct gw_exchange *x, struct deadline *best)
+{
+    const struct gw_settings *s = &x->generation->settings;
+    uint64_t opened = x->start_ms + x->head_ms;
+    if (is_listened_to(x)) {
+        sooner(best, gw_loop_time(x->gateway->loop, x->relay.upstream_ms), s->sse_silence_ms,
+               GW_ERR_SILENCE_TIMEOUT, true);
+        if (s->first_event_ms && !has_spoken(x))
+            sooner(best, opened, s->first_event_ms, GW_ERR_FIRST_EVENT_TIMEOUT, true);
+    }
+    if (!s->max_age_ms || x->response_sent)
+        return;
+    uint64_t age = (uint64_t)((double)s->max_age_ms * (1 - s->max_age_jitter * lot_of(x))) + 1;
+    if (x->relay.aged)
+        age += s->max_age_ms < GRACE_MS ? s->max_age_ms : GRACE_MS;
+    sooner(best, opened, age, GW_ERR_MAX_AGE, false);
+}
+
 static struct deadline next_deadline(const struct gw_exchange *x)
 {
     const struct gw_settings *s = &x->generation->settings;
@@ -67,9 +106,8 @@ static struct deadline next_deadline(const struct gw_exchange *x)
         before_relay(x, &best);
     if (x->step != GW_STEP_RELAY)
         return best;
-    if (stream && x->origin && !x->relay.pending_event && !x->uncredited)
-        sooner(&best, gw_loop_time(x->gateway->loop, x->relay.upstream_ms), s->sse_silence_ms,
-               GW_ERR_SILENCE_TIMEOUT, true);
+    if (stream)
+        of_stream(x, &best);
     if (x->client && gw_stream_pending(x->client))
         sooner(&best, gw_stream_conn(x->client)->write_ms, stream ? s->sse_write_ms : s->write_ms,
                GW_ERR_WRITE_TIMEOUT, false);
@@ -101,6 +139,12 @@ static void on_timer(struct gw_timer *timer)
     struct gw_exchange *x = GW_CONTAINER(timer, struct gw_exchange, timer);
     struct deadline next = next_deadline(x);
     if (next.at && next.at <= x->gateway->loop->now_ms) {
+        if (next.why == GW_ERR_MAX_AGE && !x->relay.aged) {
+            x->relay.aged = true;
+            gw_relay_retire(x);
+            gw_exchange_arm(x);
+            return;
+        }
         if (next.why != GW_OK) {
             gw_exchange_fail(x, next.why, next.upstream);
             return;

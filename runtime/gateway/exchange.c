@@ -410,6 +410,8 @@ static enum gw_step step_relay(struct gw_exchange *x)
     }
     if (err != GW_OK)
         blame(x, err, x->why_upstream);
+    else if (x->relay.aged && !x->body_end)
+        blame(x, GW_ERR_MAX_AGE, false);
     return GW_STEP_CLOSE;
 }
 

@@ -89,6 +89,8 @@ struct gw_relay {
     bool commented : 1; /* a keepalive went out before the first byte */
     bool keepalive_due : 1;
     bool retiring : 1;      /* ends well at the next boundary */
+    bool aged : 1;          /* retiring, for its age */
+    bool spoken : 1;        /* byte mode, where it matters: an event has begun */
     bool room_awaited : 1;  /* a script waits until it may insert more */
     uint32_t scanned;       /* event mode: bytes of `body` that belong to the unfinished event */
     uint32_t pending_event; /* event mode: length of the event a hook is thinking about, or 0 */

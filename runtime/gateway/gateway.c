@@ -12,6 +12,7 @@
 #include "gateway/relay.h"
 #include "gateway/reply.h"
 #include "net/proxy_protocol.h"
+#include "gateway/timeouts.h"
 
 /* Addresses that mark codecs: of the management listener, those that have not asked for anything
  * yet, those that have, and by the reason those beyond a bound. */
@@ -81,10 +82,24 @@ static void on_refused(struct gw_codec *codec, enum gw_err why, struct gw_head *
     if (head->status == 503 || head->status == 429)
         gw_bounds_retry_after(head, 1);
     gw_stat_add(gateway->count, (enum gw_stat)(GW_STAT_STATUS_1XX + head->status / 100 - 1), 1);
+    gw_timeout_count(gateway->count, why);
     gw_log_begin(&line, GW_LOG_INFO, "request refused");
     gw_log_cstr(&line, "client", gw_addr_text(&codec->conn->peer, peer));
     gw_log_int(&line, "status", head->status);
     gw_log_cstr(&line, "why", gw_err_slug(why));
+    gw_log_end(&line);
+}
+
+static void on_expired(struct gw_codec *codec)
+{
+    struct gw_log_line line;
+    char peer[GW_ADDR_TEXT];
+    gw_timeout_count(gateway_of(codec)->count, GW_ERR_IDLE_TIMEOUT);
+    gw_log_begin(&line, GW_LOG_DEBUG, "connection closed");
+    if (!line.live)
+        return;
+    gw_log_cstr(&line, "client", gw_addr_text(&codec->conn->peer, peer));
+    gw_log_cstr(&line, "why", gw_err_slug(GW_ERR_IDLE_TIMEOUT));
     gw_log_end(&line);
 }
 
@@ -153,6 +168,7 @@ static const struct gw_codec_events client_events = {
     .on_unopened = on_unopened,
     .on_stream = on_stream,
     .on_refused = on_refused,
+    .on_expired = on_expired,
     .on_gone = on_gone,
 };
 

@@ -143,7 +143,7 @@ static enum gw_err send_out(struct gw_exchange *x, struct gw_buf *out, bool end)
         return GW_OK;
     gw_buf_clear(out);
     x->why_upstream = false;
-    return GW_ERR_CLIENT_GONE;
+    return err == GW_ERR_PEER_TIMEOUT ? err : GW_ERR_CLIENT_GONE;
 }
 
 static void put_keepalive(struct gw_exchange *x, struct gw_buf *out)
@@ -280,10 +280,23 @@ static enum gw_err relay_plain(struct gw_exchange *x, struct gw_buf *out)
     return GW_AGAIN;
 }
 
+/* Whether an event begins in body; byte by byte, as comments are all that has come so far. */
+static bool begins_event(const struct gw_exchange *x)
+{
+    struct gw_sse_scan scan = x->relay.scan;
+    for (struct gw_chunk *c = x->body.head; c; c = c->next) {
+        for (size_t at = c->start; at < c->end && !gw_sse_scan_in_event(&scan); at++)
+            gw_sse_scan_run(&scan, c->data + at, 1);
+    }
+    return gw_sse_scan_in_event(&scan);
+}
+
 static enum gw_err relay_bytes(struct gw_exchange *x, struct gw_buf *out)
 {
     struct gw_relay *r = &x->relay;
     if (r->started || begin_stream(x, out)) {
+        if (!r->spoken && x->generation->settings.first_event_ms)
+            r->spoken = begins_event(x);
         size_t last = scan_body(x);
         bool more = has_more(r) || r->retiring;
         if (more && last && !gw_sse_scan_at_boundary(&r->scan)) {

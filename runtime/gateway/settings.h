@@ -38,6 +38,10 @@ struct gw_settings {
 
     bool sse_enabled;
     uint64_t sse_write_ms;
+    uint64_t max_age_ms;   /* of an event stream */
+    double max_age_jitter; /* part of it by which streams end earlier, at most */
+    uint64_t first_event_ms;
+    unsigned client_user_ms; /* TCP_USER_TIMEOUT */
     uint64_t sse_keepalive_ms;
     enum gw_keepalive_mode sse_keepalive_mode;
     size_t max_event_bytes;

@@ -2,8 +2,16 @@
  * management listener. Invariant: a slot has one writer, so plain stores are enough. */
 #include "gateway/stats.h"
 
+#include <string.h>
+
+/* Rows of one name that differ in their label follow each other. */
+#define TIMEOUT(which)                                                                             \
+    {                                                                                              \
+        "timeouts_total", "counter", "Closes by a deadline.", "{timeout=\"" which "\"}"            \
+    }
+
 static const struct {
-    const char *name, *type, *help;
+    const char *name, *type, *help, *label;
 } table[GW_STAT_LIMIT] = {
     [GW_STAT_CONNECTIONS] = {"connections", "gauge", "Open client connections."},
     [GW_STAT_NEWCOMERS] = {"newcomers", "gauge", "Client connections without a request so far."},
@@ -53,6 +61,18 @@ static const struct {
                            "Bytes that clients sent through tunnels."},
     [GW_STAT_TUNNEL_OUT] = {"tunnel_backend_bytes_total", "counter",
                             "Bytes that backends sent through tunnels."},
+    [GW_STAT_TIMEOUT_HEAD] = TIMEOUT("head"),
+    [GW_STAT_TIMEOUT_BODY] = TIMEOUT("body"),
+    [GW_STAT_TIMEOUT_IDLE] = TIMEOUT("idle"),
+    [GW_STAT_TIMEOUT_DIAL] = TIMEOUT("dial"),
+    [GW_STAT_TIMEOUT_RESPONSE] = TIMEOUT("response"),
+    [GW_STAT_TIMEOUT_FIRST_EVENT] = TIMEOUT("first_event"),
+    [GW_STAT_TIMEOUT_SILENCE] = TIMEOUT("silence"),
+    [GW_STAT_TIMEOUT_WRITE] = TIMEOUT("write"),
+    [GW_STAT_TIMEOUT_TOTAL] = TIMEOUT("timeout"),
+    [GW_STAT_TIMEOUT_MAX_AGE] = TIMEOUT("max_age"),
+    [GW_STAT_TIMEOUT_TUNNEL] = TIMEOUT("tunnel_idle"),
+    [GW_STAT_TIMEOUT_PEER] = TIMEOUT("peer"),
 };
 
 struct gw_stats *gw_stats_new(struct gw_shm *shm)
@@ -109,9 +129,11 @@ void gw_stats_forget(struct gw_stats_slot *slot)
 void gw_stats_write(const struct gw_stats *stats, struct gw_buf *out)
 {
     for (int i = 0; i < GW_STAT_LIMIT; i++) {
-        gw_buf_printf(out, "# HELP gatewayd_%s %s\n# TYPE gatewayd_%s %s\n", table[i].name,
-                      table[i].help, table[i].name, table[i].type);
-        gw_buf_printf(out, "gatewayd_%s %llu\n", table[i].name,
+        if (i == 0 || strcmp(table[i].name, table[i - 1].name) != 0)
+            gw_buf_printf(out, "# HELP gatewayd_%s %s\n# TYPE gatewayd_%s %s\n", table[i].name,
+                          table[i].help, table[i].name, table[i].type);
+        gw_buf_printf(out, "gatewayd_%s%s %llu\n", table[i].name,
+                      table[i].label ? table[i].label : "",
                       (unsigned long long)gw_stats_sum(stats, (enum gw_stat)i));
     }
 }

@@ -50,8 +50,20 @@ enum gw_stat {
     GW_STAT_ACCEPT_PAUSES,   /* out of descriptors or memory */
     GW_STAT_PROXY_REFUSED,   /* connections, for their peer or their header */
     GW_STAT_TUNNELS_OPENED,
-    GW_STAT_TUNNEL_IN,  /* bytes through tunnels, from clients */
-    GW_STAT_TUNNEL_OUT, /* ... and to clients */
+    GW_STAT_TUNNEL_IN,    /* bytes through tunnels, from clients */
+    GW_STAT_TUNNEL_OUT,   /* ... and to clients */
+    GW_STAT_TIMEOUT_HEAD, /* closes by deadlines: gateway/timeouts.h */
+    GW_STAT_TIMEOUT_BODY,
+    GW_STAT_TIMEOUT_IDLE,
+    GW_STAT_TIMEOUT_DIAL,
+    GW_STAT_TIMEOUT_RESPONSE,
+    GW_STAT_TIMEOUT_FIRST_EVENT,
+    GW_STAT_TIMEOUT_SILENCE,
+    GW_STAT_TIMEOUT_WRITE,
+    GW_STAT_TIMEOUT_TOTAL,
+    GW_STAT_TIMEOUT_MAX_AGE,
+    GW_STAT_TIMEOUT_TUNNEL,
+    GW_STAT_TIMEOUT_PEER,
     GW_STAT_LIMIT
 };
 

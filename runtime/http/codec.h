@@ -18,6 +18,7 @@ struct gw_http_limits {
     uint64_t idle_ms;           /* between requests of a connection; 0 = no limit */
     uint64_t body_ms;           /* no progress in a request's body (server side); 0 = no limit */
     uint64_t write_ms;          /* the same of an answer that nobody looks after any more */
+    unsigned user_ms;           /* client side: TCP_USER_TIMEOUT of what is dialled; 0 = none */
     uint64_t linger_ms;         /* how long a refused connection is drained */
     size_t max_pipelined_bytes; /* read ahead while an answer is under way; 0: some 100 KiB */
     unsigned max_requests;      /* of one connection; 0 = no limit */
@@ -40,6 +41,8 @@ struct gw_codec_events {
      * gw_err_status(why). The codec sends it and closes in stages. NULL: an empty body is sent. */
     void (*on_refused)(struct gw_codec *codec, enum gw_err why, struct gw_head *head,
                        struct gw_buf *body);
+    /* Server side: idle for too long between requests; on_gone follows. May be NULL. */
+    void (*on_expired)(struct gw_codec *codec);
     /* Client side: no stream is open, the last exchange was complete, and the connection may be
      * used again. */
     void (*on_idle)(struct gw_codec *codec);

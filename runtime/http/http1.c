@@ -104,7 +104,7 @@ static bool ends_by_closing(const struct gw_http1 *h, const struct gw_h1_stream 
 void gw_h1_break_off(struct gw_http1 *h, const struct gw_h1_stream *s, enum gw_err why)
 {
     bool hopeless = why == GW_ERR_CLIENT_GONE || why == GW_ERR_WRITE_TIMEOUT || why == GW_ERR_IO ||
-                    why == GW_ERR_RESET || why == GW_ERR_SHUTDOWN;
+                    why == GW_ERR_RESET || why == GW_ERR_PEER_TIMEOUT || why == GW_ERR_SHUTDOWN;
 
     gw_h1_conn(h)->reset = ends_by_closing(h, s);
     if (!h->server || !s->base.head_sent || hopeless)
@@ -532,6 +532,12 @@ static void give_up_handshake(struct gw_http1 *h, enum gw_err why)
     hang_up(h);
 }
 
+/* However a client's connection broke, it has left; but one that is not there was not seen to. */
+static enum gw_err client_err(enum gw_err err)
+{
+    return err == GW_ERR_PEER_TIMEOUT ? err : GW_ERR_CLIENT_GONE;
+}
+
 /* Ops report their failures here, where events may be called. */
 void gw_h1_flush(struct gw_http1 *h)
 {
@@ -540,7 +546,7 @@ void gw_h1_flush(struct gw_http1 *h)
         return;
     enum gw_err err = gw_conn_flush(gw_h1_conn(h));
     if (err && h->server)
-        h->failed = GW_ERR_CLIENT_GONE;
+        h->failed = (uint8_t)client_err(err);
     else if (err && h->stream && h->stream->base.tunnel)
         h->failed = (uint8_t)err;
     else if (err)
@@ -592,6 +598,13 @@ static void on_task(struct gw_task_node *task)
     run(GW_CONTAINER(task, struct gw_http1, task));
 }
 
+static void expire(struct gw_http1 *h)
+{
+    if (h->server && h->codec.host->events->on_expired)
+        h->codec.host->events->on_expired(&h->codec);
+    hang_up(h);
+}
+
 static void on_deadline(struct gw_conn *conn)
 {
     struct gw_http1 *h = conn->owner;
@@ -607,7 +620,7 @@ static void on_deadline(struct gw_conn *conn)
     else if (h->rx == GW_H1_DRAIN)
         stop_drain(h);
     else if (h->rx == GW_H1_IDLE)
-        hang_up(h);
+        expire(h);
     run(h);
 }
 
@@ -669,7 +682,7 @@ static void on_error(struct gw_conn *conn, enum gw_err err)
     if (!h->server && h->up && h->stream && h->stream->base.head_sent)
         read_last(h);
     if (!h->dead && h->stream)
-        close_stream(h, h->server ? GW_ERR_CLIENT_GONE : err);
+        close_stream(h, h->server ? client_err(err) : err);
     if (h->server && !h->up)
         give_up_handshake(h, err);
     hang_up(h);
@@ -778,8 +791,8 @@ struct gw_codec *gw_http1_dial(const struct gw_codec_host *host, const struct gw
 {
     struct gw_http1 *h = codec_new(host);
 
-    h->codec.conn =
-        gw_conn_dial(host->loop, to, dial_ms, keepalive_s, transport, &conn_events, h, err);
+    h->codec.conn = gw_conn_dial(host->loop, to, dial_ms, keepalive_s, host->limits->user_ms,
+                                 transport, &conn_events, h, err);
     if (!h->codec.conn) {
         gw_slab_free(&codecs, h);
         return NULL;

@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #include "base/slab.h"
+#include "net/departure.h"
 
 enum { CACHE_LINE = 64, LINGER_MAX_BYTES = 256 * 1024, DELIVERY_LOOK_MS = 5, KEEPALIVE_PROBES = 3 };
 
@@ -64,24 +65,34 @@ static void update_watcher(struct gw_conn *conn)
     watch(conn, want);
 }
 
-/* Deadlines. An open stream has none here, for hours, so timers come and go. */
+/* Deadlines, and the look at who is not read. An open stream has neither here, for hours, so what
+ * they need comes and goes. */
 
 struct gw_conn_timer {
     struct gw_timer timer;
     struct gw_conn *conn;
+    struct gw_departure departure; /* watched while a client is not read */
 };
 
 static struct gw_slab timers;
 
-static void stop_timer(struct gw_conn *conn)
+/* It is kept for as long as one of its two uses lasts. */
+static void drop_timer(struct gw_conn *conn)
 {
     struct gw_conn_timer *timer = conn->timer;
 
-    if (!timer)
+    if (gw_timer_active(&timer->timer) || !gw_list_empty(&timer->departure.node))
         return;
-    gw_timer_stop(gw_conn_loop(conn), &timer->timer);
     gw_slab_free(&timers, timer);
     conn->timer = NULL;
+}
+
+static void stop_timer(struct gw_conn *conn)
+{
+    if (!conn->timer)
+        return;
+    gw_timer_stop(gw_conn_loop(conn), &conn->timer->timer);
+    drop_timer(conn);
 }
 
 static void out_of_time(struct gw_conn *conn);
@@ -94,16 +105,44 @@ static void on_timer(struct gw_timer *timer)
     out_of_time(conn);
 }
 
+static void on_left(struct gw_departure *departure);
+
+static void need_timer(struct gw_conn *conn)
+{
+    if (conn->timer)
+        return;
+    if (timers.size == 0)
+        gw_slab_init(&timers, sizeof(struct gw_conn_timer));
+    conn->timer = gw_slab_alloc_raw(&timers);
+    conn->timer->conn = conn;
+    conn->timer->departure.fd = conn->io.fd;
+    conn->timer->departure.left = on_left;
+    gw_list_init(&conn->timer->departure.node);
+    gw_timer_init(&conn->timer->timer, on_timer);
+}
+
 static void start_timer(struct gw_conn *conn, uint64_t after_ms)
 {
-    if (!conn->timer) {
-        if (timers.size == 0)
-            gw_slab_init(&timers, sizeof(struct gw_conn_timer));
-        conn->timer = gw_slab_alloc_raw(&timers);
-        conn->timer->conn = conn;
-        gw_timer_init(&conn->timer->timer, on_timer);
-    }
+    need_timer(conn);
     gw_timer_start(gw_conn_loop(conn), &conn->timer->timer, after_ms);
+}
+
+/* A client's end is looked for while it is not read. A backend's may wait: its bytes go first. */
+static void watch_departure(struct gw_conn *conn)
+{
+    bool wanted = conn->state == GW_CONN_OPEN && !conn->dialled && !conn->reading &&
+                  !conn->saw_eof && !conn->failed;
+    bool watched = conn->timer && !gw_list_empty(&conn->timer->departure.node);
+
+    if (wanted == watched)
+        return;
+    if (wanted) {
+        need_timer(conn);
+        gw_departure_watch(gw_conn_loop(conn), &conn->timer->departure);
+    } else {
+        gw_departure_ignore(&conn->timer->departure);
+        drop_timer(conn);
+    }
 }
 
 /* The end of a connection. */
@@ -122,6 +161,7 @@ void gw_conn_close(struct gw_conn *conn)
         return;
     conn->state = GW_CONN_CLOSED;
     ev_io_stop(gw_conn_loop(conn)->ev, &conn->io);
+    watch_departure(conn);
     stop_timer(conn);
     if (conn->transport->close)
         conn->transport->close(conn);
@@ -143,6 +183,7 @@ static void fail(struct gw_conn *conn, enum gw_err err)
         return;
     }
     conn->failed = (uint8_t)err;
+    watch_departure(conn);
     stop_timer(conn);
     update_watcher(conn);
     conn->events->on_error(conn, err);
@@ -201,8 +242,22 @@ static void on_writable(struct gw_conn *conn)
 static void at_eof(struct gw_conn *conn)
 {
     conn->saw_eof = true;
+    watch_departure(conn);
     update_watcher(conn);
     conn->events->on_eof(conn);
+}
+
+/* What it has sent before is not wanted any more. */
+static void on_left(struct gw_departure *departure)
+{
+    struct gw_conn *conn = GW_CONTAINER(departure, struct gw_conn_timer, departure)->conn;
+
+    if (departure->broken)
+        fail(conn, GW_ERR_RESET);
+    else
+        at_eof(conn);
+    if (conn->timer)
+        drop_timer(conn);
 }
 
 static void fetch(const void *memory, size_t size)
@@ -256,6 +311,7 @@ void gw_conn_read(struct gw_conn *conn, bool on)
     if (conn->state == GW_CONN_CLOSED || conn->state == GW_CONN_LINGER)
         return;
     conn->reading = on;
+    watch_departure(conn);
     update_watcher(conn);
 }
 
@@ -353,6 +409,7 @@ void gw_conn_linger(struct gw_conn *conn, uint64_t linger_ms)
     conn->state = GW_CONN_LINGER;
     conn->shut = !conn->reset;
     conn->reading = true;
+    watch_departure(conn);
     conn->linger_ms = linger_ms < UINT32_MAX ? (uint32_t)linger_ms : UINT32_MAX;
     conn->linger_left = LINGER_MAX_BYTES;
     conn->undelivered = UINT32_MAX;
@@ -537,18 +594,22 @@ struct gw_conn *gw_conn_accepted(struct gw_loop *loop, int fd, const struct gw_a
     return conn;
 }
 
-/* An event is to leave when it is written (accepted sockets have that from their listener). */
-static void set_options(int fd, int keepalive_s)
+/* An event is to leave when it is written (accepted sockets have that from their listener). A user
+ * timeout also says when keepalive gives up, so probes need not be counted then. */
+static void set_options(int fd, int keepalive_s, unsigned user_ms)
 {
     int on = 1, probes = KEEPALIVE_PROBES;
 
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    if (user_ms)
+        setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_ms, sizeof(user_ms));
     if (keepalive_s <= 0)
         return;
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &keepalive_s, sizeof(keepalive_s));
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &keepalive_s, sizeof(keepalive_s));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
+    if (!user_ms)
+        setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
 }
 
 /* A peer on this machine has mostly accepted before connect returns, though that says only that it
@@ -570,7 +631,8 @@ static void start_to_connect(struct gw_conn *conn, const struct gw_addr *to)
 }
 
 struct gw_conn *gw_conn_dial(struct gw_loop *loop, const struct gw_addr *to, uint64_t dial_ms,
-                             unsigned keepalive_s, const struct gw_transport_ops *transport,
+                             unsigned keepalive_s, unsigned user_ms,
+                             const struct gw_transport_ops *transport,
                              const struct gw_conn_events *events, void *owner, enum gw_err *err)
 {
     int fd = socket(to->family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -584,7 +646,7 @@ struct gw_conn *gw_conn_dial(struct gw_loop *loop, const struct gw_addr *to, uin
     conn = new_conn(loop, fd, transport, events, owner);
     conn->dialled = true;
     if (to->family != AF_UNIX)
-        set_options(fd, (int)keepalive_s);
+        set_options(fd, (int)keepalive_s, user_ms);
     start_to_connect(conn, to);
     update_watcher(conn);
     if (dial_ms > 0 && !conn->failed)

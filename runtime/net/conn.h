@@ -87,10 +87,12 @@ struct gw_conn *gw_conn_accepted(struct gw_loop *loop, int fd, const struct gw_a
                                  const struct gw_transport_ops *transport,
                                  const struct gw_conn_events *events, void *owner);
 /* Starts to connect; on_open or on_error (GW_ERR_REFUSED, GW_ERR_DIAL_TIMEOUT, …) comes later from
- * the loop, never from inside this call. keepalive_s > 0 sets TCP keepalive. NULL with *err set
+ * the loop, never from inside this call. keepalive_s > 0 sets TCP keepalive, user_ms > 0
+ * TCP_USER_TIMEOUT. NULL with *err set
  * when not even a socket could be made (descriptors used up). dial_ms 0 = no limit. */
 struct gw_conn *gw_conn_dial(struct gw_loop *loop, const struct gw_addr *to, uint64_t dial_ms,
-                             unsigned keepalive_s, const struct gw_transport_ops *transport,
+                             unsigned keepalive_s, unsigned user_ms,
+                             const struct gw_transport_ops *transport,
                              const struct gw_conn_events *events, void *owner, enum gw_err *err);
 /* Starts or pauses reading. Paused, the kernel's buffer fills and the peer is slowed; its end is
  * not noticed either. Bytes left in `in` are not reported again: the user looks at them itself. */

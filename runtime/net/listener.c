@@ -28,6 +28,11 @@ static void set_options(int fd)
     setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent));
 }
 
+void gw_listener_user_timeout(int fd, unsigned ms)
+{
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms));
+}
+
 /* The address with the port that the kernel chose. */
 static bool read_name(int fd, struct gw_addr *addr)
 {

@@ -32,6 +32,8 @@ struct gw_listener {
  * errno set. *addr is updated with the port when it was 0. A unix socket is made with the rights
  * that the process's umask leaves. */
 int gw_listener_bind(struct gw_addr *addr, int backlog);
+/* TCP_USER_TIMEOUT of what is accepted from now on, which inherits it (Linux); 0 = the system's. */
+void gw_listener_user_timeout(int fd, unsigned ms);
 /* Starts to watch fd (which stays open when the listener is stopped: it may be shared). The struct
  * is embedded in its owner and needs no init before; on_accept may pause or stop it. */
 void gw_listener_start(struct gw_listener *listener, struct gw_loop *loop, int fd,

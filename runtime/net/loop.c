@@ -347,6 +347,8 @@ bool gw_loop_init(struct gw_loop *loop)
     loop->last_grave = &loop->graves;
     for (size_t i = 0; i < GW_WHEEL_SLOTS; i++)
         gw_list_init(&loop->wheel[i]);
+    gw_list_init(&loop->unread);
+    gw_timer_init(&loop->unread_look, NULL);
     gw_loop_update(loop);
     loop->wheel_ms = loop->now_ms / GW_WHEEL_TICK_MS * GW_WHEEL_TICK_MS;
     start_watchers(loop);

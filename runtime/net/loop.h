@@ -65,6 +65,8 @@ struct gw_loop {
     uint64_t occupied[GW_WHEEL_SLOTS / 64]; /* which slots have timers, to sleep till the next */
     uint64_t wheel_ms;                      /* the time up to which the wheel has turned */
     size_t timers;
+    struct gw_list unread;       /* connections that nobody reads: net/departure.c */
+    struct gw_timer unread_look; /* at them */
 };
 
 /* False when libev can't make an epoll loop. */

@@ -18,10 +18,11 @@ enum gw_err gw_transport_err(int code)
         return GW_AGAIN;
     case ECONNRESET:
     case EPIPE:
-    case ETIMEDOUT: /* keepalive or retransmission gave up */
     case EHOSTUNREACH:
     case ENETUNREACH:
         return GW_ERR_RESET;
+    case ETIMEDOUT: /* TCP_USER_TIMEOUT, or keepalive gave up */
+        return GW_ERR_PEER_TIMEOUT;
     default:
         return GW_ERR_IO;
     }

@@ -56,6 +56,7 @@ static const char *err_text(enum gw_err err)
         return "closed";
     case GW_EOF:
     case GW_ERR_RESET:
+    case GW_ERR_PEER_TIMEOUT:
     case GW_ERR_IO:
         return "connection closed";
     default:

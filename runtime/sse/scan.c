@@ -141,3 +141,8 @@ bool gw_sse_scan_buf(struct gw_sse_scan *scan, const struct gw_buf *buf, uint32_
     }
     return false;
 }
+
+bool gw_sse_scan_in_event(const struct gw_sse_scan *scan)
+{
+    return scan->state == OPEN || scan->state == OPEN_CR || scan->state == LINE;
+}

@@ -59,6 +59,9 @@ size_t gw_sse_scan_last(struct gw_sse_scan *scan, const char *bytes, size_t len)
  * blank line of its own, which dispatches nothing. */
 bool gw_sse_scan_at_boundary(const struct gw_sse_scan *scan);
 
+/* True inside of an event: a field of it has begun and its blank line has not come. */
+bool gw_sse_scan_in_event(const struct gw_sse_scan *scan);
+
 /* gw_sse_scan_next by a plain byte machine: to test the vector code against. */
 size_t gw_sse_scan_next_bytewise(struct gw_sse_scan *scan, const char *bytes, size_t len,
                                  bool *ended);

@@ -55,6 +55,7 @@ describe("config: defaults", function()
     assert.same({
       frontend = {
         http = { host = "0.0.0.0", port = 8080, readTimeout = 30, writeTimeout = 30, idleTimeout = 75,
+          tcpUserTimeout = 60,
           maxHeaderBytes = 32768, maxHeaders = 100, maxTargetBytes = 8192, maxBodyBytes = 0,
           maxBufferedBody = 1048576,
           maxConnections = 0, trustedProxies = {}, clientAddressHeader = "X-Forwarded-For",
@@ -62,12 +63,13 @@ describe("config: defaults", function()
           maxRequestsPerConnection = 0,
           proxyProtocol = false, listeners = {}, upgrades = { "websocket" }, tunnelIdleTimeout = 300 },
         sse = { enabled = true, writeTimeout = 60, keepaliveTimeout = 30, keepaliveMode = "interval",
+          maxAge = 0, maxAgeJitter = 0.1,
           maxEventBytes = 1048576, maxBufferedBytes = 65536, maxStreams = 0, maxStreamsPerClient = 0 },
       },
       backend = {
         http = { maxIdleConns = 100, maxIdleConnsPerHost = 10, idleConnTimeout = 90, keepAlive = true,
-          keepAliveTimeout = 30, dialTimeout = 10, responseHeaderTimeout = 10 },
-        sse = { dialTimeout = 10, responseTimeout = 0, keepaliveTimeout = 30 },
+          keepAliveTimeout = 30, dialTimeout = 10, tcpUserTimeout = 60, responseHeaderTimeout = 10 },
+        sse = { dialTimeout = 10, firstEventTimeout = 0, responseTimeout = 0, keepaliveTimeout = 30 },
         calls = { timeout = 30, maxBodyBytes = 1048576, maxPerHost = 100 },
       },
       registry = { type = "static", static = { services = {} }, dns = { servers = {}, timeout = 5, minTtl = 5,

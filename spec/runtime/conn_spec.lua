@@ -660,7 +660,7 @@ describe("dialling", function()
   it("hears of an error that connect tells at once only from the loop", function()
     local err = ffi.new "enum gw_err[1]"
     local broadcast = net.addr("255.255.255.255", 9)
-    local conn = C.gw_conn_dial(loop, broadcast, 0, 0, C.gw_tcp, nil, nil, err)
+    local conn = C.gw_conn_dial(loop, broadcast, 0, 0, 0, C.gw_tcp, nil, nil, err)
     assert.is_true(conn ~= nil)
     assert.not_equal(0, tonumber(conn.failed))
     assert.equal(0, conn.io.active)

@@ -368,7 +368,7 @@ function net.dial(loop, port, options)
   local err = ffi.new "enum gw_err[1]"
   local transport = options.transport or (options.plan and options.plan.ops or C.gw_tcp)
   local conn = C.gw_conn_dial(loop, net.addr("127.0.0.1", port), options.dial_ms or 0,
-    options.keepalive_s or 0, transport, shared.events, nil, err)
+    options.keepalive_s or 0, 0, transport, shared.events, nil, err)
   if conn == nil then return nil, rt.cstring(C.gw_err_slug(err[0])) end
   local user = user_of(conn, options)
   C.gw_conn_read(conn, true)
