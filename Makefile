@@ -19,6 +19,8 @@ DEB_TRY   := curl
 DEB_LINT  := lua-check clang-format
 DEB_TEST  := lua-busted luarocks universal-ctags procps strace valgrind python3-websockets
 DEB_WEB   := chromium chromium-driver
+DEB_FUZZ  := clang libclang-rt-14-dev
+DEB_AFL   := afl++
 DEB_BENCH := nginx-light libnginx-mod-http-lua haproxy
 
 # llhttp: the library where pkg-config knows one, else the C sources that node-llhttp brings.
@@ -62,7 +64,10 @@ COMMON   := $(filter-out $(SERVER_C),$(wildcard test-servers/*.c))
 TEST_SO  := $(BUILD)/libgatewayd-test.so
 BENCH_C  := $(filter-out bench/relay.c,$(wildcard bench/*.c))
 BENCH    := $(BUILD)/bench/load $(BUILD)/bench/relay
-ALL_C    := $(wildcard runtime/*.[ch] runtime/*/*.[ch] test-servers/*.[ch] bench/*.[ch])
+FUZZ_C   := $(wildcard spec/fuzz/*.c)
+FUZZERS  := $(FUZZ_C:spec/fuzz/%.c=$(BUILD)/fuzz/%)
+ALL_C    := $(wildcard runtime/*.[ch] runtime/*/*.[ch] test-servers/*.[ch] bench/*.[ch] \
+            spec/fuzz/*.[ch] spec/fuzz/support/*.[ch])
 
 .PHONY: all help deps run build debug test test-only check sanitize lint format docs clean install rock
 .PHONY: strictness programs test-programs compiler FORCE soak bench bench-quick bench-figures bench-deps
@@ -82,6 +87,7 @@ help:
 	@echo "make strictness  play the cases of HTTP against nginx and HAProxy, into docs/http-peers.md"
 	@echo "make bench     measure against nginx, HAProxy and a bare relay, into docs/benchmarks.md (long)"
 	@echo "make bench-quick  the same in three minutes; bench-figures prints the two short figures"
+	@echo "make fuzz      fuzz each target for a minute; FUZZ=target, FUZZ_SECONDS=n (spec/fuzz/README.md)"
 	@echo "make soak      200 reloads in ten minutes under 9,500 streams; SOAK=\"--workers 2\" and the like"
 	@echo "make install   into PREFIX ($(PREFIX)), below DESTDIR"
 	@echo "make rock      install as a rock, from this tree"
@@ -153,7 +159,7 @@ say = $(if $(V),,@printf '  %-4s %s\n' $(1) $@;)
 
 programs: compiler $(if $(MAIN_C),$(BUILD)/gatewayd) $(SERVERS) $(BENCH)
 
-test-programs: compiler $(TEST_SO)
+test-programs: compiler $(TEST_SO) $(FUZZERS)
 
 compiler:
 	@[ -n "$(LUA_LIBS)" ] || { echo "no LuaJIT found by $(PKG): run 'make deps' first" >&2; false; }
@@ -195,6 +201,55 @@ $(BUILD)/bench/load: $(BENCH_C) $(wildcard bench/*.h) $(BUILD)/flags
 $(BUILD)/bench/relay: bench/relay.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call say,CC)$(CC) -D_GNU_SOURCE $(CFLAGS) -pie -fPIE $(LDFLAGS) -o $@ $< -lev
+
+# Fuzz targets: each is linked with a world in memory that stands in for libev and the kernel, and
+# with a main that runs files; FUZZ_MAIN= where a fuzzer brings its own. See spec/fuzz/README.md.
+FUZZ_MAIN ?= main
+FUZZ_WRAP := socket connect recv send sendmsg shutdown close setsockopt getsockopt ioctl \
+             clock_gettime time random gw_random gw_resolver_new gw_resolver_free
+FUZZ_OBJ  := $(patsubst %,$(BUILD)/fuzz/obj/support/%.o,world ev reader judge $(FUZZ_MAIN))
+FUZZ_CORE := $(filter-out $(BUILD)/pic/runtime/script/% %/config/settings.o,$(PIC))
+$(BUILD)/fuzz/obj/%.o: spec/fuzz/%.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,CC)$(CC) -Ispec/fuzz $(CPPFLAGS) $(CFLAGS) -fPIC -MMD -MP -c -o $@ $<
+
+# What plays and judges is no code to be covered.
+$(FUZZ_OBJ): override SANITIZE := $(filter-out -fsanitize=fuzzer-no-link,$(SANITIZE))
+
+$(FUZZERS): $(BUILD)/fuzz/%: $(BUILD)/fuzz/obj/%.o $(FUZZ_OBJ) $(FUZZ_CORE)
+	$(call say,LINK)$(CC) $(CFLAGS) $(LDFLAGS) $(FUZZ_LINK) $(FUZZ_WRAP:%=-Wl,--wrap=%) -o $@ $^ \
+	    $(filter-out -lev,$(LIBS))
+
+# FUZZ_SECONDS for each target, FUZZ=target for one of them; what is found stays in FUZZ_WORK.
+FUZZ         ?= $(FUZZ_C:spec/fuzz/%.c=%)
+FUZZ_SECONDS ?= 60
+FUZZ_WORK    ?= build-fuzz/found
+FUZZ_CC      ?= clang
+FUZZING := BUILD=build-fuzz CC=$(FUZZ_CC) OPTIMIZE="-O1 -gline-tables-only -DGW_DEBUG" HARDEN= FUZZ_MAIN= \
+    FUZZ_LINK=-fsanitize=fuzzer SANITIZE="-fsanitize=address,undefined -fsanitize=fuzzer-no-link \
+    -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
+AFL := BUILD=build-afl CC=afl-clang-fast OPTIMIZE="-O2 -g -DGW_DEBUG" HARDEN= FUZZ_MAIN= \
+    FUZZ_LINK=-fsanitize=fuzzer
+
+.PHONY: fuzz fuzz-afl fuzz-programs
+fuzz-programs: compiler $(FUZZ:%=$(BUILD)/fuzz/%)
+
+fuzz:
+	@.ci/deps $(DEB_BUILD) $(DEB_FUZZ)
+	@$(MAKE) $(PARALLEL) $(FUZZING) FUZZ="$(FUZZ)" fuzz-programs
+	@spec/fuzz/run.sh build-fuzz $(FUZZ_SECONDS) $(FUZZ_WORK) $(FUZZ)
+
+# One target at a time; what AFL++ says of the machine's settings is no reason not to run.
+fuzz-afl:
+	@.ci/deps $(DEB_BUILD) $(DEB_FUZZ) $(DEB_AFL)
+	@$(MAKE) $(PARALLEL) $(AFL) FUZZ="$(FUZZ)" fuzz-programs
+	@for target in $(FUZZ); do \
+	    mkdir -p build-afl/found && AFL_SKIP_CPUFREQ=1 AFL_I_DONT_CARE_ABOUT_MISSING_CRASHES=1 AFL_NO_UI=1 \
+	    AFL_NO_AFFINITY=1 afl-fuzz -V $(FUZZ_SECONDS) -i spec/fuzz/corpus/$$target \
+	    -o build-afl/found/$$target -- build-afl/fuzz/$$target >build-afl/found/$$target.log 2>&1; \
+	    grep -e '^execs_done' -e '^saved_crashes' -e '^edges_found' \
+	    build-afl/found/$$target/default/fuzzer_stats || exit 1; \
+	done
 
 # Objects are made again when the flags change, and those that know where things get installed when
 # that changes. A stamp holds each, and is out of date only when it holds something else.
@@ -254,4 +309,4 @@ rock:
 clean:
 	rm -rf build build-*
 
--include $(OBJ:.o=.d) $(PIC:.o=.d) $(SERVERS:=.d)
+-include $(OBJ:.o=.d) $(PIC:.o=.d) $(SERVERS:=.d) $(wildcard $(BUILD)/fuzz/obj/*.d $(BUILD)/fuzz/obj/support/*.d)

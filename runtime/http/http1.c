@@ -311,8 +311,10 @@ static bool read_head(struct gw_http1 *h)
 {
     enum gw_err err;
 
-    if (!h->server && (!h->stream || !h->stream->base.head_sent)) {
-        fail(h, GW_ERR_BAD_RESPONSE); /* nobody asked */
+    /* Before a byte of the request has gone nothing can be its answer. Behind an earlier exchange
+     * it is something that was left over, and the request may go elsewhere. */
+    if (!h->server && (!h->stream || !gw_h1_conn(h)->wrote)) {
+        fail(h, h->stream && h->used ? GW_ERR_RESET : GW_ERR_BAD_RESPONSE);
         return false;
     }
     if (h->server && h->rx == GW_H1_IDLE)
@@ -484,6 +486,7 @@ static void meet_eof(struct gw_http1 *h)
     if (s && s->base.tunnel) {
         end_tunnel_side(h);
     } else if (h->server || !s) {
+        gw_h1_conn(h)->reset = s && ends_by_closing(h, s); /* it may have left by half only */
         if (s)
             close_stream(h, GW_ERR_CLIENT_GONE);
         hang_up(h);

@@ -1,0 +1,79 @@
+--- Makes the first corpora of the fuzz targets, from the cases that specs have and from what is listed
+-- here, each below spec/fuzz/corpus/TARGET. What is there already stays.
+--
+--     luajit spec/fuzz/corpus.lua
+local cases = dofile "spec/runtime/data/http1_cases.lua"
+local MAX = 4096
+
+local function write(target, name, bytes)
+  if #bytes > MAX then return end
+  local path = ("spec/fuzz/corpus/%s/%s"):format(target, name:gsub("%W+", "_"):lower())
+  local file = assert(io.open(path, "wb"))
+  file:write(bytes)
+  file:close()
+end
+
+local function make(target, list)
+  os.execute("mkdir -p spec/fuzz/corpus/" .. target)
+  for i, bytes in ipairs(list or {}) do write(target, tostring(i), bytes) end
+end
+
+-- Behind the last of them come those of files.
+local function add_files(target, pattern, first)
+  local i = first
+  for path in io.popen("ls " .. pattern):lines() do
+    local file = assert(io.open(path, "rb"))
+    write(target, tostring(i), file:read "*a")
+    file:close()
+    i = i + 1
+  end
+end
+
+make "http_request"
+for _, case in ipairs(cases.requests) do write("http_request", case[1], case[2]) end
+
+-- A byte for the method in front: see http_response.c.
+make "http_response"
+for _, case in ipairs(cases.responses) do
+  write("http_response", case[1], (case.method == "HEAD" and "H" or "G") .. case[2])
+end
+
+make("chunked", {
+  "2\r\nab\r\n3\r\ncde\r\n0\r\n\r\n", "0\r\nT: v\r\nU: w\r\n\r\n", "000A;x=y\r\n0123456789\r\n0\r\n\r\n",
+  "2;a=\"b\"\r\nab\r\n0\r\n\r\n", "2\nab\r\n0\r\n\r\n", "fffffffffffffffff\r\n", "-1\r\n",
+  "0x1\r\na\r\n0\r\n\r\n",
+  "1 \r\na\r\n0\r\n\r\n", "1\r\nab\r\n0\r\n\r\n", "0\r\nContent-Length: 1\r\n\r\n", "0\r\n a: b\r\n\r\n",
+})
+
+make("sse", {
+  "data: a\n\n", "\239\187\191data: a\r\n\r\nid: 1\r\rdata\r\ndata:b\n\n",
+  ":c\n\nevent: x\nretry: 10\ndata: y\n\n",
+  "id: a\0b\ndata: x\n\n", "retry: 1x\n\ndata: " .. ("z"):rep(90) .. "\n\n\n\n\r\n\r\r\n",
+  "a: b\nunknown\n: \n:\n\n",
+})
+
+make("json_field", {
+  "a\0001\000{\"a\":2}", "a.b.0\000\"x\"\000{\"a\":{\"b\":[1,2]},\"a\":{\"b\":[]}}",
+  "0\000null\000[1, [2], {}]",
+  "x\000{}\000{\"y\":\"\\ud83d\\ude00\\u0000\"}", "\\u0061\0001e3\000{\"\\u0061\": -0.5E+2}",
+  "k\000true\000 [ ] ",
+})
+
+make("yaml", {
+  "a: &x {b: 1}\nc: *x\nd:\n  <<: *x\n  e: [1, 2.5, 0x1f, ~, true, \"t\"]\n", "- |\n  a\n- >-\n  b\n  c\n",
+  "a: !!str 1\nb: '${X}'\n? c\n: d\n", "a: {b: [", "%YAML 1.2\n---\na: 1\n...\n", "a: &a [*a]\n",
+  "a: 1\na: 2\n",
+})
+add_files("yaml", "conf/*.yaml", 20)
+
+make("target", {
+  "GET /a/b?c=d", "OPTIONS *", "GET http://user@[::1]:80/x", "GET HTTP://h:1?q", "CONNECT a:1",
+  "a=%41&b=+%zz&a",
+  "[2001:db8::1%25eth0]:443", "a.b-c_d:65536", "GET //a#b", "h%41st:80", "[v1.a:b]",
+})
+
+make("addr", {
+  "127.0.0.1", "[::1]", "fe80::1%1", "::ffff:1.2.3.4", "10.0.0.0/8", "2001:db8::/32", "0.0.0.0/0", "::/0",
+  "unix:",
+  "localhost", "*", "1.2.3", "01.2.3.4", "[::]", "10.0.0.0/33", "1:2:3:4:5:6:7:8", "::1.2.3.4/96",
+})
