@@ -94,12 +94,14 @@ end
 --- `\` and %2F as slashes, `;…` left out, `//` merged before dot segments are removed.
 ---@param path string one that router.normalise takes
 ---@return string? path nil when that reading climbs above the root or has no end
+---@return boolean? climbs it has dot segments
 function router.loosely(path)
   for _ = 1, DECODINGS do path = path:gsub("%%(%x%x)", char_of) end
   if find(path, "%%%x%x") or find(path, "%z") then return nil end
   path = path:gsub("\\", "/"):gsub(";[^/]*", ""):gsub("//+", "/")
-  if find(path, "/.", 1, true) then return remove_dots(path) end
-  return path
+  if not find(path, "/.", 1, true) then return path end
+  local short = remove_dots(path)
+  return short, short ~= path
 end
 
 local function escape(char)
@@ -398,14 +400,17 @@ function Router:_find(ctx, path)
   return nil, 404
 end
 
--- Would a backend that reads the path generously serve what another rule, or none, is for?
+-- Would a backend that reads the path generously serve what another rule is for, or by dot segments what none
+-- is for? What only has more slashes then (`group%2Fproject` for a {name}) is nobody else's.
 function Router:_is_walked_around(ctx, path, rule)
-  local loose = router.loosely(ctx.req.path)
-  if loose == path then return false end
+  local loose, climbs = router.loosely(ctx.req.path)
+  if not loose then return true end
+  if loose == path or rule.conf.ambiguousPath == "allow" then return false end
   local params = rawget(ctx, "params")
-  local other = loose and self:_find(ctx, loose)
+  local other, status = self:_find(ctx, loose)
   rawset(ctx, "params", params)
-  return not loose or (other ~= rule and rule.conf.ambiguousPath ~= "allow")
+  if status == 404 then return climbs end
+  return other ~= rule
 end
 
 --- Finds the rule for a request and fills in ctx.params.

@@ -518,11 +518,15 @@ describe("the management listener", function()
       local name = line:match "^# HELP (gatewayd_[a-z0-9_]+) %u.*%.$"
         or line:match "^# TYPE (gatewayd_[a-z0-9_]+) gauge$" or line:match "^# TYPE (gatewayd_%S+) counter$"
         or line:match "^(gatewayd_[a-z0-9_]+) %d+$"
+        or line:match '^(gatewayd_[a-z0-9_]+){%a+="[a-z_]+"} %d+$'
         or line:match '^(gatewayd_instance_[a-z_]+){service="api",instance="api%-1"} [%d.e-]+$'
       assert.is_truthy(name, line)
       seen[name] = (seen[name] or 0) + 1
     end
-    for name, lines in pairs(seen) do assert.equal(3, lines, name) end
+    for name, lines in pairs(seen) do -- help, type, and a line for each label
+      local labels = name:find "^gatewayd_%a+_total$" and answer.text:find(name .. "{", 1, true)
+      assert.is_true(labels and lines > 3 or lines == 3, name)
+    end
     local numbers = gw:metrics()
     assert.equal(20, numbers.streams)
     assert.equal(2, numbers.generations)

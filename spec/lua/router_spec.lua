@@ -151,6 +151,15 @@ describe("router", function()
     assert.same({ "/public/*", {} }, { match(built, "/public/a;b") })
   end)
 
+  it("takes a slash in a parameter where the longer path would be no other rule's", function()
+    local built = routes({ "/projects/{id}", { path = "/teams/{id}", methods = { "GET" } },
+      { path = "/teams/{id}/keys", methods = { "POST" } } })
+    assert.same({ "/projects/{id}", { id = "group/name" } }, { match(built, "/projects/group%2Fname") })
+    assert.equal(400, (match(built, "/projects/..%2F..%2Fsecret")))
+    assert.equal(400, (match(built, "/projects/%252e%252e")))
+    assert.equal(400, (match(built, "/teams/a%2Fkeys")))
+  end)
+
   it("takes the narrower rule of one path", function()
     local built = routes({
       { id = "any", path = "/x" },
