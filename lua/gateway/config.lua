@@ -257,7 +257,8 @@ local function collide(a, b)
   local one = a.host == "localhost" and "127.0.0.1" or a.host
   local other = b.host == "localhost" and "127.0.0.1" or b.host
   if address.unix_path(one) or address.unix_path(other) then return one == other end
-  return a.port and a.port == b.port and a.port ~= 0 and (one == other or covers(one, other) or covers(other, one))
+  local same_port = a.port and a.port == b.port and a.port ~= 0
+  return same_port and (one == other or covers(one, other) or covers(other, one))
 end
 
 -- What lacks a host or a port has been reported.

@@ -499,8 +499,8 @@ settings.rule = { type = "map", fields = {
     doc = "The path that the backend gets: as the client sent it, or in the form that rules are matched "
       .. "against." },
   { "ambiguousPath", type = "enum", values = { "refuse", "allow" }, default = "refuse",
-    doc = "Paths that another rule would be for (or, by dot segments, none) if a backend read `%2F`, `\\`, `;` or "
-      .. "escapes of escapes generously: 400, or taken by this rule." },
+    doc = "Paths that another rule would be for (or, by dot segments, none) if a backend read `%2F`, `\\`, "
+      .. "`;` or escapes of escapes generously: 400, or taken by this rule." },
   { "onReload", type = "enum", values = { "adopt", "pin", "drain" }, default = "adopt",
     doc = "Open streams of older versions: `adopt` = this version takes them over, `pin` = they stay under "
       .. "theirs, `drain` = they end well, within ten seconds, and clients come again." },
