@@ -95,8 +95,8 @@ struct gw_conn *gw_conn_dial(struct gw_loop *loop, const struct gw_addr *to, uin
                              unsigned keepalive_s, unsigned user_ms,
                              const struct gw_transport_ops *transport,
                              const struct gw_conn_events *events, void *owner, enum gw_err *err);
-/* For a connection whose peer may end its sending and stay (a tunnel's): while nothing is read, only
- * a break counts as leaving. */
+/* For a connection whose peer may end its sending and stay (a tunnel's): while nothing is read,
+ * only a break counts as leaving. */
 void gw_conn_half(struct gw_conn *conn);
 /* Starts or pauses reading. Paused, the kernel's buffer fills and the peer is slowed; its end is
  * not noticed either. Bytes left in `in` are not reported again: the user looks at them itself. */

@@ -8,7 +8,7 @@
 struct gw_departure {
     struct gw_list node;
     int fd;
-    bool half;   /* only a break counts: behind an end of sending there is more to come, and to go */
+    bool half; /* only a break counts: behind an end of sending there is more to come, and to go */
     bool broken; /* with a reset */
     /* The peer has broken off, or, unless `half`, ended its sending; it is not watched any more.
      * From the loop. */
