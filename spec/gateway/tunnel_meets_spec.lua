@@ -144,6 +144,35 @@ describe("a tunnel", function()
     carries(client, far)
   end)
 
+  it("closes a circuit that is half open, and does not hold its place there", function()
+    local service = { name = "api",
+      instances = { { id = "api-1", address = "127.0.0.1", port = server.port } },
+      circuitBreaker = {
+        failureThreshold = 1, successThreshold = 2, halfOpenRequests = 1, timeout = "50ms",
+      } }
+    start(nil, { registry = { static = { services = { service } } } })
+    local client = send(ASK:format("/ws", FIELDS))
+    server:request():ok("no", "500 Oops")
+    assert.equal(500, client:response().status)
+    gw:wait_log "from=closed to=open"
+    local function probe()
+      local again, conn
+      process.wait_until(function()
+        again = send(ASK:format("/ws", FIELDS))
+        conn = server:try_accept(0.1)
+        return conn
+      end, 15, "a probe")
+      backend.read_request(conn):reply(AGREE)
+      assert.matches("^HTTP/1.1 101 ", again:read_until("\r\n\r\n", nil, true))
+      return again, conn
+    end
+    local first, far = probe()
+    local second, far_too = probe()
+    gw:wait_log 'from=half_open to=closed why="probes succeeded"'
+    carries(first, far)
+    carries(second, far_too)
+  end)
+
   it("goes to another instance where the first is not there, or resets before its 101", function()
     local good = backend.listen()
     start({ retry = { attempts = 3, on = { "connect", "reset" }, methods = { "GET" } } }, nil,
