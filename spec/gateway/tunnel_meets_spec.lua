@@ -119,6 +119,18 @@ describe("a tunnel", function()
     assert.same({ 0, 0 }, { metric "tunnels", metric "streams" })
   end)
 
+  it("moves to a new version also when its backend has ended its sending", function()
+    start()
+    local client, far = open()
+    far:shutdown()
+    assert.same({ nil, "eof" }, { client:read_some() })
+    client:send "more"
+    assert.equal("more", far:read_until("more", nil, true))
+    gw:configure(options({ timeout = 0.1 }))
+    assert.truthy(gw:reload())
+    assert.matches("end=upstream_timeout", gw:wait_log("status=101", 5))
+  end)
+
   it("counts for its instance as a stream does, until its end", function()
     start()
     local client, far = open()
