@@ -13,12 +13,18 @@ enum {
     RETIRE_TICKS = 100 /* so that not all clients come again at once */
 };
 
+/* A tunnel goes on when one side has ended its sending. */
+static bool is_open(const struct gw_exchange *x)
+{
+    return x->relay.mode == GW_BODY_TUNNEL ? x->client != NULL : !x->response_sent;
+}
+
 /* An open stream of an older version, which has not been refused yet. */
 static bool is_candidate(const struct gw_exchange *x)
 {
     const struct gw_generation *current = x->gateway->current;
     return x->generation != current && x->pinned != (uint32_t)current->number &&
-           x->step == GW_STEP_RELAY && x->relay.mode != GW_BODY_PLAIN && !x->response_sent;
+           x->step == GW_STEP_RELAY && x->relay.mode != GW_BODY_PLAIN && is_open(x);
 }
 
 static bool is_free(const struct gw_exchange *x)

@@ -163,7 +163,7 @@ enum gw_err gw_bounds_take(struct gw_exchange *x)
 
 void gw_bounds_set(struct gw_exchange *x, const struct gw_bounds *bounds)
 {
-    if (!x->gateway->facts->tally)
+    if (!x->gateway->facts->tally || x->relay.mode == GW_BODY_TUNNEL)
         return;
     if (x->kept) {
         struct gw_places held = {0};

@@ -244,6 +244,7 @@ void gw_h1_start_tunnel(struct gw_http1 *h)
     s->tx = GW_H1_TX_CLOSE;
     h->rx = GW_H1_TUNNEL;
     h->keep = h->blocked = false;
+    gw_conn_half(gw_h1_conn(h));
     gw_h1_arm(h, 0);
 }
 

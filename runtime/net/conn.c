@@ -117,6 +117,7 @@ static void need_timer(struct gw_conn *conn)
     conn->timer->conn = conn;
     conn->timer->departure.fd = conn->io.fd;
     conn->timer->departure.left = on_left;
+    conn->timer->departure.half = conn->half;
     gw_list_init(&conn->timer->departure.node);
     gw_timer_init(&conn->timer->timer, on_timer);
 }
@@ -125,6 +126,13 @@ static void start_timer(struct gw_conn *conn, uint64_t after_ms)
 {
     need_timer(conn);
     gw_timer_start(gw_conn_loop(conn), &conn->timer->timer, after_ms);
+}
+
+void gw_conn_half(struct gw_conn *conn)
+{
+    conn->half = true;
+    if (conn->timer)
+        conn->timer->departure.half = true;
 }
 
 /* A client's end is looked for while it is not read. A backend's may wait: its bytes go first. */

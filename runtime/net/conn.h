@@ -56,6 +56,7 @@ struct gw_conn {
     bool shut : 1;    /* no more bytes will be sent once out is empty: FIN goes then */
     bool dialled : 1; /* by us */
     bool wrote : 1;   /* bytes have gone; for the user to clear */
+    bool half : 1;    /* the peer may end its sending and stay: what it sent before is wanted */
     const struct gw_transport_ops *transport;
     union {
         struct {
@@ -94,6 +95,9 @@ struct gw_conn *gw_conn_dial(struct gw_loop *loop, const struct gw_addr *to, uin
                              unsigned keepalive_s, unsigned user_ms,
                              const struct gw_transport_ops *transport,
                              const struct gw_conn_events *events, void *owner, enum gw_err *err);
+/* For a connection whose peer may end its sending and stay (a tunnel's): while nothing is read,
+ * only a break counts as leaving. */
+void gw_conn_half(struct gw_conn *conn);
 /* Starts or pauses reading. Paused, the kernel's buffer fills and the peer is slowed; its end is
  * not noticed either. Bytes left in `in` are not reported again: the user looks at them itself. */
 void gw_conn_read(struct gw_conn *conn, bool on);

@@ -21,8 +21,10 @@ static void look_at_some(struct gw_loop *loop, struct gw_list *waiting, struct g
     if (poll(polled, n, 0) < 0)
         memset(polled, 0, sizeof polled);
     for (nfds_t i = 0; i < n; i++) {
-        GW_CONTAINER(of[i], struct gw_departure, node)->broken = polled[i].revents & POLLERR;
-        gw_list_push(polled[i].revents ? gone : &loop->unread, of[i]);
+        struct gw_departure *departure = GW_CONTAINER(of[i], struct gw_departure, node);
+        departure->broken = polled[i].revents & POLLERR;
+        bool left = departure->half ? departure->broken : polled[i].revents != 0;
+        gw_list_push(left ? gone : &loop->unread, of[i]);
     }
 }
 

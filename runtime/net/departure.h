@@ -8,8 +8,10 @@
 struct gw_departure {
     struct gw_list node;
     int fd;
+    bool half; /* only a break counts: behind an end of sending there is more to come, and to go */
     bool broken; /* with a reset */
-    /* The peer has ended its sending, or broken off; it is not watched any more. From the loop. */
+    /* The peer has broken off, or, unless `half`, ended its sending; it is not watched any more.
+     * From the loop. */
     void (*left)(struct gw_departure *departure);
 };
 

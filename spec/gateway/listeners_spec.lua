@@ -137,8 +137,8 @@ describe("several listeners", function()
     assert.not_equal(found[1], found[2])
     assert.same({ 200, LOOPBACK }, { ask(found[1]) })
     assert.same({ 200, LOOPBACK }, { ask(found[2]) })
-    assert.same({ 200, "unix:" }, { ask "g.sock" })
-    assert.same({ 200, "unix:" }, { ask("g.sock", nil, "/hash") })
+    assert.same({ 200 }, { ask "g.sock" }) -- such a peer has no address to be named by
+    assert.same({ 200 }, { ask("g.sock", nil, "/hash") })
   end)
 
   it("are handed to a worker that takes another one's place", function()

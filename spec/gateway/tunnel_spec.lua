@@ -106,6 +106,25 @@ describe("a tunnel", function()
     assert.is_true(#far:read_all(10) >= sent)
   end)
 
+  local function fill(client)
+    local chunk, sent = ("x"):rep(65536), 0
+    repeat
+      local all, _, done = client:send(chunk, 0.2)
+      sent = sent + done
+    until not all
+    return sent
+  end
+
+  it("hears of a client that breaks off while it is not read", function()
+    start()
+    local client, far = open()
+    fill(client)
+    client:reset()
+    assert.matches("end=client_gone", gw:wait_log("status=101", 5))
+    far:read_all()
+    assert.equal("reset", far.ended)
+  end)
+
   describe("is not opened", function()
     local NEXT = "GET /next HTTP/1.1\r\nHost: a.example\r\n\r\n"
 

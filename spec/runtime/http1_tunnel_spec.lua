@@ -155,4 +155,55 @@ describe("a tunnel", function()
     s:consumed(s.held)
     until_true(function() return #s.got == sent end)
   end)
+
+  describe("whose client is not read", function()
+    local POST = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
+    local BODY = ("x"):rep(90 * 1024) -- more than the window, and little enough to be with the kernel
+
+    local function full()
+      local side = http1.server(loop, { hold = true, tcp = true })
+      side:feed(loop, ASK)
+      until_true(function() return side.streams[1] end)
+      local s = side.streams[1]
+      s.ended = false
+      s:send_head { status = 101, upgrade_to = "ws", body = false }
+      side:feed(loop, BODY)
+      until_true(function() return #s.got == 65536 end)
+      return side, s
+    end
+
+    -- All who are not read are looked at together: who is missed first was there to be missed.
+    local function look_at_unread()
+      local side = http1.server(loop, { hold = true })
+      side:feed(loop, POST .. BODY)
+      net.close(side.fd)
+      until_true(function() return side.streams[1].why end)
+    end
+
+    it("keeps what came before the client's end", function()
+      local side, s = full()
+      sys.C.spec_shutdown(side.fd, 1)
+      look_at_unread()
+      side.hold = false
+      s:consumed(s.held)
+      until_true(function() return s.ended end)
+      assert.same({ #BODY, nil }, { #s.got, s.why })
+      s:send("bye", true)
+      until_true(function() return side.gone end)
+      assert.equal("ok", s.why)
+    end)
+
+    it("hears when it breaks off, also behind its end", function()
+      for _, ended in ipairs { false, true } do
+        local side, s = full()
+        if ended then
+          sys.C.spec_shutdown(side.fd, 1)
+          look_at_unread()
+        end
+        net.reset(side.fd)
+        until_true(function() return s.why end)
+        assert.equal("client_gone", s.why)
+      end
+    end)
+  end)
 end)

@@ -140,8 +140,15 @@ end
 --- The workers' process ids.
 ---@return integer[]
 function Site:workers()
+  return site.workers(self)
+end
+
+--- The same of a gateway that is no site.
+---@param gw spec.Gateway
+---@return integer[]
+function site.workers(gw)
   local pids = {}
-  local file = io.open(("/proc/%d/task/%d/children"):format(self.process.pid, self.process.pid))
+  local file = io.open(("/proc/%d/task/%d/children"):format(gw.process.pid, gw.process.pid))
   for pid in (file and file:read "*a" or ""):gmatch "%d+" do pids[#pids + 1] = tonumber(pid) end
   if file then file:close() end
   return pids
