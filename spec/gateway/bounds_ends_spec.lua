@@ -76,7 +76,9 @@ describe("the place of a stream", function()
 
   -- Nothing is taken, neither too much nor too little: one fits, and a second one does not.
   local function assert_free()
-    for _, name in ipairs { "bound_keys", "streams_due", "streams", "exchanges" } do gw:wait_metric(name, 0) end
+    for _, name in ipairs { "bound_keys", "streams_due", "streams", "exchanges" } do
+      gw:wait_metric(name, 0)
+    end
     local stream = streams.open(gw, server, { path = "/r/x" })
     assert.equal(503, ask(nil):response().status)
     stream.conn:close()
@@ -123,7 +125,8 @@ describe("the place of a stream", function()
       ["204"] = { {}, "HTTP/1.1 204 No Content\r\n\r\n", 204 },
       ["coded"] = { {}, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: gzip\r\n"
         .. "Content-Length: 1\r\n\r\nx", 200 },
-      ["500"] = { {}, "HTTP/1.1 500 Oh\r\nContent-Type: text/event-stream\r\nContent-Length: 0\r\n\r\n", 500 },
+      ["500"] = { {}, "HTTP/1.1 500 Oh\r\nContent-Type: text/event-stream\r\nContent-Length: 0\r\n\r\n",
+        500 },
     } do
       local conn = ask(nil, case[1])
       server:request():reply(case[2])
@@ -168,7 +171,8 @@ describe("the place of a stream", function()
 
   it("is free behind streams that end for their age, their silence or their first event", function()
     for name, keys in pairs {
-      age = { maxAge = "50ms" }, silence = { responseTimeout = "50ms" }, first = { firstEventTimeout = "50ms" },
+      age = { maxAge = "50ms" }, silence = { responseTimeout = "50ms" },
+      first = { firstEventTimeout = "50ms" },
       total = { timeout = "50ms" }, held = { firstEventTimeout = "50ms", firstEvent = { hold = "60s" } },
     } do
       keys.maxStreams = 1
@@ -213,7 +217,8 @@ describe("a connection's bound", function()
 
   local function start(keys)
     server = backend.listen()
-    gw = site.start { services = { api = server.port }, rules = { { id = "r", path = "/*", serviceName = "api" } },
+    gw = site.start { services = { api = server.port },
+      rules = { { id = "r", path = "/*", serviceName = "api" } },
       config = { frontend = { http = keys } } }
   end
 

@@ -499,8 +499,9 @@ local function options(version, servers)
     config = {
       plugins = { "front" },
       frontend = {
-        http = { readTimeout = 4, writeTimeout = 1.5, idleTimeout = 1 },
-        sse = { writeTimeout = 1.5, keepaliveTimeout = 0.03, maxEventBytes = "40KiB" },
+        -- Whoever behaves well may be slow where the machine is: it says nothing between two turns of ours.
+        http = { readTimeout = 8, writeTimeout = 2.5, idleTimeout = 8 },
+        sse = { writeTimeout = 2.5, keepaliveTimeout = 0.03, maxEventBytes = "40KiB" },
       },
       backend = {
         http = { responseHeaderTimeout = 8, maxIdleConnsPerHost = 3 },
