@@ -483,8 +483,8 @@ local function options(version, servers)
   return {
     services = { good = servers[1].port, bad = { servers[2].port, servers[3].port },
       moody = { servers[4].port, servers[5].port } },
-    -- Behind all of them but the first nobody may be left who would answer, or take the rest of a request, and
-    -- a client's leaving may lie behind bytes that are not read: so each has an end by the clock.
+    -- In all but the first there may be nobody left who answers, or takes the rest of a request, and the end
+    -- of a client may lie behind bytes that are not read: so each has an end by the clock.
     rules = {
       { id = "good", path = "/good/*", serviceName = "good" },
       { id = "raw", path = "/raw/*", serviceName = "bad", timeout = 4 },

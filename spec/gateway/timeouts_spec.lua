@@ -341,6 +341,96 @@ describe("a deadline", function()
     assert.equal("max_age", stream:logged_end(gw))
   end)
 
+  local WAITS = [[
+    local plugin = { name = "waits" }
+    function plugin.on_response(ctx)
+      if ctx.req.headers["x-wait"] then gateway.sleep(tonumber(ctx.req.headers["x-wait"])) end
+    end
+    function plugin.on_event(_, _, event) gateway.sleep(tonumber(event.type)) end
+    return plugin
+  ]]
+
+  local function start_waiting(config, keys)
+    server = backend.listen()
+    local rule = { id = "waits", path = "/waits/*", serviceName = "api", plugins = { "waits" } }
+    for key, value in pairs(keys or {}) do rule[key] = value end
+    local files = { ["plugins/waits.lua"] = WAITS }
+    gw = streams.gateway(server, { config = config, rules = { rule }, files = files })
+  end
+
+  it("of age waits for a hook that is at an event", function()
+    start_waiting { frontend = { sse = { maxAge = "400ms", maxAgeJitter = 0, keepaliveTimeout = "20ms" } } }
+    local stream = streams.open(gw, server, { path = "/waits/x" })
+    stream:send "event: 0.6\ndata: 1\n\n"
+    local text, how = stream:rest()
+    assert.same({ "event: 0.6\ndata: 1\n\n", "clean" }, { (text:gsub(":keepalive\n\n", "")), how })
+    assert.equal("max_age", stream:logged_end(gw))
+  end)
+
+  it("of age breaks off a hook that does not come back", function()
+    start_waiting { frontend = { sse = { maxAge = "50ms", keepaliveTimeout = 0 } } }
+    local stream = streams.open(gw, server, { path = "/waits/x" })
+    stream:send "event: 60\ndata: 1\n\n"
+    assert.equal("broken", select(2, stream:rest()))
+    assert.equal("max_age", stream:logged_end(gw))
+  end)
+
+  it("of age breaks off a client that takes nothing", function()
+    start { frontend = { sse = { maxAge = "300ms", writeTimeout = 0, keepaliveTimeout = 0 } } }
+    local stream = streams.open(gw, server, { rcvbuf = 4096 })
+    fill(stream.origin.conn, streams.chunk("data: " .. PIECE .. "\n\n"))
+    assert.equal("max_age", stream:logged_end(gw))
+  end)
+
+  it("of age is another one for each stream", function()
+    start { frontend = { sse = { maxAge = "1s", maxAgeJitter = 1, keepaliveTimeout = 0 } } }
+    local least, most = math.huge, 0
+    local open = {}
+    for i = 1, 40 do open[i] = streams.open(gw, server) end
+    for _, stream in ipairs(open) do
+      assert.equal("max_age", stream:logged_end(gw))
+      local line = gw:find_log("msg=request x=" .. stream.origin:get "X-Request-Id")[1]
+      local ms = tonumber(line:match " ms=(%d+)")
+      least, most = math.min(least, ms), math.max(most, ms)
+    end
+    assert.message(least .. " to " .. most).is_true(most - least > 300)
+  end)
+
+  it("of silence stands still while a hook is at an event", function()
+    start_waiting({}, { responseTimeout = "100ms" })
+    local stream = streams.open(gw, server, { path = "/waits/x" })
+    stream:send "event: 0.4\ndata: 1\n\n"
+    stream:expect "event: 0.4\ndata: 1\n\n"
+    stream:rest()
+    assert.equal("upstream_silence_timeout", stream:logged_end(gw))
+  end)
+
+  it("for the response head stands still while the client has not sent its request", function()
+    start { frontend = { http = { bodyTimeout = "400ms" } },
+      backend = { http = { responseHeaderTimeout = "100ms", keepAlive = false } } }
+    local conn = http.connect(gw.port)
+    conn:send((HEAD:gsub("/total", "/bytes/x")) .. "12")
+    local received = server:request()
+    assert.equal(408, conn:response().status)
+    assert.not_equal("timeout", received.conn:wait_end())
+    gw:wait_log "msg=request .*end=body_timeout"
+  end)
+
+  it("for the response head stands still while a hook waits, a retry rests, an event is awaited", function()
+    start_waiting({ backend = { http = { responseHeaderTimeout = "100ms", keepAlive = false } } }, {
+      retry = { statuses = { 503 }, backoff = { base = "300ms", jitter = 0, max = "300ms" } },
+      firstEvent = { hold = "300ms" },
+    })
+    local stream = streams.request(gw, server, { path = "/waits/x", headers = { ["X-Wait"] = "0.3" } })
+    stream.origin:ok("busy", "503 Busy")
+    stream.origin = server:request()
+    stream:answer()
+    assert.equal(200, stream.client.status)
+    stream:finish()
+    assert.equal("ok", stream:logged_end(gw))
+    assert.is_true(tonumber(gw:find_log("msg=request")[1]:match "head_ms=(%d+)") >= 900)
+  end)
+
   it("of age breaks off an event that does not end", function()
     start { frontend = { sse = { maxAge = "50ms", keepaliveTimeout = 0 } } }
     local stream = streams.open(gw, server)
