@@ -100,12 +100,15 @@ static double lot_of(const struct gw_exchange *x)
 /* Past its age it has until the end of its event: as long again, but no more than the grace. */
 static void of_stream(const struct gw_exchange *x, struct deadline *best)
 {
-    uint64_t opened = x->start_ms + x->head_ms, first_ms = gw_clock_ms(x, GW_CLOCK_FIRST_EVENT);
+    uint64_t opened = x->start_ms + x->head_ms;
     if (is_listened_to(x)) {
-        sooner(best, gw_loop_time(x->gateway->loop, x->relay.upstream_ms),
-               gw_clock_ms(x, GW_CLOCK_SILENCE), GW_ERR_SILENCE_TIMEOUT, true);
-        if (first_ms && !has_spoken(x))
-            sooner(best, opened, first_ms, GW_ERR_FIRST_EVENT_TIMEOUT, true);
+        uint64_t silence_ms = gw_clock_ms(x, GW_CLOCK_SILENCE);
+        if (silence_ms)
+            sooner(best, gw_loop_time(x->gateway->loop, x->relay.upstream_ms), silence_ms,
+                   GW_ERR_SILENCE_TIMEOUT, true);
+        if (!has_spoken(x))
+            sooner(best, opened, gw_clock_ms(x, GW_CLOCK_FIRST_EVENT), GW_ERR_FIRST_EVENT_TIMEOUT,
+                   true);
     }
     uint64_t max_ms = gw_clock_ms(x, GW_CLOCK_AGE);
     if (!max_ms || x->response_sent)
@@ -127,7 +130,8 @@ static struct deadline next_deadline(const struct gw_exchange *x)
     uint64_t asked = answer_awaited_since(x);
     if (asked)
         sooner(&best, asked, s->response_head_ms, GW_ERR_RESPONSE_TIMEOUT, true);
-    towards_backend(x, &best);
+    if (!stream)
+        towards_backend(x, &best);
     if (x->step != GW_STEP_RELAY && x->way && x->way->retry)
         before_relay(x, &best);
     if (x->step != GW_STEP_RELAY)
