@@ -129,6 +129,7 @@ function pipeline.compile(conf, entries, policy_entry, sse)
   rule.service = rule_function(rule, "serviceName")
   rule.session = session.compile(conf)
   rule.bounds = bounds.compile(conf, rule.session, sse)
+  rule.timed = conf.maxAge or conf.firstEventTimeout or conf.responseTimeout
   local asked_again = retry.plan(conf)
   rule.retry = asked_again and core.pack_retry(asked_again)
   add_hooks(rule)
@@ -235,6 +236,12 @@ local function forward_normalised(ctx)
   if path then ctx.req.path = router.escaped(path) end
 end
 
+-- How long streams of a rule go on, where it says so itself.
+local function set_clocks(handle, rule)
+  local conf = rule.conf
+  core.set_clocks(handle, conf.maxAge, conf.firstEventTimeout, conf.responseTimeout)
+end
+
 --- Chooses the rule.
 ---@param ctx gateway.Context
 ---@return any flags, number timeout_s with a reply: REPLY and the flags of what still has to run
@@ -248,6 +255,7 @@ function Program:route(ctx)
   ctx._rule = rule
   if rule.conf.forwardPath == "normalised" then forward_normalised(ctx) end
   core.set_rule(ctx._x, rule.id)
+  if rule.timed then set_clocks(ctx._x, rule) end
   return rule.flags, rule.timeout, rule.event_hook, rule.retry, rule.upgrades, rule.conf.tunnelIdleTimeout
 end
 
@@ -618,6 +626,7 @@ function Program:adopt(handle, text, rule_id, service_name, instance_id, again)
   if err then return nil, err end
   core.set_rule(handle, rule.id)
   bounds.set(rule.bounds, handle)
+  set_clocks(handle, rule) -- also to none: the version before may have had some
   return ctx, rule.flags, rule.timeout, rule.event_hook
 end
 

@@ -372,6 +372,8 @@ local backend = { "backend", type = "map", doc = "The side of the services.", fi
     duration("dialTimeout", 10, "Time to connect."),
     duration("tcpUserTimeout", "60s", "Time for an instance to acknowledge what was sent; 0 = the system's."),
     duration("responseHeaderTimeout", 10, "Time from the sent request to the response head; 504 past it."),
+    duration("writeTimeout", 30,
+      "An instance that takes nothing of a request or a tunnel for this long is given up: 504, or a break."),
   } },
   { "sse", type = "map", doc = "Event streams from services.", fields = {
     duration("dialTimeout", 10, "Time to connect, for a request that asks for events."),
@@ -509,6 +511,12 @@ settings.rule = { type = "map", fields = {
     "Most event streams of one client's address at this rule; 429 past it. 0 = no limit."),
   count("maxStreamsPerSession", 0,
     "Most event streams of one session at this rule; 429 past it. Needs a session section. 0 = no limit."),
+  { "maxAge", type = "duration",
+    doc = "Age at which a stream of this rule ends well. Default: that of `frontend.sse`; 0 = no limit." },
+  { "firstEventTimeout", type = "duration",
+    doc = "Time from a stream's head to its first event. Default: that of `backend.sse`; 0 = no limit." },
+  { "responseTimeout", type = "duration",
+    doc = "Silence allowed on an open stream. Default: that of `backend.sse`; 0 = no limit." },
   upgrades(nil, "Protocols that `Upgrade` may ask for here. Default: those of `frontend.http.upgrades`; "
     .. "empty = none."),
   { "tunnelIdleTimeout", type = "duration",

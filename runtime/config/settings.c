@@ -207,6 +207,7 @@ static void read_backend(struct reader *r, struct gw_settings *s)
     s->tcp_keepalive_s = (unsigned)number(r, "backend.http.keepAliveTimeout");
     s->dial_ms = duration(r, "backend.http.dialTimeout");
     s->response_head_ms = duration(r, "backend.http.responseHeaderTimeout");
+    s->origin_write_ms = duration(r, "backend.http.writeTimeout");
     s->sse_dial_ms = duration(r, "backend.sse.dialTimeout");
     s->first_event_ms = duration(r, "backend.sse.firstEventTimeout");
     s->sse_silence_ms = duration(r, "backend.sse.responseTimeout");

@@ -3,6 +3,7 @@
  * it is, never kept; so a timer that fires early only looks again. */
 #include "gateway/deadline.h"
 
+#include "gateway/clocks.h"
 #include "gateway/first_event.h"
 #include "gateway/relay.h"
 #include "gateway/retry.h"
@@ -43,15 +44,38 @@ static void before_relay(const struct gw_exchange *x, struct deadline *best)
         return;
     sooner(best, hold - 1, 1, GW_OK, false);
     sooner(best, gw_loop_time(x->gateway->loop, x->relay.upstream_ms),
-           x->generation->settings.sse_silence_ms, GW_ERR_SILENCE_TIMEOUT, true);
+           gw_clock_ms(x, GW_CLOCK_SILENCE), GW_ERR_SILENCE_TIMEOUT, true);
+    sooner(best, x->start_ms + x->way->retry->held_from_ms, gw_clock_ms(x, GW_CLOCK_FIRST_EVENT),
+           GW_ERR_FIRST_EVENT_TIMEOUT, true);
+}
+
+/* The backend takes nothing of the request, and no more has it an answer, or a plain one that goes
+ * on. An open stream has its own ways to end. */
+static void towards_backend(const struct gw_exchange *x, struct deadline *best)
+{
+    bool plain = x->step == GW_STEP_RELAY && x->relay.mode == GW_BODY_PLAIN;
+    if (!x->origin || !gw_stream_pending(x->origin) ||
+        (!plain && (x->step != GW_STEP_HEAD || x->way->response)))
+        return;
+    uint64_t took = gw_stream_conn(x->origin)->write_ms;
+    uint64_t said = plain ? gw_loop_time(x->gateway->loop, x->relay.upstream_ms) : 0;
+    sooner(best, took > said ? took : said, x->generation->settings.origin_write_ms,
+           GW_ERR_WRITE_TIMEOUT, true);
+}
+
+/* It has all of the request that there is. */
+static uint64_t answer_awaited_since(const struct gw_exchange *x)
+{
+    bool awaited = x->step == GW_STEP_HEAD && !x->way->response;
+    return awaited && x->origin && !gw_stream_pending(x->origin) ? gw_deadline_asked_since(x) : 0;
 }
 
 /* Either side may take nothing, or both may say nothing. */
 static void in_tunnel(const struct gw_exchange *x, struct deadline *best)
 {
-    uint64_t write_ms = x->generation->settings.write_ms;
     if (x->origin && gw_stream_pending(x->origin))
-        sooner(best, gw_stream_conn(x->origin)->write_ms, write_ms, GW_ERR_WRITE_TIMEOUT, true);
+        sooner(best, gw_stream_conn(x->origin)->write_ms, x->generation->settings.origin_write_ms,
+               GW_ERR_WRITE_TIMEOUT, true);
     sooner(best, gw_tunnel_active_ms(x), x->relay.idle_ms, GW_ERR_TUNNEL_IDLE, false);
 }
 
@@ -76,19 +100,23 @@ static double lot_of(const struct gw_exchange *x)
 /* Past its age it has until the end of its event: as long again, but no more than the grace. */
 static void of_stream(const struct gw_exchange *x, struct deadline *best)
 {
-    const struct gw_settings *s = &x->generation->settings;
     uint64_t opened = x->start_ms + x->head_ms;
     if (is_listened_to(x)) {
-        sooner(best, gw_loop_time(x->gateway->loop, x->relay.upstream_ms), s->sse_silence_ms,
-               GW_ERR_SILENCE_TIMEOUT, true);
-        if (s->first_event_ms && !has_spoken(x))
-            sooner(best, opened, s->first_event_ms, GW_ERR_FIRST_EVENT_TIMEOUT, true);
+        uint64_t silence_ms = gw_clock_ms(x, GW_CLOCK_SILENCE);
+        if (silence_ms)
+            sooner(best, gw_loop_time(x->gateway->loop, x->relay.upstream_ms), silence_ms,
+                   GW_ERR_SILENCE_TIMEOUT, true);
+        if (!has_spoken(x))
+            sooner(best, opened, gw_clock_ms(x, GW_CLOCK_FIRST_EVENT), GW_ERR_FIRST_EVENT_TIMEOUT,
+                   true);
     }
-    if (!s->max_age_ms || x->response_sent)
+    uint64_t max_ms = gw_clock_ms(x, GW_CLOCK_AGE);
+    if (!max_ms || x->response_sent)
         return;
-    uint64_t age = (uint64_t)((double)s->max_age_ms * (1 - s->max_age_jitter * lot_of(x))) + 1;
+    double jitter = x->generation->settings.max_age_jitter;
+    uint64_t age = (uint64_t)((double)max_ms * (1 - jitter * lot_of(x))) + 1;
     if (x->relay.aged)
-        age += s->max_age_ms < GRACE_MS ? s->max_age_ms : GRACE_MS;
+        age += max_ms < GRACE_MS ? max_ms : GRACE_MS;
     sooner(best, opened, age, GW_ERR_MAX_AGE, false);
 }
 
@@ -99,9 +127,11 @@ static struct deadline next_deadline(const struct gw_exchange *x)
     bool stream = gw_body_is_stream(x->relay.mode);
     if (x->why == GW_OK)
         sooner(&best, x->start_ms, x->timeout_ms, GW_ERR_TOTAL_TIMEOUT, true);
-    uint64_t asked = x->step == GW_STEP_HEAD && !x->way->response ? gw_deadline_asked_since(x) : 0;
+    uint64_t asked = answer_awaited_since(x);
     if (asked)
         sooner(&best, asked, s->response_head_ms, GW_ERR_RESPONSE_TIMEOUT, true);
+    if (!stream)
+        towards_backend(x, &best);
     if (x->step != GW_STEP_RELAY && x->way && x->way->retry)
         before_relay(x, &best);
     if (x->step != GW_STEP_RELAY)

@@ -122,6 +122,16 @@ struct gw_places {
     uint16_t of[GW_BOUND_KEYS];
 };
 
+/* What limits how long an event stream goes on. */
+enum gw_clock { GW_CLOCK_AGE, GW_CLOCK_FIRST_EVENT, GW_CLOCK_SILENCE, GW_CLOCKS };
+
+#define GW_CLOCK_UNSET UINT32_MAX
+
+/* A rule's own, in ms; GW_CLOCK_UNSET: what holds for all rules, 0: no limit. */
+struct gw_clocks {
+    uint32_t ms[GW_CLOCKS];
+};
+
 /* What an exchange needs on its way to the answer. A stream that is open has none, until somebody
  * asks for its heads: gw_exchange_way. */
 struct gw_way {
@@ -145,12 +155,14 @@ struct gw_way {
     struct gw_bounds *bounds;       /* of its rule's streams; NULL: there are none */
     struct gw_slice upgrade; /* protocols that a tunnel may have; empty: none was asked for */
     uint32_t tunnel_idle_ms; /* of such a tunnel */
+    struct gw_clocks clocks; /* of its rule, with `timed`, before it is an open stream */
 };
 
 /* What is kept of the way to an open stream, in one block. */
 struct gw_kept {
     uint32_t response; /* where in text its packed head begins */
-    uint8_t request;   /* the same; in front of it is the id, and with `bounded` struct gw_places */
+    uint8_t request; /* the same; in front of it are, with `timed`, struct gw_clocks, with `bounded`
+                        struct gw_places, and the id */
     char text[];
 };
 
@@ -183,6 +195,7 @@ struct gw_exchange {
     bool placed : 1;         /* it has one of its instance's places for streams */
     bool proxied : 1;        /* the peer is a trusted proxy and has named its client: client.h */
     bool bounded : 1;        /* it counts as a stream, or one that may become one: gw_bounds_take */
+    bool timed : 1;          /* its rule has limits of its own for streams: clocks.h */
     struct gw_gateway *gateway;
     struct gw_generation *generation;
     struct gw_stream *client, *origin; /* borrowed; NULL when gone */

@@ -3,6 +3,7 @@
  * no more than sse.maxEventBytes. */
 #include "gateway/first_event.h"
 
+#include "gateway/clocks.h"
 #include "gateway/outcome.h"
 #include "gateway/relay.h"
 #include "gateway/retry.h"
@@ -96,6 +97,8 @@ enum gw_err gw_first_event(struct gw_exchange *x)
     gw_first_event_end(x);
     if (err != GW_OK)
         return err;
+    if (x->gateway->loop->now_ms >= retry->due_ms) /* with no event yet: the wait goes on */
+        gw_clocks_spend(x, gw_exchange_age(x) - retry->held_from_ms);
     gw_outcome_answered(x, x->way->response->status);
     gw_buf_move(&retry->comments, &x->body);
     gw_buf_move(&x->body, &retry->comments);

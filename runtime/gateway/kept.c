@@ -14,17 +14,22 @@
 
 static struct gw_slab ways;
 
-/* They go first, where there are any. */
-static size_t places_size(const struct gw_exchange *x)
+/* They go first, where there are any, and then the places. */
+static size_t clocks_size(const struct gw_exchange *x)
 {
-    return x->bounded ? sizeof(struct gw_places) : 0;
+    return x->timed ? sizeof(struct gw_clocks) : 0;
+}
+
+static size_t front_size(const struct gw_exchange *x)
+{
+    return clocks_size(x) + (x->bounded ? sizeof(struct gw_places) : 0);
 }
 
 /* What gw_forward_response adds to the response it can add again. */
 void gw_kept_pack(struct gw_exchange *x)
 {
     const struct gw_way *way = x->way;
-    size_t id = places_size(x), request = id + gw_id_packed_size(way->id);
+    size_t id = front_size(x), request = id + gw_id_packed_size(way->id);
     size_t response = request + gw_head_packed_size(way->request);
     size_t rule = response + gw_head_packed_size(way->response), rule_size = strlen(x->rule) + 1;
     size_t trace = rule + rule_size, trace_size = gw_retry_trace_size(way);
@@ -32,7 +37,8 @@ void gw_kept_pack(struct gw_exchange *x)
     GW_CHECK(kept != NULL);
     kept->request = (uint8_t)request;
     kept->response = (uint32_t)response;
-    memcpy(kept->text, &way->places, id);
+    memcpy(kept->text, &way->clocks, clocks_size(x));
+    memcpy(kept->text + clocks_size(x), &way->places, id - clocks_size(x));
     gw_id_pack(way->id, kept->text + id);
     gw_head_pack(way->request, kept->text + request);
     gw_head_pack(way->response, kept->text + response);
@@ -45,37 +51,50 @@ void gw_kept_pack(struct gw_exchange *x)
 
 void gw_kept_places(const struct gw_exchange *x, struct gw_places *places)
 {
-    memcpy(places, x->kept->text, sizeof *places);
+    memcpy(places, x->kept->text + clocks_size(x), sizeof *places);
 }
 
-/* A version that bounds what was not bounded before: everything else moves up. */
-static void make_room(struct gw_exchange *x)
+/* A version that bounds what was not bounded before: everything behind `at` moves up. */
+static void make_room(struct gw_exchange *x, size_t at, size_t more)
 {
-    const size_t more = sizeof(struct gw_places);
     size_t size = malloc_usable_size(x->kept), from = offsetof(struct gw_kept, text);
     size_t rule = (size_t)((uintptr_t)x->rule - (uintptr_t)x->kept); /* large, if it is elsewhere */
     struct gw_kept *kept = malloc(size + more);
     GW_CHECK(kept != NULL && x->kept->request + more <= UINT8_MAX);
-    memcpy(kept->text + more, x->kept->text, size - from);
+    memcpy(kept->text, x->kept->text, at);
+    memcpy(kept->text + at + more, x->kept->text + at, size - from - at);
     kept->request = (uint8_t)(x->kept->request + more);
     kept->response = x->kept->response + (uint32_t)more;
     if (rule < size)
         x->rule = (char *)kept + rule + more;
     free(x->kept);
     x->kept = kept;
-    x->bounded = true;
 }
 
 void gw_kept_set_places(struct gw_exchange *x, const struct gw_places *places)
 {
     if (!x->bounded)
-        make_room(x);
-    memcpy(x->kept->text, places, sizeof *places);
+        make_room(x, clocks_size(x), sizeof *places);
+    x->bounded = true;
+    memcpy(x->kept->text + clocks_size(x), places, sizeof *places);
+}
+
+void gw_kept_clocks(const struct gw_exchange *x, struct gw_clocks *clocks)
+{
+    memcpy(clocks, x->kept->text, sizeof *clocks);
+}
+
+void gw_kept_set_clocks(struct gw_exchange *x, const struct gw_clocks *clocks)
+{
+    if (!x->timed)
+        make_room(x, 0, sizeof *clocks);
+    x->timed = true;
+    memcpy(x->kept->text, clocks, sizeof *clocks);
 }
 
 const char *gw_exchange_id(const struct gw_exchange *x, char text[GW_ID_TEXT])
 {
-    return x->kept ? gw_id_unpack(x->kept->text + places_size(x), text) : x->way->id;
+    return x->kept ? gw_id_unpack(x->kept->text + front_size(x), text) : x->way->id;
 }
 
 struct gw_way *gw_exchange_way(struct gw_exchange *x)

@@ -4,6 +4,7 @@
 #include "gateway/relay.h"
 
 #include "gateway/bounds.h"
+#include "gateway/clocks.h"
 #include "gateway/forward.h"
 #include "gateway/retry.h"
 #include "sse/event.h"
@@ -295,8 +296,8 @@ static enum gw_err relay_bytes(struct gw_exchange *x, struct gw_buf *out)
 {
     struct gw_relay *r = &x->relay;
     if (r->started || begin_stream(x, out)) {
-        if (!r->spoken && x->generation->settings.first_event_ms)
-            r->spoken = begins_event(x);
+        if (!r->spoken) /* where nobody waits for it now, nobody may later, in another version */
+            r->spoken = !gw_clock_ms(x, GW_CLOCK_FIRST_EVENT) || begins_event(x);
         size_t last = scan_body(x);
         bool more = has_more(r) || r->retiring;
         if (more && last && !gw_sse_scan_at_boundary(&r->scan)) {

@@ -157,6 +157,8 @@ static unsigned cause_of(enum gw_err why)
         return 0; /* `firstEvent` says that it is to be none */
     case GW_ERR_RESPONSE_TIMEOUT:
     case GW_ERR_SILENCE_TIMEOUT:
+    case GW_ERR_FIRST_EVENT_TIMEOUT:
+    case GW_ERR_WRITE_TIMEOUT:
         return GW_RETRY_TIMEOUT;
     default:
         return GW_RETRY_RESET;

@@ -53,6 +53,7 @@ struct gw_settings {
     unsigned tcp_keepalive_s, sse_tcp_keepalive_s;
     uint64_t dial_ms, sse_dial_ms;
     uint64_t response_head_ms;
+    uint64_t origin_write_ms; /* a backend takes nothing of a request, or of a tunnel */
     uint64_t sse_silence_ms;
 
     /* Host names among the instances. */

@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stddef.h>
 #include "gateway/bounds.h"
+#include "gateway/clocks.h"
 #include "script/api.h"
 
 static double number(lua_State *L, const char *key)
@@ -103,11 +104,28 @@ static int set_bounds(lua_State *L)
     return 0;
 }
 
+/* In seconds; below 0, or nothing: unset. What is above 0 stays above it. */
+static uint32_t clock_at(lua_State *L, int index)
+{
+    double ms = luaL_optnumber(L, index, -1) * 1000;
+    if (ms < 0)
+        return GW_CLOCK_UNSET;
+    return (uint32_t)fmin(ceil(ms), (double)GW_CLOCK_UNSET - 1);
+}
+
+/* set_clocks(handle, max_age_s, first_event_s, silence_s): the rule's own, where it has them. */
+static int set_clocks(lua_State *L)
+{
+    struct gw_clocks clocks;
+    for (int i = 0; i < GW_CLOCKS; i++)
+        clocks.ms[i] = clock_at(L, 2 + i);
+    gw_clocks_set(gw_handle_check(L, 1), &clocks);
+    return 0;
+}
+
 static const luaL_Reg functions[] = {
-    {"pack_retry", pack_retry},
-    {"asked", asked},
-    {"set_bounds", set_bounds},
-    {NULL, NULL},
+    {"pack_retry", pack_retry}, {"asked", asked}, {"set_bounds", set_bounds},
+    {"set_clocks", set_clocks}, {NULL, NULL},
 };
 
 void gw_api_retry(struct gw_vm *vm)

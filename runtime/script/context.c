@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/check.h"
+#include "gateway/clocks.h"
 #include "gateway/relay.h"
 #include "script/api.h"
 #include "script/company.h"
@@ -21,6 +22,7 @@ struct gw_fallback {
     struct gw_script_part script;
     unsigned hook_flags;
     uint32_t timeout_ms;
+    struct gw_clocks clocks;
     uint64_t since_ms;
 };
 
@@ -248,7 +250,7 @@ bool gw_context_revive(struct gw_exchange *x)
 
 /* The context in use becomes what x may fall back to; an older one that has proved itself is
  * better. What stays behind is not in use any more. */
-static struct gw_fallback *leave(struct gw_exchange *x)
+static struct gw_fallback *leave(struct gw_exchange *x, const struct gw_clocks *clocks)
 {
     uint64_t now_ms = x->gateway->loop->now_ms;
     struct gw_fallback *older = take_fallback(x);
@@ -264,6 +266,7 @@ static struct gw_fallback *leave(struct gw_exchange *x)
                                      .script = x->script,
                                      .hook_flags = x->hook_flags,
                                      .timeout_ms = x->timeout_ms,
+                                     .clocks = *clocks,
                                      .since_ms = now_ms};
     forget_script(x);
     return fallback;
@@ -290,6 +293,7 @@ enum gw_adoption gw_context_adopt(struct gw_exchange *x, struct gw_generation *t
     if (vm->dead)
         return GW_ADOPT_STAYS;
     enum gw_adoption adoption = GW_ADOPT_STAYS;
+    struct gw_clocks clocks = gw_clocks_get(x);
     if (save(x, &saved))
         adoption = call_adopt(x, to, saved, &handle);
     else
@@ -298,7 +302,7 @@ enum gw_adoption gw_context_adopt(struct gw_exchange *x, struct gw_generation *t
         lua_settop(from->L, 0);
     if (adoption != GW_ADOPTED)
         return adoption;
-    struct gw_fallback *fallback = leave(x);
+    struct gw_fallback *fallback = leave(x, &clocks);
     take_up(x, vm, handle);
     keep_fallback(x, vm, fallback);
     return GW_ADOPTED;
@@ -334,6 +338,7 @@ bool gw_context_roll_back(struct gw_exchange *x)
     x->script = fallback->script;
     x->hook_flags = fallback->hook_flags;
     x->timeout_ms = fallback->timeout_ms;
+    gw_clocks_set(x, &fallback->clocks);
     x->pinned = (uint32_t)x->gateway->current->number;
     if (handle)
         handle->x = x;

@@ -483,10 +483,12 @@ local function options(version, servers)
   return {
     services = { good = servers[1].port, bad = { servers[2].port, servers[3].port },
       moody = { servers[4].port, servers[5].port } },
+    -- In all but the first there may be nobody left who answers, or takes the rest of a request, and the end
+    -- of a client may lie behind bytes that are not read: so each has an end by the clock.
     rules = {
       { id = "good", path = "/good/*", serviceName = "good" },
-      { id = "raw", path = "/raw/*", serviceName = "bad" },
-      { id = "moody", path = "/moody/*", serviceName = "moody", timeout = 8, retry = retry,
+      { id = "raw", path = "/raw/*", serviceName = "bad", timeout = 4 },
+      { id = "moody", path = "/moody/*", serviceName = "moody", timeout = 4, retry = retry,
         firstEvent = { hold = "60s", errors = { "overloaded" } } },
       { id = "hooks", path = "/hooks/*", serviceName = "bad", timeout = 2, plugins = chaos,
         retry = version % 2 == 0 and retry or nil,
@@ -497,8 +499,9 @@ local function options(version, servers)
     config = {
       plugins = { "front" },
       frontend = {
-        http = { readTimeout = 4, writeTimeout = 1.5, idleTimeout = 1 },
-        sse = { writeTimeout = 1.5, keepaliveTimeout = 0.03, maxEventBytes = "40KiB" },
+        -- Whoever behaves well may be slow where the machine is: it says nothing between two turns of ours.
+        http = { readTimeout = 8, writeTimeout = 2.5, idleTimeout = 8 },
+        sse = { writeTimeout = 2.5, keepaliveTimeout = 0.03, maxEventBytes = "40KiB" },
       },
       backend = {
         http = { responseHeaderTimeout = 8, maxIdleConnsPerHost = 3 },
@@ -552,6 +555,7 @@ describe("clients, backends, plugins and reloads at random", function()
     assert.message("actors that do not end").equal(0, crowd.count)
   end
 
+  -- Once nobody asks any more, what is open has four seconds at most.
   local function wait_metric(gw, name, value)
     sys.wait_until(function() return metric(gw, name) == value end, 10, ("%s to be %d"):format(name, value))
   end

@@ -68,7 +68,8 @@ describe("config: defaults", function()
       },
       backend = {
         http = { maxIdleConns = 100, maxIdleConnsPerHost = 10, idleConnTimeout = 90, keepAlive = true,
-          keepAliveTimeout = 30, dialTimeout = 10, tcpUserTimeout = 60, responseHeaderTimeout = 10 },
+          keepAliveTimeout = 30, dialTimeout = 10, tcpUserTimeout = 60, responseHeaderTimeout = 10,
+          writeTimeout = 30 },
         sse = { dialTimeout = 10, firstEventTimeout = 0, responseTimeout = 0, keepaliveTimeout = 30 },
         calls = { timeout = 30, maxBodyBytes = 1048576, maxPerHost = 100 },
       },

@@ -645,6 +645,25 @@ describe("dialling", function()
     assert.equal(0, net.sockopt(dial(port).conn.io.fd, SOL_SOCKET, SO_KEEPALIVE))
   end)
 
+  it("has a user timeout where one is wanted, and no count of probes then", function()
+    local TCP_KEEPCNT, TCP_USER_TIMEOUT = 6, 18
+    local listener, port = net.bound(4)
+    keep(listener)
+    local with = dial(port, { keepalive_s = 17, user_ms = 4321 }).conn.io.fd
+    local without = dial(port, { keepalive_s = 17 }).conn.io.fd
+    assert.equal(4321, net.sockopt(with, IPPROTO_TCP, TCP_USER_TIMEOUT))
+    assert.equal(0, net.sockopt(without, IPPROTO_TCP, TCP_USER_TIMEOUT))
+    assert.equal(3, net.sockopt(without, IPPROTO_TCP, TCP_KEEPCNT))
+    assert.not_equal(3, net.sockopt(with, IPPROTO_TCP, TCP_KEEPCNT))
+  end)
+
+  it("knows a peer that the system has given up from one that has reset", function()
+    local ECONNRESET, ETIMEDOUT, EPIPE = 104, 110, 32
+    assert.equal("peer_timeout", slug(C.gw_transport_err(ETIMEDOUT)))
+    assert.equal("reset", slug(C.gw_transport_err(ECONNRESET)))
+    assert.equal("reset", slug(C.gw_transport_err(EPIPE)))
+  end)
+
   it("is refused, but not from inside the call", function()
     local bound, port = net.bound()
     keep(bound)

@@ -89,6 +89,18 @@ describe("a listener", function()
     C.gw_listener_stop(listener.listener)
   end)
 
+  it("hands its user timeout down to what it accepts from then on", function()
+    local IPPROTO_TCP, TCP_USER_TIMEOUT = 6, 18
+    local listener = net.listener(loop, fd, on_accept)
+    for at, ms in ipairs { 4321, 0 } do
+      C.gw_listener_user_timeout(fd, ms)
+      connect(1)
+      net.turn_until(loop, function() return #accepted == at end)
+      assert.equal(ms, net.sockopt(accepted[at], IPPROTO_TCP, TCP_USER_TIMEOUT))
+    end
+    C.gw_listener_stop(listener.listener)
+  end)
+
   it("takes sixteen at most before the others get their turn", function()
     local listener = net.listener(loop, fd, on_accept)
     connect(20)

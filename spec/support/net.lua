@@ -360,7 +360,7 @@ end
 --- A connection to a port of 127.0.0.1 on its way, reading when it is open.
 ---@param loop ffi.cdata*
 ---@param port integer
----@param options? table also dial_ms, keepalive_s
+---@param options? table also dial_ms, keepalive_s, user_ms
 ---@return table? user
 ---@return string? err slug
 function net.dial(loop, port, options)
@@ -368,7 +368,7 @@ function net.dial(loop, port, options)
   local err = ffi.new "enum gw_err[1]"
   local transport = options.transport or (options.plan and options.plan.ops or C.gw_tcp)
   local conn = C.gw_conn_dial(loop, net.addr("127.0.0.1", port), options.dial_ms or 0,
-    options.keepalive_s or 0, 0, transport, shared.events, nil, err)
+    options.keepalive_s or 0, options.user_ms or 0, transport, shared.events, nil, err)
   if conn == nil then return nil, rt.cstring(C.gw_err_slug(err[0])) end
   local user = user_of(conn, options)
   C.gw_conn_read(conn, true)

@@ -105,6 +105,7 @@ function core.tried(handle, index) return live(handle).tried[index] == true end
 function core.pack_retry(rule) return rule end
 function core.asked() end
 function core.set_bounds(handle, ...) live(handle).bounds = { ... } end
+function core.set_clocks(handle, ...) live(handle).clocks = { ... } end
 
 -- Specs write facts into the instances that they give.
 function core.fact() return 0 end
