@@ -90,12 +90,18 @@ local function char_of(hex)
   return string.char(tonumber(hex, 16))
 end
 
---- What the most generous of backends may make of a path: escapes decoded as often as there are any,
---- `\` and %2F as slashes, `;…` left out, `//` merged before dot segments are removed.
+-- ASCII in two bytes of UTF-8, which RFC 3629 forbids and old decoders take.
+local function from_overlong(lead, rest)
+  return string.char((byte(lead) - 192) * 64 + byte(rest) - 128)
+end
+
+--- What the most generous of backends may make of a path: escapes decoded as often as there are any, overlong
+--- UTF-8 as what it stands for, `\` and %2F as slashes, `;…` left out, `//` merged before dot segments are removed.
 ---@param path string one that router.normalise takes
 ---@return string? path nil when that reading climbs above the root or has no end
 function router.loosely(path)
   for _ = 1, DECODINGS do path = path:gsub("%%(%x%x)", char_of) end
+  path = path:gsub("([\192\193])([\128-\191])", from_overlong)
   if find(path, "%%%x%x") or find(path, "%z") then return nil end
   path = path:gsub("\\", "/"):gsub(";[^/]*", ""):gsub("//+", "/")
   if find(path, "/.", 1, true) then return remove_dots(path) end
@@ -106,11 +112,20 @@ local function escape(char)
   return ("%%%02X"):format(byte(char))
 end
 
---- A normalised path as it can be sent.
----@param path string from router.normalise
----@return string
-function router.escaped(path)
-  return (path:gsub("[^%w%-._~!$&'()*+,;=:@/%%]", escape))
+-- What an escape is sent as: decoding another character than these could change what it means (RFC 3986, 2.2).
+local SENT = setmetatable({}, { __index = function(_, hex)
+  local char = char_of(hex)
+  return find(char, "[%w%-._~]") and char or "%" .. hex:upper()
+end })
+
+--- The one form of a path as it can be sent: as router.normalise makes it, but only what is unreserved is decoded.
+---@param path string
+---@return string? path nil where router.normalise gives none
+function router.sendable(path)
+  if not router.normalise(path) then return nil end
+  path = path:gsub("%%(%x%x)", SENT)
+  if find(path, "/.", 1, true) then path = remove_dots(path) end
+  return (path:gsub("//+", "/"):gsub("[^%w%-._~!$&'()*+,;=:@/%%]", escape))
 end
 
 local function decode_segment(text)
@@ -398,14 +413,23 @@ function Router:_find(ctx, path)
   return nil, 404
 end
 
+-- A backend may cut a path at an escaped `?` or `#`. Data that holds one is common, so that counts only where a
+-- rule is for just what is left.
+function Router:_is_cut_off(ctx, loose, rule)
+  local left = loose:match("^([^?#]+)[?#]")
+  local other = left and self:_find(ctx, left)
+  return other and other ~= rule and other.conf.path and not find(other.conf.path, "[*}]$")
+end
+
 -- Would a backend that reads the path generously serve what another rule, or none, is for?
 function Router:_is_walked_around(ctx, path, rule)
   local loose = router.loosely(ctx.req.path)
-  if loose == path then return false end
+  if not loose then return true end
+  if rule.conf.ambiguousPath == "allow" then return false end
   local params = rawget(ctx, "params")
-  local other = loose and self:_find(ctx, loose)
+  local around = loose ~= path and self:_find(ctx, loose) ~= rule or self:_is_cut_off(ctx, loose, rule)
   rawset(ctx, "params", params)
-  return not loose or (other ~= rule and rule.conf.ambiguousPath ~= "allow")
+  return around
 end
 
 --- Finds the rule for a request and fills in ctx.params.
