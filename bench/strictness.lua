@@ -1,4 +1,3 @@
--- luacheck: no max line length
 --- strictness: the cases of HTTP/1 played against nginx, HAProxy and gatewayd, requests in front of a backend
 -- that records, answers by a backend that plays them. Writes docs/http-peers.md. Run by `make strictness`,
 -- which is no part of the tests: other versions of the peers answer in other ways.

@@ -95,8 +95,9 @@ local function from_overlong(lead, rest)
   return string.char((byte(lead) - 192) * 64 + byte(rest) - 128)
 end
 
---- What the most generous of backends may make of a path: escapes decoded as often as there are any, overlong
---- UTF-8 as what it stands for, `\` and %2F as slashes, `;…` left out, `//` merged before dot segments are removed.
+--- What the most generous of backends may make of a path: escapes decoded as often as there are any,
+--- overlong UTF-8 as what it stands for, `\` and %2F as slashes, `;…` left out, `//` merged before dot
+--- segments are removed.
 ---@param path string one that router.normalise takes
 ---@return string? path nil when that reading climbs above the root or has no end
 function router.loosely(path)
@@ -112,13 +113,14 @@ local function escape(char)
   return ("%%%02X"):format(byte(char))
 end
 
--- What an escape is sent as: decoding another character than these could change what it means (RFC 3986, 2.2).
+-- What an escape is sent as: to decode other characters could change what they mean (RFC 3986, 2.2).
 local SENT = setmetatable({}, { __index = function(_, hex)
   local char = char_of(hex)
   return find(char, "[%w%-._~]") and char or "%" .. hex:upper()
 end })
 
---- The one form of a path as it can be sent: as router.normalise makes it, but only what is unreserved is decoded.
+--- The one form of a path as it can be sent: as router.normalise makes it, but only what is unreserved is
+--- decoded.
 ---@param path string
 ---@return string? path nil where router.normalise gives none
 function router.sendable(path)
@@ -413,8 +415,8 @@ function Router:_find(ctx, path)
   return nil, 404
 end
 
--- A backend may cut a path at an escaped `?` or `#`. Data that holds one is common, so that counts only where a
--- rule is for just what is left.
+-- A backend may cut a path at an escaped `?` or `#`. Data that holds one is common, so that counts only
+-- where a rule is for just what is left.
 function Router:_is_cut_off(ctx, loose, rule)
   local left = loose:match("^([^?#]+)[?#]")
   local other = left and self:_find(ctx, left)

@@ -1,4 +1,3 @@
--- luacheck: no max line length
 local http1 = require "support.http1"
 local net = require "support.net"
 local rt = require "support.runtime"

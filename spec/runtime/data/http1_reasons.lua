@@ -1,7 +1,7 @@
 -- luacheck: no max line length
 --- Why the gateway decides as it does where nginx or HAProxy decide otherwise: by category, or by the name of a
 -- case. Read by bench/strictness.lua for docs/http-peers.md.
-local UNKNOWN = "a method that is not registered has no known meaning for bodies and retries"
+local UNKNOWN = "nobody knows what such a method means for bodies, caches and retries"
 local OPTIONS = "it asks the gateway (RFC 9110, 7.6.2 and 9.3.7)"
 local VALID = "the RFC allows it, and it has one reading"
 
