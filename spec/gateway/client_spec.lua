@@ -27,7 +27,7 @@ return {
 local CLAIMS = {
   ["X-Forwarded-For"] = "203.0.113.1, 198.51.100.7", ["X-Forwarded-Proto"] = "https",
   ["X-Forwarded-Host"] = "shop.example", ["X-Forwarded-Port"] = "443", ["X-Real-IP"] = "203.0.113.9",
-  X_Forwarded_For = "203.0.113.8", Forwarded = "for=203.0.113.7;proto=http;host=evil.example",
+  Forwarded = "for=203.0.113.7;proto=http;host=evil.example",
 }
 
 local function with_claims(more)
@@ -92,7 +92,6 @@ describe("a request's client", function()
       list[#list + 1] = name .. "=" .. table.concat(got:all("X-Forwarded-" .. name), "|")
     end
     list[#list + 1] = "Real=" .. table.concat(got:all "X-Real-IP", "|")
-    assert.is_nil(got:get "X_Forwarded_For")
     return table.concat(list, " ")
   end
 
