@@ -13,6 +13,7 @@ local contenders = {}
 ---@field cores string for taskset
 ---@field filter? "look"|"drop"|"json"|"field" what is done with each event
 ---@field bulk? boolean fast streams: buffers of 16 KiB where that is an option
+---@field guard? boolean a rule answers 403 for /admin/ and /exact
 
 ---@class bench.Running
 ---@field port integer
@@ -173,6 +174,7 @@ SERVERS
     proxy_read_timeout 1h;
     location / { proxy_pass http://origin; proxy_buffering off;EXTRA }
     location /bytes { proxy_pass http://origin; }
+    GUARD
   }
 }
 ]]
@@ -194,6 +196,7 @@ local function start_nginx(plan)
     LUA = plan.filter and ('lua_package_path "%s/?.lua;;";'):format(ROOT) or "",
     SERVERS = each_origin(plan, "    server 127.0.0.1:%d;"),
     REUSEPORT = plan.workers > 1 and " reuseport" or "", EXTRA = nginx_extra(plan),
+    GUARD = plan.guard and "location /admin/ { return 403; } location = /exact { return 403; }" or "",
   }
   local config = NGINX:gsub("%f[%u]%u+%f[%U]", values):gsub("\n%s*\n", "\n")
   local self = running(config)
@@ -217,7 +220,7 @@ defaults
   timeout server 1h
 frontend bench
   bind 0.0.0.0:PORT backlog 4096
-  default_backend origin
+GUARD  default_backend origin
 backend origin
 SERVERS
 ]]
@@ -229,7 +232,8 @@ local function start_haproxy(plan)
     count = count + 1
     return "o" .. count
   end)
-  local config = HAPROXY:gsub("PORT", port):gsub("SERVERS", servers)
+  local guard = "  http-request deny deny_status 403 if { path_beg /admin/ } || { path /exact }\n"
+  local config = HAPROXY:gsub("PORT", port):gsub("SERVERS", servers):gsub("GUARD", plan.guard and guard or "")
   local self = running(config)
   write(self.dir .. "/haproxy.cfg", config)
   for i = 1, plan.workers do

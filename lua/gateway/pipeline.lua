@@ -232,8 +232,8 @@ end
 
 -- The query stays as it came.
 local function forward_normalised(ctx)
-  local path = router.normalise(ctx.req.path)
-  if path then ctx.req.path = router.escaped(path) end
+  local path = router.sendable(ctx.req.path)
+  if path then ctx.req.path = path end
 end
 
 -- How long streams of a rule go on, where it says so itself.

@@ -90,13 +90,20 @@ local function char_of(hex)
   return string.char(tonumber(hex, 16))
 end
 
+-- ASCII in two bytes of UTF-8, which RFC 3629 forbids and old decoders take.
+local function from_overlong(lead, rest)
+  return string.char((byte(lead) - 192) * 64 + byte(rest) - 128)
+end
+
 --- What the most generous of backends may make of a path: escapes decoded as often as there are any,
---- `\` and %2F as slashes, `;…` left out, `//` merged before dot segments are removed.
+--- overlong UTF-8 as what it stands for, `\` and %2F as slashes, `;…` left out, `//` merged before dot
+--- segments are removed.
 ---@param path string one that router.normalise takes
 ---@return string? path nil when that reading climbs above the root or has no end
 ---@return boolean? climbs it has dot segments
 function router.loosely(path)
   for _ = 1, DECODINGS do path = path:gsub("%%(%x%x)", char_of) end
+  path = path:gsub("([\192\193])([\128-\191])", from_overlong)
   if find(path, "%%%x%x") or find(path, "%z") then return nil end
   path = path:gsub("\\", "/"):gsub(";[^/]*", ""):gsub("//+", "/")
   if not find(path, "/.", 1, true) then return path end
@@ -108,11 +115,21 @@ local function escape(char)
   return ("%%%02X"):format(byte(char))
 end
 
---- A normalised path as it can be sent.
----@param path string from router.normalise
----@return string
-function router.escaped(path)
-  return (path:gsub("[^%w%-._~!$&'()*+,;=:@/%%]", escape))
+-- What an escape is sent as: to decode other characters could change what they mean (RFC 3986, 2.2).
+local SENT = setmetatable({}, { __index = function(_, hex)
+  local char = char_of(hex)
+  return find(char, "[%w%-._~]") and char or "%" .. hex:upper()
+end })
+
+--- The one form of a path as it can be sent: as router.normalise makes it, but only what is unreserved is
+--- decoded.
+---@param path string
+---@return string? path nil where router.normalise gives none
+function router.sendable(path)
+  if not router.normalise(path) then return nil end
+  path = path:gsub("%%(%x%x)", SENT)
+  if find(path, "/.", 1, true) then path = remove_dots(path) end
+  return (path:gsub("//+", "/"):gsub("[^%w%-._~!$&'()*+,;=:@/%%]", escape))
 end
 
 local function decode_segment(text)
@@ -400,17 +417,28 @@ function Router:_find(ctx, path)
   return nil, 404
 end
 
+-- A backend may cut a path at an escaped `?` or `#`. Data that holds one is common, so that counts only
+-- where a rule is for just what is left.
+function Router:_is_cut_off(ctx, loose, rule)
+  local left = loose:match("^([^?#]+)[?#]")
+  local other = left and self:_find(ctx, left)
+  return other and other ~= rule and other.conf.path and not find(other.conf.path, "[*}]$")
+end
+
 -- Would a backend that reads the path generously serve what another rule is for, or by dot segments what none
 -- is for? What only has more slashes then (`group%2Fproject` for a {name}) is nobody else's.
 function Router:_is_walked_around(ctx, path, rule)
   local loose, climbs = router.loosely(ctx.req.path)
   if not loose then return true end
-  if loose == path or rule.conf.ambiguousPath == "allow" then return false end
-  local params = rawget(ctx, "params")
-  local other, status = self:_find(ctx, loose)
+  if rule.conf.ambiguousPath == "allow" then return false end
+  local params, around = rawget(ctx, "params"), false
+  if loose ~= path then
+    local other, status = self:_find(ctx, loose)
+    around = status == 404 and climbs or status ~= 404 and other ~= rule
+  end
+  around = around or self:_is_cut_off(ctx, loose, rule)
   rawset(ctx, "params", params)
-  if status == 404 then return climbs end
-  return other ~= rule
+  return around
 end
 
 --- Finds the rule for a request and fills in ctx.params.

@@ -498,8 +498,8 @@ settings.rule = { type = "map", fields = {
       .. "`round_robin`." },
   duration("timeout", 0, "The whole exchange. 0 = none; it cuts event streams only when above 0."),
   { "forwardPath", type = "enum", values = { "received", "normalised" }, default = "received",
-    doc = "The path that the backend gets: as the client sent it, or in the form that rules are matched "
-      .. "against." },
+    doc = "The path that the backend gets: as the client sent it, or without dot segments, doubled slashes "
+      .. "and escapes that nobody needs." },
   { "ambiguousPath", type = "enum", values = { "refuse", "allow" }, default = "refuse",
     doc = "Paths that another rule would be for (or, by dot segments, none) if a backend read `%2F`, `\\`, "
       .. "`;` or escapes of escapes generously: 400, or taken by this rule." },

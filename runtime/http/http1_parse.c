@@ -432,6 +432,18 @@ static struct gw_slice take_head(struct gw_http1 *h, struct gw_arena *arena)
     return gw_slice_of(text, len);
 }
 
+/* Tabs at the end of a line are blanks that mean nothing (RFC 9110, 5.5), but the lexer knows only
+ * spaces behind a length or a coding. */
+static void blank_last_tabs(char *text, size_t len)
+{
+    for (char *at = memchr(text, '\t', len); at; at = memchr(at, '\t', len - (size_t)(at - text))) {
+        size_t n = strspn(at, " \t"); /* a head ends in CRLF */
+        if (at[n] == '\r')
+            memset(at, ' ', n);
+        at += n;
+    }
+}
+
 enum gw_err gw_h1_read_head(struct gw_http1 *h, struct gw_h1_stream *s, struct gw_head **head)
 {
     struct gw_arena *arena = &s->base.arena;
@@ -443,6 +455,7 @@ enum gw_err gw_h1_read_head(struct gw_http1 *h, struct gw_h1_stream *s, struct g
 
     struct gw_h1_lex lex = {.stream = s, .head = *head, .name = {"", 0}, .value = {"", 0}};
     enum gw_err err = gw_h1_start_line(h, *head, line, text.len);
+    blank_last_tabs(line, text.len);
     if (!err)
         err = lex_head(h, &lex, text.ptr, text.len);
     h->rx = lex.complete ? GW_H1_DONE : GW_H1_BODY;

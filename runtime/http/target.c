@@ -105,11 +105,12 @@ static bool ip_literal_ok(struct gw_slice host)
     return strlen(text) == host.len - 2 && inet_pton(AF_INET6, text, &addr) == 1;
 }
 
+/* None behind the colon is the scheme's own (RFC 3986, 3.2.3). */
 static bool port_ok(struct gw_slice port)
 {
     unsigned value = 0;
 
-    if (port.len == 0 || port.len > 5)
+    if (port.len > 5)
         return false;
     for (size_t i = 0; i < port.len; i++) {
         if (port.ptr[i] < '0' || port.ptr[i] > '9')

@@ -449,7 +449,7 @@ static struct gw_slice check_target(lua_State *L, enum member m)
 
 static void set_target(struct gw_head *head, struct gw_slice path, struct gw_slice query)
 {
-    const char *sep = query.ptr && query.len ? "?" : "";
+    const char *sep = query.ptr ? "?" : ""; /* a query may be empty */
     head->path = gw_arena_printf(head->arena, "%.*s%s%.*s", (int)path.len, path.ptr, sep,
                                  (int)query.len, query.ptr ? query.ptr : "");
 }
@@ -458,7 +458,7 @@ static int set_request_path(lua_State *L, struct gw_head *head, enum member m)
 {
     struct gw_slice text = check_target(L, m);
     if (m == M_QUERYSTRING)
-        set_target(head, gw_head_path(head), text);
+        set_target(head, gw_head_path(head), text.len ? text : gw_slice_of(NULL, 0));
     else if (m == M_PATH)
         set_target(head, text, gw_head_query(head));
     else

@@ -23,7 +23,7 @@ describe("a rule of YAML", function()
       { path = "/prefix/*", id = "prefix" },
       { path = "/prefix/longer/*", id = "longer" },
       { path = "/prefix/longer/exact", id = "deep" },
-      { path = "/users/{id}", id = "user" },
+      { path = "/users/{id}", id = "user", ambiguousPath = "allow" },
       { path = "/users/me", id = "me" },
       { path = "/users/{id}/events", id = "events" },
       { path = "/users/{id}/{what}/*", id = "rest" },
@@ -132,6 +132,7 @@ describe("a rule of YAML", function()
     { { "GET", "/raw/..%5cadmin/x" }, 400 },
     { { "GET", "/raw/..\\admin/x" }, 400 },
     { { "GET", "/raw/%252e%252e/admin/x" }, 400 },
+    { { "GET", "/raw/%252fb" }, "raw" },
     { { "GET", "/raw/...admin/x" }, "raw" },
     { { "POST", "/raw/../admin/x" }, 405, allow = "GET, HEAD" },
     { { "GET", "/../admin/x" }, 400 },
@@ -177,7 +178,7 @@ describe("a rule of YAML", function()
 
   it("leaves the path as the client wrote it", function()
     for _, target in ipairs {
-      "/raw/./a//b/%7e%41", "/admin/../raw/x?y=../..", "/%72aw/", "/raw/a%2Fb",
+      "/raw/./a//b/%7e%41", "/admin/../raw/x?y=../..", "/raw/%252e/x", "/%72aw/", "/raw/a%2Fb",
     } do
       local client = http.connect(gw.port)
       client:send(http.format { path = target })

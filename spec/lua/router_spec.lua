@@ -69,6 +69,38 @@ describe("router.normalise", function()
   end)
 end)
 
+describe("router.sendable", function()
+  it("is the same path to rules, and itself when it is made again", function()
+    local parts = { "/", "//", "/./", "/../", "a", "%61", "%2F", "%2f", "%5c", "\\", ";", "%3b", "%25", "%2e",
+      ".", "%c3%a9", "%0D", "[", "+", "%2b", "%7E" }
+    math.randomseed(6)
+    local sent = 0
+    for _ = 1, 3000 do
+      local path = { "/" }
+      for i = 2, math.random(2, 9) do path[i] = parts[math.random(#parts)] end
+      path = table.concat(path)
+      local normal, sendable = router.normalise(path), router.sendable(path)
+      assert.equal(normal == nil, sendable == nil, path)
+      if sendable then
+        sent = sent + 1
+        assert.equal(normal, (router.normalise(sendable)), path)
+        assert.equal(sendable, router.sendable(sendable), path)
+        assert.is_nil(sendable:find("[%z\1-\32\127-\255?#\"<>\\^`{|}%[%]]"), sendable)
+      end
+    end
+    assert.is_true(sent > 1000)
+  end)
+
+  it("decodes what means the same, and nothing else", function()
+    for path, sendable in pairs({ ["/%61%7e%2D"] = "/a~-", ["/a%3bb"] = "/a%3Bb", ["/%2b+"] = "/%2B+",
+      ["/a//./b/../"] = "/a/", ["/a%20b"] = "/a%20b", ["/\\"] = "/%5C", ["/%2561"] = "/%2561" }) do
+      assert.equal(sendable, router.sendable(path), path)
+    end
+    assert.is_nil(router.sendable("/../a"))
+    assert.is_nil(router.sendable("/%zz"))
+  end)
+end)
+
 describe("router", function()
   it("takes the most specific path, whatever the order of rules", function()
     local list = { "/*", "/a/*", "/a/b/*", "/a/b/c", "/a/{x}", "/a/{x}/c", "/a/{x}/*", "/{y}/c", "/a/b" }
@@ -127,6 +159,9 @@ describe("router", function()
       ["/public/..;/admin"] = 400, ["/public/..;x=y/admin"] = 400, ["/public/..%3B/admin"] = 400,
       ["/public/%252e%252e/admin"] = 400, ["/public/..%252fadmin"] = 400, ["/admin%3Bx"] = 400,
       ["/public//../admin"] = 400, ["/admin/..;/public/x"] = 400, ["/public/..%5cadmin"] = 400,
+      ["/x/%c0%ae%c0%ae/admin"] = 400, ["/admin%C0%AFx"] = 400, ["/%c1%a1dmin"] = 400,
+      ["/admin%3Fx"] = 400, ["/admin%23"] = 400, ["/admin%253fx"] = 400, ["/public/admin%3Fx"] = "/public/*",
+      ["/caf%C0"] = "/*",
       ["/public/%2500"] = 400, ["/public/a;b"] = "/public/*", ["/public/a%2fb"] = "/public/*",
       ["/a;b"] = "/*", ["/a%2fb"] = "/*", ["/100%2525"] = "/*", ["/caf%C3%A9"] = "/*", ["/a\\b"] = "/*",
     }) do

@@ -1,4 +1,3 @@
--- luacheck: no max line length
 local http1 = require "support.http1"
 local net = require "support.net"
 local rt = require "support.runtime"
@@ -241,9 +240,8 @@ describe("damaged messages", function()
   end
 
   local function serve(pieces)
-    local limits = { max_header_bytes = 1024, max_headers = 8, max_target_bytes = 600, max_body_bytes = 65536 }
-    limits.on_end = reply_ok
-    local side = server(limits)
+    local side = server { max_header_bytes = 1024, max_headers = 8, max_target_bytes = 600,
+      max_body_bytes = 65536, on_end = reply_ok }
     for _, piece in ipairs(pieces) do send(side, piece, 1) end
     local bytes = got(side)
     local result = outcome(side, bytes:find "HTTP/1%.1 [45]")

@@ -63,18 +63,18 @@ describe("an authority", function()
   local function ok(text) return C.gw_authority_ok(rt.slice(text)) end
 
   it("is a host with or without a port", function()
-    for _, text in ipairs { "a", "a.b-c_d~e", "127.0.0.1", "a:0", "a:80", "a:65535", "[::1]", "[::1]:80",
-      "[fe80::1.2.3.4]",
+    for _, text in ipairs { "a", "a.b-c_d~e", "127.0.0.1", "a:", "[::1]:", "a:0", "a:80", "a:65535", "[::1]",
+      "[::1]:80", "[fe80::1.2.3.4]",
       "%41b", "a.", "xn--a", "!$&'()*+,;=" } do
       assert.is_true(ok(text), text)
     end
   end)
 
   it("is nothing else", function()
-    for _, text in ipairs { "", ":80", "a:", "a:65536", "a:000080", "a:8a", "a:-1", "a:8:9", "u@a",
+    for _, text in ipairs { "", ":80", ":", "a:65536", "a:000080", "a:8a", "a:-1", "a:8:9", "u@a",
       "a/b", "a b", "a\0", "a\\b",
       "a?b", "a#b", "[]", "[::1", "::1", "[::g]", "[::1]a", "[::1]80", "[1.2.3.4]", "[::1%25lo]",
-        "[::1]:", "%4", "%zz", "a%",
+        "[::1]:a", "%4", "%zz", "a%",
       "\195\164", "a\"b", "<a>", "[::1\0]" } do
       assert.is_false(ok(text), text)
     end

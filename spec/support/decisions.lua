@@ -13,6 +13,7 @@ local function answer_of(case)
   if case.own then return case.own .. ", by the gateway itself" end
   if type(expected) == "number" then return expected .. ", closed" end
   if type(expected) == "string" then return SLUGS[expected] end
+  if case.sends then return "taken; the backend gets `" .. case.sends .. "`" end
   if expected.status then return "passed on" .. (case.left and "; connection closed" or "") end
   if case.left then return "passed on; connection closed" end
   return "taken"

@@ -335,5 +335,7 @@ add(responses, "interim answers", "RFC 9110, 15.2", {
 })
 
 dofile "spec/runtime/data/http1_desync.lua"(add, requests, responses)
+dofile "spec/runtime/data/http1_public.lua"(add, requests, responses)
+dofile "spec/runtime/data/http1_paths.lua"(add, requests)
 
 return { requests = requests, responses = responses }
