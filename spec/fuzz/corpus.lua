@@ -77,3 +77,28 @@ make("addr", {
   "unix:",
   "localhost", "*", "1.2.3", "01.2.3.4", "[::]", "10.0.0.0/33", "1:2:3:4:5:6:7:8", "::1.2.3.4/96",
 })
+
+make("proxy_protocol", {
+  "PROXY TCP4 192.0.2.1 192.0.2.2 1000 80\r\nGET / HTTP/1.1\r\n\r\n", "PROXY UNKNOWN\r\n",
+  "PROXY UNKNOWN ffff::1 ::1 1 2\r\n", "PROXY TCP6 2001:db8::1 ::ffff:1.2.3.4 65535 0\r\nx",
+  "PROXY TCP4 1.2.3.4 1.2.3.4 01 80\r\n", "PROXY TCP4  1.2.3.4 1.2.3.4 1 80\r\n",
+  "\r\n\r\n\0\r\nQUIT\n\33\17\0\12\1\2\3\4\5\6\7\8\0\80\1\187GET",
+  "\r\n\r\n\0\r\nQUIT\n\33\33\0\39" .. ("a"):rep(36) .. "\4\0\0X",
+  "\r\n\r\n\0\r\nQUIT\n\32\0\0\0GET", "\r\n\r\n\0\r\nQUIT\n\33\49\0\216" .. ("/"):rep(216) .. "GET",
+  "\r\n\r\n\0\r\nQUIT\n\33\0\1\0" .. ("t"):rep(256) .. "G", "GET / HTTP/1.1\r\n\r\n",
+})
+
+make("forwarded", {
+  "0x-forwarded-for:1.2.3.4, 10.0.0.2:80,, [fc00::1]:1\nX-Forwarded-For: fc00::7\nX-Real-IP:1.1.1.1\na:b",
+  "1forwarded:for=\"[2001:db8::1]:_x\";proto=https, For=10.0.0.3;host=\"a:1\";by=_b\nForwarded:for=192.0.2.1",
+  "0x-forwarded-proto:http\nx-forwarded-proto:https\nx_forwarded_host:a\nx-forwarded-port:80\nx_real_ip:1",
+  "0x-forwarded-for:unknown, ::ffff:10.1.1.1\nforwarded:for=a\nx-forwarded-host:h:80\nx-forwarded-port:0",
+  "1forwarded:for=\"a\\\"b,c\";for=1.1.1.1\nforwarded:for=\"10.0.0.1",
+  "0x-forwarded-for:" .. ("10.0.0.1,"):rep(70),
+})
+
+make("head", {
+  "GET /a h http\n+Accept:text/event-stream\n+x:1\n+X:2\n~x:3\n=accept:*/*\n?y:\n-x:\n",
+  "POST /" .. ("p"):rep(300) .. " a:1 https websocket\n+" .. ("n"):rep(215) .. ":" .. ("v"):rep(216),
+  "\n+cache-control:no-cache\n+vary:a, \"b,c\" ,,d\n+vary:e\n+content-type:text/plain\n=vary:\n~vary:q",
+})
