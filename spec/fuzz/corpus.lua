@@ -102,3 +102,31 @@ make("head", {
   "POST /" .. ("p"):rep(300) .. " a:1 https websocket\n+" .. ("n"):rep(215) .. ":" .. ("v"):rep(216),
   "\n+cache-control:no-cache\n+vary:a, \"b,c\" ,,d\n+vary:e\n+content-type:text/plain\n=vary:\n~vary:q",
 })
+
+-- Operations of exchange.c: a tunnel that both use and end, one that nobody uses, one that breaks, one
+-- through clients that are proxies, one to another protocol, a stream that grows old, and a reload.
+local function schedule(last, ...)
+  return string.char(...) .. string.char(last)
+end
+local OPEN = { 0x02, 22, 0x03, 0, 0x30, 0x05, 20, 0x06, 0, 0x30 }
+local TALK = { 0x05, 3, 0x06, 0, 0x02, 23, 0x03, 0, 0x30, 0x01, 3, 97, 98, 99, 0x03, 2, 0x06, 0, 0x03, 0 }
+local STREAM = { 0x05, 2, 0x05, 3, 0x06, 0, 0x30 }
+local END = { 0x08, 0x30, 0x07, 0x30 }
+
+local function chain(...)
+  local all = { 0 }
+  for _, list in ipairs { ... } do
+    for _, byte in ipairs(list) do all[#all + 1] = byte end
+  end
+  return unpack(all)
+end
+
+make("exchange", {
+  schedule(0x01, chain(OPEN, TALK, END)), schedule(0x09, chain(OPEN, TALK, { 0x07 }, TALK, END)),
+  schedule(0x11, chain(OPEN, TALK)), schedule(0x01, chain(OPEN, TALK, { 0x18, 0x30 }, TALK)),
+  schedule(0x21, chain({ 0x02, 20 }, OPEN, TALK, END)), schedule(0x61, chain({ 0x02, 21 }, OPEN, TALK, END)),
+  schedule(0x01, chain({ 0x02, 16, 0x03, 0, 0x30, 0x05, 22, 0x06, 0, 0x30 }, TALK)),
+  schedule(0x11, chain({ 0x02, 4, 0x03, 0, 0x30 }, STREAM, { 0xfb, 0x30 })),
+  schedule(0x09, chain({ 0x02, 4, 0x03, 0, 0x12, 4, 0x13, 0, 0x22, 4, 0x23, 0, 0x30 }, STREAM)),
+  schedule(0x01, chain({ 0x02, 4, 0x03, 0, 0x30 }, STREAM, { 0x5c, 0x30, 0x05, 3, 0x06, 0 }, END)),
+})
