@@ -258,7 +258,9 @@ static bool same_bytes(const struct talk *from, const struct talk *to)
 
 static bool same_tunnel(const struct talk *talk, const struct talk *by)
 {
-    return by->tunnel && same_bytes(by, talk) && same_bytes(talk, by);
+    struct gw_slice told = reader_field(&talk->response, "upgrade", 0);
+    return by->tunnel && gw_slice_ieq(told, reader_field(&by->response, "upgrade", 0)) &&
+           same_bytes(by, talk) && same_bytes(talk, by);
 }
 
 static void judge_response(const struct talk *talk)
