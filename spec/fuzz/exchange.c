@@ -347,14 +347,17 @@ static void release(struct side *side, size_t n)
     side->at += n;
 }
 
-static void end(struct side *side, bool rst)
+enum { END_FIN, END_RST, END_SILENCE, ENDS };
+
+static void end(struct side *side, unsigned how)
 {
     if (!side || side->socket->closed)
         return;
-    if (rst)
-        side->socket->peer_rst = true;
-    else
+    if (how == END_FIN)
         side->socket->peer_fin = true;
+    else
+        side->socket->peer_rst = true;
+    side->socket->silent |= how == END_SILENCE;
 }
 
 /* 0: it reads no more; else that many bytes more. */
@@ -456,10 +459,10 @@ static void run_op(struct script *s)
         release(backend_of(n), take(s));
         break;
     case 7:
-        end(clients[n % CLIENTS].socket ? &clients[n % CLIENTS] : NULL, n / CLIENTS % 2);
+        end(clients[n % CLIENTS].socket ? &clients[n % CLIENTS] : NULL, n / CLIENTS % ENDS);
         break;
     case 8:
-        end(backend_of(n / 2), n % 2);
+        end(backend_of(n / ENDS), n % ENDS);
         break;
     case 9:
         read_more(clients[n % CLIENTS].socket ? &clients[n % CLIENTS] : NULL, take(s));

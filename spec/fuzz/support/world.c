@@ -144,7 +144,7 @@ ssize_t __wrap_recv(int fd, void *buf, size_t n, int flags)
     struct world_socket *s = world_of(fd);
     size_t left = s->to.len - s->to_at;
     if (s->peer_rst || (left == 0 && !s->peer_fin)) {
-        errno = s->peer_rst ? ECONNRESET : EAGAIN;
+        errno = s->peer_rst ? s->silent ? ETIMEDOUT : ECONNRESET : EAGAIN;
         return -1;
     }
     n = n < left ? n : left;
@@ -161,7 +161,7 @@ ssize_t __wrap_send(int fd, const void *buf, size_t n, int flags)
     (void)flags;
     FUZZ_CHECK(!s->fin, "bytes behind the end of a sending");
     if (s->peer_rst || s->room == 0) {
-        errno = s->peer_rst ? EPIPE : EAGAIN;
+        errno = s->peer_rst ? s->silent ? ETIMEDOUT : EPIPE : EAGAIN;
         return -1;
     }
     n = n < s->room ? n : s->room;
