@@ -95,6 +95,7 @@ make("forwarded", {
   "0x-forwarded-for:unknown, ::ffff:10.1.1.1\nforwarded:for=a\nx-forwarded-host:h:80\nx-forwarded-port:0",
   "1forwarded:for=\"a\\\"b,c\";for=1.1.1.1\nforwarded:for=\"10.0.0.1",
   "0x-forwarded-for:" .. ("10.0.0.1,"):rep(70),
+  "1forwarded:for=192.0.2.9, by=\"a,b\";for=10.0.0.5\nforwarded:for=192.0.2.1;by=\",\"",
   "1forwarded:for=\"2001:db8::1\"\nforwarded:for=\"[::ffff:10.0.0.9]\", for=\"10.0.0.7:80\"",
 })
 
