@@ -527,8 +527,8 @@ static void choose_bounds(struct gw_settings *s)
 static void choose_rest(struct gw_settings *s)
 {
     if (rules & HAS_CLOCKS) {
-        s->first_event_ms = 7000;
-        s->max_age_ms = 15000;
+        s->first_event_ms = rules & HAS_LITTLE ? 0 : 7000; /* then it is silence that ends them */
+        s->max_age_ms = rules & HAS_LITTLE ? 0 : 15000;
         s->sse_keepalive_mode = GW_KEEPALIVE_IDLE;
     }
     if (rules & (HAS_TRUST | HAS_HEADER))
