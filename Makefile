@@ -205,7 +205,7 @@ $(BUILD)/bench/relay: bench/relay.c $(BUILD)/flags
 # Fuzz targets: each is linked with a world in memory that stands in for libev and the kernel, and
 # with a main that runs files; FUZZ_MAIN= where a fuzzer brings its own. See spec/fuzz/README.md.
 FUZZ_MAIN ?= main
-FUZZ_WRAP := socket connect recv send sendmsg shutdown close setsockopt getsockopt ioctl \
+FUZZ_WRAP := socket connect recv send sendmsg shutdown close setsockopt getsockopt ioctl poll \
              clock_gettime time random gw_random gw_resolver_new gw_resolver_free
 FUZZ_OBJ  := $(patsubst %,$(BUILD)/fuzz/obj/support/%.o,world ev reader judge $(FUZZ_MAIN))
 FUZZ_CORE := $(filter-out $(BUILD)/pic/runtime/script/% %/config/settings.o,$(PIC))

@@ -77,3 +77,59 @@ make("addr", {
   "unix:",
   "localhost", "*", "1.2.3", "01.2.3.4", "[::]", "10.0.0.0/33", "1:2:3:4:5:6:7:8", "::1.2.3.4/96",
 })
+
+make("proxy_protocol", {
+  "PROXY TCP4 192.0.2.1 192.0.2.2 1000 80\r\nGET / HTTP/1.1\r\n\r\n", "PROXY UNKNOWN\r\n",
+  "PROXY UNKNOWN ffff::1 ::1 1 2\r\n", "PROXY TCP6 2001:db8::1 ::ffff:1.2.3.4 65535 0\r\nx",
+  "PROXY TCP4 1.2.3.4 1.2.3.4 01 80\r\n", "PROXY TCP4  1.2.3.4 1.2.3.4 1 80\r\n",
+  "\r\n\r\n\0\r\nQUIT\n\33\17\0\12\1\2\3\4\5\6\7\8\0\80\1\187GET",
+  "\r\n\r\n\0\r\nQUIT\n\33\33\0\39" .. ("a"):rep(36) .. "\4\0\0X",
+  "\r\n\r\n\0\r\nQUIT\n\32\0\0\0GET", "\r\n\r\n\0\r\nQUIT\n\33\49\0\216" .. ("/"):rep(216) .. "GET",
+  "\r\n\r\n\0\r\nQUIT\n\33\0\1\0" .. ("t"):rep(256) .. "G", "GET / HTTP/1.1\r\n\r\n",
+})
+
+make("forwarded", {
+  "0x-forwarded-for:1.2.3.4, 10.0.0.2:80,, [fc00::1]:1\nX-Forwarded-For: fc00::7\nX-Real-IP:1.1.1.1\na:b",
+  "1forwarded:for=\"[2001:db8::1]:_x\";proto=https, For=10.0.0.3;host=\"a:1\";by=_b\nForwarded:for=192.0.2.1",
+  "0x-forwarded-proto:http\nx-forwarded-proto:https\nx_forwarded_host:a\nx-forwarded-port:80\nx_real_ip:1",
+  "0x-forwarded-for:unknown, ::ffff:10.1.1.1\nforwarded:for=a\nx-forwarded-host:h:80\nx-forwarded-port:0",
+  "1forwarded:for=\"a\\\"b,c\";for=1.1.1.1\nforwarded:for=\"10.0.0.1",
+  "0x-forwarded-for:" .. ("10.0.0.1,"):rep(70),
+  "1forwarded:for=192.0.2.9, by=\"a,b\";for=10.0.0.5\nforwarded:for=192.0.2.1;by=\",\"",
+  "1forwarded:for=\"2001:db8::1\"\nforwarded:for=\"[::ffff:10.0.0.9]\", for=\"10.0.0.7:80\"",
+})
+
+make("head", {
+  "GET /a h http\n+Accept:text/event-stream\n+x:1\n+X:2\n~x:3\n=accept:*/*\n?y:\n-x:\n",
+  "POST /" .. ("p"):rep(300) .. " a:1 https websocket\n+" .. ("n"):rep(215) .. ":" .. ("v"):rep(216),
+  "\n+cache-control:no-cache\n+vary:a, \"b,c\" ,,d\n+vary:e\n+content-type:text/plain\n=vary:\n~vary:q",
+})
+
+-- Operations of exchange.c: a tunnel that both use and end, one that nobody uses, one that breaks, one
+-- through clients that are proxies, one to another protocol, a stream that grows old, and a reload.
+local function schedule(last, ...)
+  return string.char(...) .. string.char(last)
+end
+local OPEN = { 0x02, 22, 0x03, 0, 0x30, 0x05, 20, 0x06, 0, 0x30 }
+local TALK = { 0x05, 3, 0x06, 0, 0x02, 23, 0x03, 0, 0x30, 0x01, 3, 97, 98, 99, 0x03, 2, 0x06, 0, 0x03, 0 }
+local STREAM = { 0x05, 2, 0x05, 3, 0x06, 0, 0x30 }
+local END = { 0x08, 0x30, 0x07, 0x30 }
+
+local function chain(...)
+  local all = { 0 }
+  for _, list in ipairs { ... } do
+    for _, byte in ipairs(list) do all[#all + 1] = byte end
+  end
+  return unpack(all)
+end
+
+make("exchange", {
+  schedule(0x01, chain(OPEN, TALK, END)), schedule(0x09, chain(OPEN, TALK, { 0x07 }, TALK, END)),
+  schedule(0x11, chain(OPEN, TALK)), schedule(0x01, chain(OPEN, TALK, { 0x18, 0x30 }, TALK)),
+  schedule(0x21, chain({ 0x02, 20 }, OPEN, TALK, END)), schedule(0x61, chain({ 0x02, 21 }, OPEN, TALK, END)),
+  schedule(0x01, chain({ 0x02, 16, 0x03, 0, 0x30, 0x05, 22, 0x06, 0, 0x30 }, TALK)),
+  schedule(0x11, chain({ 0x02, 4, 0x03, 0, 0x30 }, STREAM, { 0xfb, 0x30 })),
+  schedule(0x91, chain({ 0x02, 4, 0x03, 0, 0x30 }, STREAM)),
+  schedule(0x09, chain({ 0x02, 4, 0x03, 0, 0x12, 4, 0x13, 0, 0x22, 4, 0x23, 0, 0x30 }, STREAM)),
+  schedule(0x01, chain({ 0x02, 4, 0x03, 0, 0x30 }, STREAM, { 0x5c, 0x30, 0x05, 3, 0x06, 0 }, END)),
+})

@@ -4,12 +4,23 @@
 
 enum { MESSAGES = 512, GENERATED_MIN = 400 };
 
-/* A request, and what came back for it on the same socket. */
+/* A request, and what came back for it on the same socket; and behind a 101 that was asked for,
+ * what the peer sent through the tunnel and what it got. */
 struct talk {
     struct world_socket *socket;
     struct reader_message request, response;
     enum reader_result asked, answered;
-    bool has_response;
+    bool has_response, tunnel;
+    struct gw_slice sent, got;
+};
+
+/* Both ways of one socket, as far as they are read. */
+struct way {
+    struct gw_slice requests, responses;
+    enum reader_result asked, answered;
+    const char *why_asked, *why_answered;
+    bool end; /* no more responses will come */
+    bool tunnel;
 };
 
 static struct talk front[MESSAGES], back[MESSAGES];
@@ -18,90 +29,107 @@ static const struct judge *rules;
 
 static struct gw_slice rest_of(struct gw_slice bytes, size_t at)
 {
-    return gw_slice_of(bytes.ptr + at, bytes.len - at);
+    return at ? gw_slice_of(bytes.ptr + at, bytes.len - at) : bytes;
 }
 
-/* The requests in these bytes, as far as they have a head. */
-static enum reader_result read_requests(struct world_socket *s, struct gw_slice bytes,
-                                        struct talk *talks, unsigned *count, const char **why)
+/* The next request; false: there is none with a head. */
+static bool read_request(struct way *way, struct talk *talk)
 {
-    while (bytes.len && *count < MESSAGES) {
-        struct talk *talk = &talks[*count];
-        *talk = (struct talk){.socket = s};
-        talk->asked = reader_request(bytes, &talk->request);
-        *why = talk->request.why;
-        if (talk->request.head_done)
-            ++*count;
-        else
-            fuzz_free(&talk->request.body);
-        if (talk->asked != READER_OK)
-            return talk->asked;
-        bytes = rest_of(bytes, talk->request.size);
+    way->asked = reader_request(way->requests, &talk->request);
+    way->why_asked = talk->request.why;
+    talk->asked = way->asked;
+    if (!talk->request.head_done) {
+        fuzz_free(&talk->request.body);
+        return false;
     }
-    return READER_OK;
+    if (way->asked == READER_OK)
+        way->requests = rest_of(way->requests, talk->request.size);
+    return true;
 }
 
-/* The answers in these bytes to the requests of the same socket, from `first` on. Returns what the
- * last one was; *left is how many bytes follow the last whole one. */
-static enum reader_result read_responses(struct gw_slice bytes, bool end, struct talk *talks,
-                                         unsigned first, unsigned count, size_t *left,
-                                         const char **why)
+static bool asks_for_tunnel(const struct reader_message *request)
 {
-    for (unsigned i = first; i < count && bytes.len;) {
-        struct talk *talk = &talks[i];
+    return reader_field(request, "upgrade", 0).ptr && request->minor > 0;
+}
+
+/* What answers it, behind interim responses. */
+static void read_response(struct way *way, struct talk *talk)
+{
+    bool head_only = gw_slice_eq(talk->request.method, GW_SLICE("HEAD"));
+    while (way->responses.len && way->answered == READER_OK && !talk->has_response) {
         struct reader_message m;
-        bool head_only = gw_slice_eq(talk->request.method, GW_SLICE("HEAD"));
-        enum reader_result result = reader_response(bytes, head_only, end, &m);
-        *why = m.why;
-        *left = bytes.len;
-        if (m.head_done && m.status >= 200) {
+        way->answered = reader_response(way->responses, head_only, way->end, &m);
+        way->why_answered = m.why;
+        talk->tunnel = m.head_done && m.status == 101 && asks_for_tunnel(&talk->request);
+        if (m.head_done && (m.status >= 200 || talk->tunnel)) {
             talk->response = m;
-            talk->answered = result;
+            talk->answered = way->answered;
             talk->has_response = true;
-            i++;
         } else {
             fuzz_free(&m.body);
+            FUZZ_CHECK(!m.head_done || m.status != 101 || talk->socket->dialled,
+                       "a tunnel that nobody asked for");
         }
-        if (result != READER_OK)
-            return result;
-        bytes = rest_of(bytes, m.size);
+        if (way->answered == READER_OK)
+            way->responses = rest_of(way->responses, m.size);
     }
-    *left = bytes.len;
-    return READER_OK;
+}
+
+/* The requests of a socket, as far as they have a head, with the answers to them. */
+static void read_talks(struct world_socket *s, struct way *way, struct talk *talks, unsigned *count)
+{
+    while (way->requests.len && way->asked == READER_OK && !way->tunnel && *count < MESSAGES) {
+        struct talk *talk = &talks[*count];
+        *talk = (struct talk){.socket = s};
+        if (!read_request(way, talk))
+            break;
+        ++*count;
+        read_response(way, talk);
+        way->tunnel = talk->tunnel;
+    }
 }
 
 static void read_back(struct world_socket *s)
 {
-    const char *why = NULL;
-    size_t left;
-    unsigned first = back_count;
-    enum reader_result result = read_requests(s, fuzz_slice(&s->from), back, &back_count, &why);
-    FUZZ_CHECK(result != READER_BAD, "to a backend went what is no request (%s):\n%.800s", why,
-               s->from.ptr);
-    bool end = s->peer_fin && !s->peer_rst;
-    (void)read_responses(fuzz_slice(&s->to), end, back, first, back_count, &left, &why);
+    struct way way = {.requests = fuzz_slice(&s->from), .responses = fuzz_slice(&s->to)};
+    way.end = s->peer_fin && !s->peer_rst;
+    read_talks(s, &way, back, &back_count);
+    FUZZ_CHECK(way.asked != READER_BAD, "to a backend went what is no request (%s):\n%.800s",
+               way.why_asked, s->from.ptr);
+    if (!way.tunnel)
+        return;
+    back[back_count - 1].sent = way.responses;
+    back[back_count - 1].got = way.requests;
 }
 
 /* Behind the answers to its requests a client may get one more: that what came then is refused. */
 static void read_front(struct world_socket *s)
 {
-    const char *why = NULL;
-    size_t left = 0;
-    unsigned first = front_count;
     struct reader_message m = {0};
-    (void)read_requests(s, fuzz_slice(&s->to), front, &front_count, &why);
-    struct gw_slice got = fuzz_slice(&s->from);
-    bool end = s->fin && !s->rst && !s->peer_rst; /* who has reset sees no end */
-    enum reader_result result = read_responses(got, end, front, first, front_count, &left, &why);
-    FUZZ_CHECK(result != READER_BAD, "to a client went what is no answer (%s):\n%.800s", why,
-               got.ptr);
-    if (result != READER_OK || left == 0)
+    struct gw_slice asked = fuzz_slice(&s->to), got = fuzz_slice(&s->from);
+    struct way way = {.requests = rest_of(asked, s->lead < asked.len ? s->lead : asked.len),
+                      .responses = got};
+    way.end = s->fin && !s->rst && !s->peer_rst; /* who has reset sees no end */
+    read_talks(s, &way, front, &front_count);
+    FUZZ_CHECK(way.answered != READER_BAD, "to a client went what is no answer (%s):\n%.800s",
+               way.why_answered, got.ptr);
+    if (way.tunnel) {
+        front[front_count - 1].sent = way.requests;
+        front[front_count - 1].got = way.responses;
+    }
+    if (way.tunnel || way.answered != READER_OK || way.responses.len == 0)
         return;
-    result = reader_response(rest_of(got, got.len - left), false, end, &m);
+    enum reader_result result = reader_response(way.responses, false, way.end, &m);
     FUZZ_CHECK(result != READER_BAD && (!m.head_done || m.status >= GENERATED_MIN),
                "an answer that nobody asked for:\n%.800s", got.ptr);
-    FUZZ_CHECK(result != READER_OK || m.size == left, "more behind a refusal:\n%.800s", got.ptr);
+    FUZZ_CHECK(result != READER_OK || m.size == way.responses.len, "more behind a refusal:\n%.800s",
+               got.ptr);
     fuzz_free(&m.body);
+}
+
+static bool is_prefix(struct gw_slice a, struct gw_slice of)
+{
+    return a.len <= of.len && (a.len == 0 || memcmp(a.ptr, of.ptr, a.len) == 0);
 }
 
 /* Of the paths behind them only what is in origin-form is compared. */
@@ -116,13 +144,31 @@ static bool asked_for(const struct talk *to, const struct talk *by)
     struct gw_slice a = fuzz_slice(&went->body), b = fuzz_slice(&came->body);
     if (!gw_slice_eq(went->method, came->method) || !same_target(came->target, went->target))
         return false;
+    if (asks_for_tunnel(went) && !asks_for_tunnel(came))
+        return false;
     if (to->asked == READER_OK)
         return by->asked == READER_OK && gw_slice_eq(a, b);
-    return a.len <= b.len && (a.len == 0 || memcmp(a.ptr, b.ptr, a.len) == 0);
+    return is_prefix(a, b);
+}
+
+/* Whose it is stands at the end of X-Forwarded-For, and nowhere else where nobody is trusted. */
+static void judge_client(const struct reader_message *request)
+{
+    struct gw_slice list = reader_field(request, "x-forwarded-for", 0), last = list;
+    const char *comma = list.ptr ? memrchr(list.ptr, ',', list.len) : NULL;
+    FUZZ_CHECK(list.ptr && !reader_field(request, "x-forwarded-for", 1).ptr, "not one client");
+    FUZZ_CHECK(!comma || rules->trusts, "a peer was believed: %.*s", (int)list.len, list.ptr);
+    if (comma)
+        last = gw_slice_trim(rest_of(list, (size_t)(comma + 1 - list.ptr)));
+    for (unsigned i = 0; i < rules->peer_count; i++)
+        if (gw_slice_eq(last, gw_slice_str(rules->peers[i])))
+            return;
+    FUZZ_CHECK(false, "nobody's address: %.*s", (int)list.len, list.ptr);
 }
 
 static void judge_request(const struct talk *to)
 {
+    judge_client(&to->request);
     for (unsigned i = 0; i < front_count; i++)
         if (asked_for(to, &front[i]))
             return;
@@ -163,19 +209,36 @@ static bool is_stream(const struct reader_message *m)
            strncasecmp(type.ptr, "text/event-stream", 17) == 0;
 }
 
+/* CR LF, CR or LF at the end; its length. */
+static size_t line_end(struct gw_slice s)
+{
+    if (s.len >= 2 && memcmp(s.ptr + s.len - 2, "\r\n", 2) == 0)
+        return 2;
+    return s.len && strchr("\r\n", s.ptr[s.len - 1]) && s.ptr[s.len - 1];
+}
+
+/* Behind a blank line, or at the beginning. */
+static bool is_between_events(struct gw_slice s)
+{
+    s.len -= line_end(s);
+    return s.len == 0 || line_end(s);
+}
+
 /* got was complete: is it what this backend has answered, all of it? */
 static bool same_answer(const struct reader_message *got, const struct talk *by)
 {
     struct fuzz_text a = {0}, b = {0};
-    bool same;
-    if (!by->has_response || by->answered != READER_OK || by->response.status != got->status)
+    bool same, early = rules->early && is_stream(got);
+    if (!by->has_response || (by->answered != READER_OK && !early) ||
+        by->response.status != got->status)
         return false;
     if (!is_stream(got))
         return gw_slice_eq(fuzz_slice(&got->body), fuzz_slice(&by->response.body));
     plain_events(fuzz_slice(&got->body), &a);
     plain_events(fuzz_slice(&by->response.body), &b);
-    same = rules->events ? a.len <= b.len && (!a.len || memcmp(a.ptr, b.ptr, a.len) == 0)
-                         : gw_slice_eq(fuzz_slice(&a), fuzz_slice(&b));
+    same = gw_slice_eq(fuzz_slice(&a), fuzz_slice(&b));
+    if (!same && (rules->events || early))
+        same = is_prefix(fuzz_slice(&a), fuzz_slice(&b)) && is_between_events(fuzz_slice(&a));
     fuzz_free(&a);
     fuzz_free(&b);
     return same;
@@ -196,6 +259,27 @@ static bool is_own_answer(const struct talk *talk)
            talk->response.body.len == 0 && reader_field(&talk->response, "allow", 0).ptr;
 }
 
+/* The gateway has ended its sending in order, and its peer has stayed to see it. */
+static bool ended_well(const struct world_socket *s)
+{
+    return s->fin && !s->rst && !s->peer_rst;
+}
+
+/* What one end of a tunnel got is what the other sent: in order, and whole where it ends well. */
+static bool same_bytes(const struct talk *from, const struct talk *to)
+{
+    if (!ended_well(to->socket))
+        return is_prefix(to->got, from->sent);
+    return from->socket->peer_fin && gw_slice_eq(to->got, from->sent);
+}
+
+static bool same_tunnel(const struct talk *talk, const struct talk *by)
+{
+    struct gw_slice told = reader_field(&talk->response, "upgrade", 0);
+    return by->tunnel && gw_slice_ieq(told, reader_field(&by->response, "upgrade", 0)) &&
+           same_bytes(by, talk) && same_bytes(talk, by);
+}
+
 static void judge_response(const struct talk *talk)
 {
     struct gw_slice id = reader_field(&talk->response, "x-request-id", 0);
@@ -206,9 +290,12 @@ static void judge_response(const struct talk *talk)
         struct gw_slice its = reader_field(&back[i].request, "x-request-id", 0);
         struct gw_slice set = reader_field(&back[i].response, "x-request-id", 0);
         bool mine = gw_slice_eq(id, its) || (set.ptr && gw_slice_eq(id, set));
-        if (mine && same_answer(&talk->response, &back[i]))
+        if (mine &&
+            (talk->tunnel ? same_tunnel(talk, &back[i]) : same_answer(&talk->response, &back[i])))
             return;
     }
+    FUZZ_CHECK(!talk->tunnel, "a tunnel without its other end: %zu bytes, and got %zu",
+               talk->sent.len, talk->got.len);
     FUZZ_CHECK(false, "a client got an answer, whole, that no backend gave to it:\n%.800s",
                talk->socket->from.ptr);
 }

@@ -9,6 +9,10 @@
 struct judge {
     bool retries; /* requests may go to backends more than once */
     bool events;  /* unfinished events may be missing at the end of a stream */
+    bool early;   /* streams may end well before their backend ends them */
+    bool trusts;  /* there are trusted proxies */
+    unsigned peer_count;
+    const char *const *peers; /* addresses of clients' connections */
 };
 
 /* All sockets, at the end of a run. */

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <linux/sockios.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -31,6 +32,7 @@ int __wrap_close(int fd);
 int __wrap_setsockopt(int fd, int level, int name, const void *value, socklen_t len);
 int __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *len);
 int __wrap_ioctl(int fd, unsigned long request, ...);
+int __wrap_poll(struct pollfd *fds, nfds_t n, int ms);
 int __wrap_clock_gettime(clockid_t clock, struct timespec *ts);
 time_t __wrap_time(time_t *out);
 long __wrap_random(void);
@@ -142,7 +144,7 @@ ssize_t __wrap_recv(int fd, void *buf, size_t n, int flags)
     struct world_socket *s = world_of(fd);
     size_t left = s->to.len - s->to_at;
     if (s->peer_rst || (left == 0 && !s->peer_fin)) {
-        errno = s->peer_rst ? ECONNRESET : EAGAIN;
+        errno = s->peer_rst ? s->silent ? ETIMEDOUT : ECONNRESET : EAGAIN;
         return -1;
     }
     n = n < left ? n : left;
@@ -159,7 +161,7 @@ ssize_t __wrap_send(int fd, const void *buf, size_t n, int flags)
     (void)flags;
     FUZZ_CHECK(!s->fin, "bytes behind the end of a sending");
     if (s->peer_rst || s->room == 0) {
-        errno = s->peer_rst ? EPIPE : EAGAIN;
+        errno = s->peer_rst ? s->silent ? ETIMEDOUT : EPIPE : EAGAIN;
         return -1;
     }
     n = n < s->room ? n : s->room;
@@ -229,6 +231,20 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
     (void)world_of(fd);
     *out = 0;
     return 0;
+}
+
+/* Who has left is seen behind what was sent before, as POLLRDHUP is. */
+int __wrap_poll(struct pollfd *fds, nfds_t n, int ms)
+{
+    int count = 0;
+    FUZZ_CHECK(ms == 0, "nothing waits here");
+    for (nfds_t i = 0; i < n; i++) {
+        const struct world_socket *s = world_of(fds[i].fd);
+        fds[i].revents = (short)(s->peer_fin || s->peer_rst ? fds[i].events & POLLRDHUP : 0);
+        fds[i].revents |= (short)(s->peer_rst || s->error ? POLLERR : 0);
+        count += fds[i].revents != 0;
+    }
+    return count;
 }
 
 /* Time, chance, and names. */

@@ -20,9 +20,11 @@ struct world_socket {
     bool dialled; /* by the gateway */
     bool up;
     bool peer_fin, peer_rst;
-    int error; /* of the dial */
+    bool silent; /* with peer_rst: it is not there any more, as TCP finds out */
+    int error;   /* of the dial */
     unsigned port;
     struct fuzz_text to;   /* what the peer has sent */
+    size_t lead;           /* of it, what stands in front of the first message */
     size_t to_at;          /* of it, what the gateway has read */
     struct fuzz_text from; /* what the gateway has sent */
     size_t room;           /* bytes that it may send before it is stuck */
