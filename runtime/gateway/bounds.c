@@ -27,7 +27,7 @@ static uint64_t key_of(const struct whom *whom)
 
 uint64_t gw_bounds_client(const struct gw_addr *addr, unsigned prefix6)
 {
-    if (addr->family != AF_INET && addr->family != AF_INET6)
+    if (!gw_addr_is_ip(addr))
         return 0;
     unsigned bits = addr->family == AF_INET ? 32 : prefix6;
     struct gw_addr client = {.family = addr->family, .scope = addr->scope};

@@ -125,11 +125,6 @@ static bool stays(const struct gw_claim *claim, bool forwarded, enum said said)
     return said == REAL_IP || (said == FORWARDED) == forwarded;
 }
 
-static bool is_ip(const struct gw_addr *addr)
-{
-    return addr->family == AF_INET || addr->family == AF_INET6;
-}
-
 void gw_claim_sift(const struct gw_claim *claim, bool forwarded, struct gw_head *head)
 {
     unsigned kept = 0;
@@ -144,7 +139,7 @@ void gw_claim_sift(const struct gw_claim *claim, bool forwarded, struct gw_head 
     head->count = (uint16_t)kept;
     if (!claim)
         return;
-    if (named && is_ip(&claim->client))
+    if (named && gw_addr_is_ip(&claim->client))
         gw_fields_set(head, GW_SLICE("x-real-ip"),
                       gw_slice_str(gw_addr_host(&claim->client, host)));
     else if (named)

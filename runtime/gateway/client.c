@@ -18,11 +18,6 @@ static const struct gw_slice forwarded_for = {"x-forwarded-for", 15},
                              forwarded_proto = {"x-forwarded-proto", 17},
                              forwarded_host = {"x-forwarded-host", 16};
 
-static bool is_ip(const struct gw_addr *addr)
-{
-    return addr->family == AF_INET || addr->family == AF_INET6;
-}
-
 /* Whoever reads X-Forwarded-… is told the same as by Forwarded. */
 static void translate(const struct gw_claim *claim, bool other, struct gw_head *head)
 {
@@ -88,7 +83,8 @@ static void add_forwarded(const struct gw_exchange *x, struct gw_head *out, cons
 {
     const char *form = x->peer->family == AF_INET6 ? "for=\"[%s]\"" : "for=%s";
     bool first = !gw_fields_has(out, GW_SLICE("forwarded"));
-    struct gw_slice text = gw_arena_printf(out->arena, form, is_ip(x->peer) ? host : "unknown");
+    struct gw_slice text =
+        gw_arena_printf(out->arena, form, gw_addr_is_ip(x->peer) ? host : "unknown");
     if (first && gw_authority_ok(out->authority))
         text = gw_arena_printf(out->arena, "%s;host=\"%.*s\"", text.ptr, (int)out->authority.len,
                                out->authority.ptr);
@@ -104,7 +100,7 @@ void gw_client_tell(const struct gw_exchange *x, struct gw_head *out)
     gw_addr_host(x->peer, host);
     if (x->generation->settings.forwarded)
         add_forwarded(x, out, host);
-    if (is_ip(x->peer))
+    if (gw_addr_is_ip(x->peer))
         gw_fields_append(out, forwarded_for, gw_slice_str(host));
     gw_fields_set(out, forwarded_proto, out->scheme);
     if (out->authority.len)

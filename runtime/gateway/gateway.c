@@ -11,8 +11,8 @@
 #include "gateway/names.h"
 #include "gateway/relay.h"
 #include "gateway/reply.h"
-#include "net/proxy_protocol.h"
 #include "gateway/timeouts.h"
+#include "net/proxy_protocol.h"
 
 /* Addresses that mark codecs: of the management listener, those that have not asked for anything
  * yet, those that have, and by the reason those beyond a bound. */

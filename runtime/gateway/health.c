@@ -161,7 +161,7 @@ static void on_change(struct gw_fetch *fetch)
 
 static const char *host_of(const struct gw_addr *addr, char text[GW_ADDR_TEXT])
 {
-    bool is_ip = addr->family == AF_INET || addr->family == AF_INET6;
+    bool is_ip = gw_addr_is_ip(addr);
     return is_ip ? gw_addr_text(addr, text) : "localhost";
 }
 

@@ -49,6 +49,10 @@ const char *gw_addr_host(const struct gw_addr *addr, char out[GW_ADDR_TEXT]);
 const char *gw_addr_text(const struct gw_addr *addr, char out[GW_ADDR_TEXT]);
 /* Forgets the paths of unix sockets, at the end of a process: no address has one any more. */
 void gw_addr_fini(void);
+static inline bool gw_addr_is_ip(const struct gw_addr *addr)
+{
+    return addr->family == AF_INET || addr->family == AF_INET6;
+}
 bool gw_addr_eq(const struct gw_addr *a, const struct gw_addr *b);
 /* By family, IPv4 first, then by host and port: below, at or above 0. */
 int gw_addr_compare(const struct gw_addr *a, const struct gw_addr *b);

@@ -56,8 +56,10 @@ end
 -- An empty table says nothing where there is a map.
 local function merge(into, from)
   for key, value in pairs(from or {}) do
-    local both = type(value) == "table" and type(into[key]) == "table"
-    if both and (not is_list(value) or (#value == 0 and not is_list(into[key]))) then merge(into[key], value) else into[key] = value end
+    local old = into[key]
+    local both = type(value) == "table" and type(old) == "table"
+    local map = both and (not is_list(value) or #value == 0 and not is_list(old))
+    if map then merge(old, value) else into[key] = value end
   end
   return into
 end
