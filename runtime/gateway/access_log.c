@@ -20,6 +20,8 @@ static void count(const struct gw_exchange *x)
     if (x->why != GW_OK && x->why_upstream)
         gw_stat_add(slot, GW_STAT_UPSTREAM_ERRORS, 1);
     gw_timeout_count(slot, (enum gw_err)x->why);
+    if (x->why == GW_ERR_EVENT_TOO_LARGE)
+        gw_tally_tell(x->gateway->facts->tally, (enum gw_err)x->why);
     if (gw_body_is_stream(x->relay.mode) && is_bad(x))
         gw_stat_add(slot, GW_STAT_BROKEN_STREAMS, 1);
 }

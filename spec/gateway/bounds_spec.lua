@@ -377,12 +377,39 @@ describe("a bound", function()
     assert.is_true(gw:metrics().pipeline_pauses_total > 1)
   end)
 
-  it("on heads is told by reason", function()
-    local gw = start { rules = { rule() }, config = { frontend = { http = { maxHeaders = 2 } } } }
-    local wish = { path = "/r/x", headers = { A = "1", B = "2", C = "3" } }
-    assert.equal(431, http.connect(gw.port):request(wish).status)
-    local text = http.fetch(gw.admin_port, "/metrics").text
-    assert.matches('gatewayd_refused_total{reason="head_too_large"} 1\n', text)
-    assert.matches('gatewayd_refused_total{reason="bad_request"} 0\n', text)
+  describe("on messages is told by reason:", function()
+    local function told(gw, reason)
+      local text = http.fetch(gw.admin_port, "/metrics").text
+      return tonumber(text:match('\ngatewayd_refused_total{reason="' .. reason .. '"} (%d+)'))
+    end
+
+    for what, case in pairs {
+      ["bytes of a head"] = { { maxHeaderBytes = "1KiB" }, { headers = { A = ("a"):rep(1100) } }, 431,
+        "head_too_large" },
+      ["fields of a head"] = { { maxHeaders = 2 }, { headers = { A = "1", B = "2", C = "3" } }, 431,
+        "head_too_large" },
+      ["a target"] = { { maxTargetBytes = 50 }, { path = "/r/" .. ("a"):rep(50) }, 414, "target_too_long" },
+      ["a body"] = { { maxBodyBytes = 4 }, { method = "POST", body = "12345" }, 413, "body_too_large" },
+    } do
+      it(what, function()
+        local gw = start { rules = { rule() }, config = { frontend = { http = case[1] } } }
+        local wish = { path = "/r/x" }
+        for key, value in pairs(case[2]) do wish[key] = value end
+        assert.equal(case[3], http.connect(gw.port):request(wish).status)
+        assert.equal(1, told(gw, case[4]))
+        assert.equal(0, told(gw, "bad_request"))
+      end)
+    end
+
+    it("an event", function()
+      local gw = start { rules = { rule { plugins = { "looks" } } },
+        files = { ["plugins/looks.lua"] = 'return { name = "looks", on_event = function() end }' },
+        config = { frontend = { sse = { maxEventBytes = "1KiB" } } } }
+      local client = http.connect(gw.port)
+      client:send(http.format { path = "/r/x", headers = { Accept = "text/event-stream" } })
+      server:request():reply(EVENTS .. "data: " .. ("x"):rep(2000) .. "\n\n")
+      gw:wait_log "end=upstream_event_too_large"
+      assert.equal(1, told(gw, "event_too_large"))
+    end)
   end)
 end)
