@@ -40,7 +40,7 @@ return {
     burst_look = { c = { 99000, 0.05 }, lua = { 31200, 0.15 } },
     burst_many = { c = { 72500, 0.05 }, lua = { 21100, 0.15 } }, -- a hook that takes many at a time
     stream = { c = { 45500, 0.06 }, lua = { 20000 } }, -- by itself less than after the others
-    request = { c = { 26000, 0.05 }, lua = { 20000 } },
+    request = { c = { 27000, 0.05 }, lua = { 20000 } },
   },
 
   -- Calls of malloc, realloc, mmap and the like, by caller.

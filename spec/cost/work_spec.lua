@@ -111,14 +111,16 @@ describe("the work #once", function()
     return true
   end
 
-  -- A collection may fall among what is counted, or among what that is compared with: then it is done again.
+  -- A collection may fall among what is counted, or among what that is compared with: then it is done again,
+  -- and the least of all is what the work takes.
   local function measure(name, n, work)
-    local each
+    local least
     for _ = 1, 5 do
-      each = profile:each(gw, n, work)
-      if is_usual(each, limits.instructions[name]) then break end
+      local each = profile:each(gw, n, work)
+      if is_usual(each, limits.instructions[name]) then return each end
+      if not least or each.c + each.lua < least.c + least.lua then least = each end
     end
-    return each
+    return least
   end
 
   local function check(name, n, work)
