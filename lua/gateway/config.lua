@@ -294,7 +294,15 @@ function config.has_proxies(tree)
   return list and list[1] ~= nil
 end
 
-local function check_rules(tree, marks, report, policies)
+-- What is there, however wrong (a variable that is not set, say), is not called missing as well.
+local function is_there(marked, list, i, key)
+  local mark = marked.at and marked.at[i]
+  if not mark or not mark.key_at or not mark.key_at[key] then return false end
+  local value = mark.at and mark.at[key]
+  return not schema.is_null(list[i][key]) or value ~= nil and value.failed == true
+end
+
+local function check_rules(tree, raw, marks, report, policies)
   local path = { "router", "rules" }
   local marked = config.mark(marks, path) or {}
   rules.check(tree.router.rules, {
@@ -303,10 +311,7 @@ local function check_rules(tree, marks, report, policies)
     proxies = config.has_proxies(tree),
     taken = rules.nothing_taken(),
     label = function(i) return ("rules[%d]"):format(i) end,
-    given = function(i, key)
-      local mark = marked.at and marked.at[i]
-      return mark ~= nil and mark.key_at ~= nil and mark.key_at[key] ~= nil
-    end,
+    given = function(i, key) return is_there(marked, raw.router.rules, i, key) end,
     fail = function(i, key, text)
       local where = { path[1], path[2], i }
       for part in (key or ""):gmatch("[^.]+") do where[#where + 1] = part end
@@ -377,7 +382,7 @@ function config.load(text, file, opts)
   check_dns(tree, report)
   local policies = opts.policies
   if type(policies) == "function" then policies = policies(tree) end
-  check_rules(tree, marks, report, policies)
+  check_rules(tree, raw, marks, report, policies)
   check_listeners(tree, report)
   if opts.check then opts.check(tree, report) end
   return report.count == 0 and tree or nil, report:errors(), marks
@@ -436,7 +441,9 @@ function config.rules(list, opts)
     proxies = opts.proxies,
     taken = opts.taken or rules.nothing_taken(),
     label = function(i) return ("%s#%d"):format(opts.file, i) end,
-    given = function(i, key) return type(list[i]) == "table" and list[i][key] ~= nil end,
+    given = function(i, key)
+      return type(list[i]) == "table" and list[i][key] ~= nil and not schema.is_null(list[i][key])
+    end,
     fail = function(i, key, text)
       local where = { i }
       for part in (key or ""):gmatch("[^.]+") do where[#where + 1] = part end

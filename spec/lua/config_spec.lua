@@ -733,6 +733,7 @@ management:
     assert.matches("instances%[1%].address: the environment has no A", text)
     assert.is_nil(text:find("\n"))
     assert.is_nil(bad_rule("path: ${A}"):find("missing"))
+    assert.equal("serviceName: missing", bad_rule("serviceName:"))
   end)
 
   it("gives a hint where braces end in a flow map", function()
