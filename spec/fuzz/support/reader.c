@@ -94,6 +94,8 @@ struct gw_slice reader_field(const struct reader_message *message, const char *n
 static bool read_number(struct gw_slice s, unsigned base, int64_t *out)
 {
     *out = 0;
+    while (s.len > 1 && s.ptr[0] == '0')
+        s = gw_slice_of(s.ptr + 1, s.len - 1);
     if (s.len == 0 || s.len > DIGITS_MAX)
         return false;
     for (size_t i = 0; i < s.len; i++) {
