@@ -19,7 +19,8 @@ static void count(const struct gw_exchange *x)
         gw_stat_add(slot, (enum gw_stat)(GW_STAT_STATUS_1XX + x->status / 100 - 1), 1);
     if (x->why != GW_OK && x->why_upstream)
         gw_stat_add(slot, GW_STAT_UPSTREAM_ERRORS, 1);
-    gw_timeout_count(slot, (enum gw_err)x->why);
+    if (x->why != GW_ERR_BODY_TIMEOUT || x->head_sent) /* else the codec refuses it, and counts */
+        gw_timeout_count(slot, (enum gw_err)x->why);
     if (x->why == GW_ERR_EVENT_TOO_LARGE)
         gw_tally_tell(x->gateway->facts->tally, (enum gw_err)x->why);
     if (gw_body_is_stream(x->relay.mode) && is_bad(x))

@@ -43,6 +43,7 @@ describe("a deadline", function()
     conn:send((HEAD:gsub("/total", "/bytes/x")))
     assert.equal(408, conn:response().status)
     gw:wait_log "msg=request .*end=body_timeout"
+    assert.equal(1, counted "body")
   end)
 
   it("of an idle connection is told at debug level", function()
