@@ -48,31 +48,16 @@ void gw_claim_read(struct gw_claim *claim, const struct gw_networks *trusted, bo
 
 enum said { NOTHING, FORWARDED, X_FORWARDED, REAL_IP, DISGUISED };
 
-/* Backends that know headers as variables (CGI, WSGI) take `_` for `-`. */
-static bool begins(struct gw_slice name, struct gw_slice with, bool *disguised)
-{
-    if (name.len < with.len)
-        return false;
-    for (size_t i = 0; i < with.len; i++) {
-        bool odd = name.ptr[i] == '_' && with.ptr[i] == '-';
-        if (!odd && name.ptr[i] != with.ptr[i])
-            return false;
-        *disguised |= odd;
-    }
-    return true;
-}
-
 static enum said said_by(struct gw_slice name)
 {
-    bool disguised = false;
     if (!name.len || (name.ptr[0] != 'x' && name.ptr[0] != 'f'))
         return NOTHING;
     if (gw_slice_eq(name, GW_SLICE("forwarded")))
         return FORWARDED;
-    if (begins(name, GW_SLICE("x-forwarded-"), &disguised))
-        return disguised || memchr(name.ptr, '_', name.len) ? DISGUISED : X_FORWARDED;
-    disguised = false;
-    if (name.len == 9 && begins(name, GW_SLICE("x-real-ip"), &disguised))
+    bool disguised = memchr(name.ptr, '_', name.len) != NULL;
+    if (gw_field_passes_for(name, GW_SLICE("x-forwarded-")))
+        return disguised ? DISGUISED : X_FORWARDED;
+    if (name.len == 9 && gw_field_passes_for(name, GW_SLICE("x-real-ip")))
         return disguised ? DISGUISED : REAL_IP;
     return NOTHING;
 }
@@ -91,15 +76,10 @@ static bool proto_ok(struct gw_slice proto)
     return gw_claim_scheme(proto).ptr != NULL;
 }
 
-static bool port_ok(struct gw_slice port)
+static bool port_ok(struct gw_slice text)
 {
-    unsigned n = 0;
-    for (size_t i = 0; i < port.len; i++) {
-        if (port.ptr[i] < '0' || port.ptr[i] > '9' || i > 4)
-            return false;
-        n = n * 10 + (unsigned)(port.ptr[i] - '0');
-    }
-    return n >= 1 && n <= 65535;
+    unsigned port;
+    return gw_port_read(text, &port) && port > 0;
 }
 
 /* Said twice it is in doubt: one of them may be the client's. */

@@ -189,6 +189,16 @@ bool gw_field_is_framing(struct gw_slice name)
     return false;
 }
 
+bool gw_field_passes_for(struct gw_slice name, struct gw_slice start)
+{
+    if (name.len < start.len)
+        return false;
+    for (size_t i = 0; i < start.len; i++)
+        if ((name.ptr[i] == '_' ? '-' : name.ptr[i]) != start.ptr[i])
+            return false;
+    return true;
+}
+
 /* Bytes up to the next comma that is not inside a quoted string. */
 static size_t element_len(struct gw_slice list)
 {

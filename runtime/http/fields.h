@@ -32,6 +32,9 @@ bool gw_field_value_ok(struct gw_slice value);
 /* A field that a codec owns (content-length, transfer-encoding, connection, …): hooks may not set
  * it, and it is never forwarded. */
 bool gw_field_is_framing(struct gw_slice name);
+/* Whether `name` begins as `start` does for servers that read names as variables (CGI, WSGI), which
+ * take '_' for '-'. Both in lower case. */
+bool gw_field_passes_for(struct gw_slice name, struct gw_slice start);
 
 /* Walks a comma-separated list (RFC 9110, 5.6.1): takes the next element, trimmed and not empty,
  * from *rest. False at the end. Quoted strings are respected. */

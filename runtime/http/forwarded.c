@@ -3,6 +3,7 @@
 #include "http/forwarded.h"
 
 #include "http/fields.h"
+#include "http/target.h"
 
 enum { NODE_MAX = 64 };
 
@@ -113,14 +114,7 @@ static bool hidden_port(struct gw_slice text)
 static bool read_port(struct gw_slice text, bool strict, unsigned *port)
 {
     *port = 0;
-    if (strict && hidden_port(text))
-        return true;
-    for (size_t i = 0; i < text.len; i++) {
-        if (text.ptr[i] < '0' || text.ptr[i] > '9')
-            return false;
-        *port = *port * 10 + (unsigned)(text.ptr[i] - '0');
-    }
-    return text.len > 0 && text.len <= 5 && *port <= 65535;
+    return (strict && hidden_port(text)) || gw_port_read(text, port);
 }
 
 /* host[:port] or [host][:port]; a host with colons and without brackets has no port. */

@@ -8,12 +8,13 @@
  * - A Connection field that names what is meant for the backend (Host, Content-*, Authorization,
  *   Cookie, X-Forwarded-*, …) is refused in a request; in a response that name is passed over.
  * - Trailers are checked, bounded and dropped. A chunk has at most one extension with a value, and
- * all extensions of a request are bounded together.
+ *   all extensions of a request are bounded together.
  * - Expect with anything but 100-continue gets 400 (there is no error for 417).
  * - A client that ends its sending, even if only that half, counts as gone while it is answered.
  * - A request whose field name becomes one of ours when `_` is read as `-` (Content_Length,
  *   X_Forwarded_For) is refused, and so are two Content-Type or two Authorization.
- * - 101 is refused on both sides until there are tunnels.
+ * - A tunnel opens only on a 101 that the request asked for: see stream.h. No other 101 is passed
+ * on.
  */
 #ifndef GW_HTTP_HTTP1_H
 #define GW_HTTP_HTTP1_H

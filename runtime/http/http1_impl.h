@@ -166,9 +166,8 @@ enum gw_err gw_h1_start_line(const struct gw_http1 *h, struct gw_head *head, cha
 enum gw_err gw_h1_apply_fields(struct gw_http1 *h, const struct gw_h1_stream *s,
                                struct gw_head *head) GW_MUST_CHECK;
 bool gw_h1_trailer_ok(struct gw_slice name);
-/* Underscores make it the name of a field that the gateway decides by, for servers that take '_'
- * and
- * '-' for the same. name: lower case. */
+/* Underscores make it the name of a field that the gateway decides by: gw_field_passes_for. name:
+ * lower case. */
 bool gw_h1_disguised(struct gw_slice name);
 
 /* http1_write.c */

@@ -312,17 +312,6 @@ enum gw_err gw_h1_apply_fields(struct gw_http1 *h, const struct gw_h1_stream *s,
     return GW_OK;
 }
 
-/* What servers that read names as variables (CGI, WSGI) take `name` for, with '-' for each '_'. */
-static bool passes_for(struct gw_slice name, struct gw_slice field)
-{
-    if (name.len < field.len)
-        return false;
-    for (size_t i = 0; i < field.len; i++)
-        if ((name.ptr[i] == '_' ? '-' : name.ptr[i]) != field.ptr[i])
-            return false;
-    return true;
-}
-
 bool gw_h1_disguised(struct gw_slice name)
 {
     static const struct gw_slice names[] = {{"content-length", 14},   {"transfer-encoding", 17},
@@ -334,9 +323,9 @@ bool gw_h1_disguised(struct gw_slice name)
     if (!memchr(name.ptr, '_', name.len))
         return false;
     for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
-        if (name.len == names[i].len && passes_for(name, names[i]))
+        if (name.len == names[i].len && gw_field_passes_for(name, names[i]))
             return true;
-    return passes_for(name, GW_SLICE("x-forwarded-"));
+    return gw_field_passes_for(name, GW_SLICE("x-forwarded-"));
 }
 
 bool gw_h1_trailer_ok(struct gw_slice name)

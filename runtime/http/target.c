@@ -105,19 +105,22 @@ static bool ip_literal_ok(struct gw_slice host)
     return strlen(text) == host.len - 2 && inet_pton(AF_INET6, text, &addr) == 1;
 }
 
-/* None behind the colon is the scheme's own (RFC 3986, 3.2.3). */
-static bool port_ok(struct gw_slice port)
+bool gw_port_read(struct gw_slice text, unsigned *port)
 {
-    unsigned value = 0;
-
-    if (port.len > 5)
-        return false;
-    for (size_t i = 0; i < port.len; i++) {
-        if (port.ptr[i] < '0' || port.ptr[i] > '9')
+    *port = 0;
+    for (size_t i = 0; i < text.len && i < 6; i++) {
+        if (text.ptr[i] < '0' || text.ptr[i] > '9')
             return false;
-        value = value * 10 + (unsigned)(port.ptr[i] - '0');
+        *port = *port * 10 + (unsigned)(text.ptr[i] - '0');
     }
-    return value <= UINT16_MAX;
+    return text.len > 0 && text.len <= 5 && *port <= UINT16_MAX;
+}
+
+/* None behind the colon is the scheme's own (RFC 3986, 3.2.3). */
+static bool port_ok(struct gw_slice text)
+{
+    unsigned port;
+    return text.len == 0 || gw_port_read(text, &port);
 }
 
 bool gw_authority_ok(struct gw_slice authority)

@@ -13,6 +13,8 @@
  * none of these. */
 enum gw_err gw_target_split(struct gw_slice method, struct gw_slice target,
                             struct gw_slice *authority, struct gw_slice *path);
+/* 1*5DIGIT up to 65535. */
+bool gw_port_read(struct gw_slice text, unsigned *port);
 /* A Host value or an authority: host of RFC 3986 with an optional port; not empty. */
 bool gw_authority_ok(struct gw_slice authority);
 /* Of one that is ok: its host without brackets, and its port; 0 where it has none. */

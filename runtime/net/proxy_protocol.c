@@ -3,7 +3,6 @@
  * the socket, so that it is tcp's to read. */
 #include "net/proxy_protocol.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <ev.h>
 #include <stdlib.h>
@@ -51,19 +50,10 @@ static int parse_port(const char *text)
 
 static bool parse_host(struct gw_addr *addr, int family, const char *text, int port)
 {
-    unsigned char ip[sizeof(struct in6_addr)];
-    union gw_sockaddr sa = {.any.sa_family = (sa_family_t)family};
-
-    if (port < 0 || inet_pton(family, text, ip) != 1)
+    if (port < 0 || text[0] == '[' || !gw_addr_literal(addr, text, (unsigned)port) ||
+        addr->family != family)
         return false;
-    if (family == AF_INET) {
-        memcpy(&sa.v4.sin_addr, ip, sizeof(sa.v4.sin_addr));
-        sa.v4.sin_port = htons((uint16_t)port);
-    } else {
-        memcpy(&sa.v6.sin6_addr, ip, sizeof(sa.v6.sin6_addr));
-        sa.v6.sin6_port = htons((uint16_t)port);
-    }
-    gw_addr_set(addr, &sa.any, sizeof(sa));
+    gw_addr_undress(addr);
     return true;
 }
 
