@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <unistd.h>
 
 enum gw_order {
     /* master to worker */
@@ -29,6 +30,14 @@ struct gw_message {
     uint32_t proxied;        /* which of them begin with the PROXY protocol: bit 0 is the first */
     int fds[GW_CONTROL_FDS]; /* the receiver's own numbers; it closes them */
 };
+
+/* Closes a descriptor, where there is one (not -1), and forgets it. */
+static inline void gw_close_fd(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
 
 /* A connected pair of non-blocking, close-on-exec sockets that keep messages apart. */
 bool gw_control_pair(int pair[2]);

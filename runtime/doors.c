@@ -8,16 +8,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "base/log.h"
+#include "control.h"
 #include "net/listener.h"
 
 enum { BACKLOG = 4096, RIGHTS = 0777 };
-
-static void close_fd(int *fd)
-{
-    if (*fd >= 0)
-        close(*fd);
-    *fd = -1;
-}
 
 /* False where the address is none in the file system. */
 static bool path_of(const struct gw_bound *bound, union gw_sockaddr *sa)
@@ -43,7 +37,7 @@ static bool is_stale(const struct gw_bound *bound)
         return false;
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     bool refused = fd >= 0 && connect(fd, &sa.any, sizeof sa.un) != 0 && errno == ECONNREFUSED;
-    close_fd(&fd);
+    gw_close_fd(&fd);
     return refused;
 }
 
@@ -205,8 +199,8 @@ void gw_doors_init(struct gw_doors *doors)
 void gw_doors_close(struct gw_doors *doors)
 {
     for (unsigned i = 0; i < doors->count; i++)
-        close_fd(&doors->traffic[i].fd);
-    close_fd(&doors->admin.fd);
+        gw_close_fd(&doors->traffic[i].fd);
+    gw_close_fd(&doors->admin.fd);
     doors->count = 0;
 }
 

@@ -83,13 +83,6 @@ static struct master master;
 
 static const struct version no_version = {.pack = -1, .doors.admin.fd = -1};
 
-static void close_fd(int *fd)
-{
-    if (*fd >= 0)
-        close(*fd);
-    *fd = -1;
-}
-
 static void print_error(const char *line, void *data)
 {
     (void)data;
@@ -175,14 +168,9 @@ static bool load_files(struct version *version, gw_vm_report *report, void *data
 }
 
 /* Of the version before, what is the same is kept. */
-static bool bind_doors(struct version *v)
-{
-    return gw_doors_bind(&v->doors, &v->settings, &master.current.doors);
-}
-
 static void drop_version(struct version *v)
 {
-    close_fd(&v->pack);
+    gw_close_fd(&v->pack);
     gw_doors_close(&v->doors);
     if (v->vm)
         gw_vm_free(v->vm);
@@ -444,7 +432,8 @@ static void try_files(enum cause cause)
     if (news)
         log_errors(errors, len);
     free(errors);
-    if (news && good && can_log(&next.settings) && bind_doors(&next)) {
+    if (news && good && can_log(&next.settings) &&
+        gw_doors_bind(&next.doors, &next.settings, &master.current.doors)) {
         master.last_tried = seen;
         load_next(&next);
         return;

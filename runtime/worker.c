@@ -215,13 +215,6 @@ static void tell(enum gw_order order, uint64_t generation)
         gw_log(GW_LOG_ERROR, "the master can't be told: %m");
 }
 
-static void close_fd(int *fd)
-{
-    if (*fd >= 0)
-        close(*fd);
-    *fd = -1;
-}
-
 static void drop_loaded(void)
 {
     if (worker.loading)
@@ -230,8 +223,8 @@ static void drop_loaded(void)
         gw_generation_unref(worker.loaded);
     worker.loading = worker.loaded = NULL;
     while (worker.handed.count)
-        close_fd(&worker.handed.traffic[--worker.handed.count]);
-    close_fd(&worker.handed.admin);
+        gw_close_fd(&worker.handed.traffic[--worker.handed.count]);
+    gw_close_fd(&worker.handed.admin);
 }
 
 static void take_handed(const struct gw_message *message)
@@ -308,7 +301,7 @@ static void on_load(struct gw_message *message)
         tell(GW_ORDER_FAILED, message->generation);
         drop_loaded();
     }
-    close_fd(&pack);
+    gw_close_fd(&pack);
 }
 
 static void open_doors(void)

@@ -116,10 +116,10 @@ local function escape(char)
 end
 
 -- What an escape is sent as: to decode other characters could change what they mean (RFC 3986, 2.2).
-local SENT = setmetatable({}, { __index = function(_, hex)
+local function sent_as(hex)
   local char = char_of(hex)
   return find(char, "[%w%-._~]") and char or "%" .. hex:upper()
-end })
+end
 
 --- The one form of a path as it can be sent: as router.normalise makes it, but only what is unreserved is
 --- decoded.
@@ -127,14 +127,14 @@ end })
 ---@return string? path nil where router.normalise gives none
 function router.sendable(path)
   if not router.normalise(path) then return nil end
-  path = path:gsub("%%(%x%x)", SENT)
+  path = path:gsub("%%(%x%x)", sent_as)
   if find(path, "/.", 1, true) then path = remove_dots(path) end
   return (path:gsub("//+", "/"):gsub("[^%w%-._~!$&'()*+,;=:@/%%]", escape))
 end
 
 local function decode_segment(text)
   if not find(text, "%", 1, true) then return text end
-  return (text:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end))
+  return (text:gsub("%%(%x%x)", char_of))
 end
 
 --- Does an Accept header name text/event-stream with a weight above 0? Wildcards do not count: curl

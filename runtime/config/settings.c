@@ -126,20 +126,19 @@ static void networks(struct reader *r, const char *path, struct gw_networks *out
     lua_pop(r->L, 1);
 }
 
-static void read_listen(struct reader *r, const char *path, struct gw_listen *out)
+/* The table on top of the stack, which is taken off. */
+static void read_listen(struct reader *r, struct gw_listen *out)
 {
-    char at[64], mode[8];
-    snprintf(at, sizeof at, "%s.host", path);
-    text(r, at, out->host, sizeof out->host);
-    snprintf(at, sizeof at, "%s.port", path);
-    out->port = strncmp(out->host, "unix:", 5) ? (unsigned)number(r, at) : 0;
-    snprintf(at, sizeof at, "%s.mode", path);
-    text(r, at, mode, sizeof mode);
+    struct reader one = {.L = r->L, .at = lua_gettop(r->L), .good = true};
+    char mode[8];
+    text(&one, "host", out->host, sizeof out->host);
+    out->port = strncmp(out->host, "unix:", 5) ? (unsigned)number(&one, "port") : 0;
+    text(&one, "mode", mode, sizeof mode);
     out->mode = mode[0] ? (unsigned)strtoul(mode, NULL, 8) : GW_MODE_UNSET;
-    snprintf(at, sizeof at, "%s.proxyProtocol", path);
-    push_path(r->L, r->at, at);
+    push_path(r->L, one.at, "proxyProtocol");
     out->proxy_protocol = lua_toboolean(r->L, -1); /* management has none */
-    lua_pop(r->L, 1);
+    lua_pop(r->L, 2);
+    r->good = r->good && one.good;
 }
 
 /* The list, or the one that host and port say. */
@@ -148,17 +147,14 @@ static void read_listeners(struct reader *r, struct gw_settings *s)
     push_path(r->L, r->at, "frontend.http.listeners");
     int n = lua_istable(r->L, -1) ? (int)lua_objlen(r->L, -1) : 0;
     for (int i = 1; i <= n && i <= GW_LISTENERS_MAX; i++) {
-        lua_newtable(r->L);
-        lua_rawgeti(r->L, -2, i);
-        lua_setfield(r->L, -2, "listener");
-        struct reader one = {.L = r->L, .at = lua_gettop(r->L), .good = true};
-        read_listen(&one, "listener", &s->listener[s->listener_count++]);
-        r->good = r->good && one.good;
-        lua_pop(r->L, 1);
+        lua_rawgeti(r->L, -1, i);
+        read_listen(r, &s->listener[s->listener_count++]);
     }
     lua_pop(r->L, 1);
-    if (n == 0)
-        read_listen(r, "frontend.http", &s->listener[s->listener_count++]);
+    if (n == 0) {
+        push_path(r->L, r->at, "frontend.http");
+        read_listen(r, &s->listener[s->listener_count++]);
+    }
 }
 
 static void read_frontend(struct reader *r, struct gw_settings *s)
@@ -261,7 +257,8 @@ static void read_process(struct reader *r, struct gw_settings *s)
     s->log_access = boolean(r, "log.access");
     text(r, "log.file", s->log_file, sizeof s->log_file);
     s->admin_enabled = boolean(r, "management.enabled");
-    read_listen(r, "management", &s->admin);
+    push_path(r->L, r->at, "management");
+    read_listen(r, &s->admin);
 }
 
 bool gw_settings_read(lua_State *L, struct gw_settings *out)

@@ -306,9 +306,7 @@ static void settle(struct gw_exchange *x)
 /* A stream needs its places, also where nobody could tell before that it would be one. */
 static enum gw_err bound(struct gw_exchange *x)
 {
-    if (!x->way->bounds || x->bounded || !gw_relay_is_stream(x))
-        return GW_OK;
-    return gw_bounds_take(x);
+    return x->way->bounds && gw_relay_is_stream(x) ? gw_bounds_take(x) : GW_OK;
 }
 
 static enum gw_step send_response_head(struct gw_exchange *x)

@@ -34,7 +34,6 @@ struct gw_gateway {
     unsigned connections;      /* of the former */
     unsigned visits;           /* of the latter */
     unsigned turned_away;      /* of the former, those beyond a bound, that are to be told so */
-    uint8_t refusing;          /* enum gw_err: why the request is, that is being refused */
     struct gw_map guests;      /* by codec: where it is counted for its client */
     unsigned worker;           /* from 1 */
     bool draining;
@@ -230,8 +229,8 @@ enum {
     GW_TURN_BYTES = 64 * 1024
 };
 
-/* By which listener a connection came in. */
-/* PROXIED: traffic behind the header of the PROXY protocol. */
+/* By which listener a connection came in. PROXIED: traffic behind the header of the PROXY protocol.
+ */
 enum gw_door { GW_DOOR_TRAFFIC, GW_DOOR_ADMIN, GW_DOOR_PROXIED };
 
 void gw_gateway_init(struct gw_gateway *gateway, struct gw_loop *loop, struct gw_facts *facts,

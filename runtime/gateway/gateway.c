@@ -50,31 +50,43 @@ static void know(struct gw_gateway *gateway, struct gw_codec *codec)
     gw_stat_add(gateway->count, GW_STAT_NEWCOMERS, -1);
 }
 
-static bool on_stream(struct gw_codec *codec, struct gw_stream *stream)
+static enum gw_err on_stream(struct gw_codec *codec, struct gw_stream *stream)
 {
     struct gw_gateway *gateway = gateway_of(codec);
     if (codec->listener == &admin_door) {
         gw_admin_serve(gateway, stream);
-        return true;
+        return GW_OK;
     }
-    gateway->refusing = (uint8_t)refusal(codec);
-    if (!gateway->refusing && gw_bounds_short(gateway))
-        gateway->refusing = GW_ERR_BUFFERED;
-    if (gateway->refusing)
-        return false;
+    enum gw_err err = refusal(codec);
+    if (err == GW_OK && gw_bounds_short(gateway))
+        err = GW_ERR_BUFFERED;
+    if (err != GW_OK)
+        return err;
     know(gateway, codec);
     gw_exchange_new(gateway, stream);
-    return true;
+    return GW_OK;
+}
+
+/* What happened to a connection, where no exchange tells it. status: 0 where there is no answer. */
+static void log_connection(enum gw_log_level level, const char *what, const struct gw_addr *peer,
+                           unsigned status, const char *why)
+{
+    char text[GW_ADDR_TEXT];
+    struct gw_log_line line;
+    gw_log_begin(&line, level, what);
+    if (!line.live)
+        return;
+    gw_log_cstr(&line, "client", gw_addr_text(peer, text));
+    if (status)
+        gw_log_int(&line, "status", status);
+    gw_log_cstr(&line, "why", why);
+    gw_log_end(&line);
 }
 
 static void on_refused(struct gw_codec *codec, enum gw_err why, struct gw_head *head,
                        struct gw_buf *body)
 {
     struct gw_gateway *gateway = gateway_of(codec);
-    char peer[GW_ADDR_TEXT];
-    struct gw_log_line line;
-    if (why == GW_ERR_OVERLOADED && gateway->refusing)
-        why = (enum gw_err)gateway->refusing; /* as on_stream has just said */
     gw_tally_tell(gateway->facts->tally, why);
     unsigned status = (unsigned)gw_err_status(why);
     gw_problem_write(head, body, NULL, status ? status : 400, gw_slice_str(gw_err_text(why)),
@@ -83,24 +95,15 @@ static void on_refused(struct gw_codec *codec, enum gw_err why, struct gw_head *
         gw_bounds_retry_after(head, 1);
     gw_stat_add(gateway->count, (enum gw_stat)(GW_STAT_STATUS_1XX + head->status / 100 - 1), 1);
     gw_timeout_count(gateway->count, why);
-    gw_log_begin(&line, GW_LOG_INFO, "request refused");
-    gw_log_cstr(&line, "client", gw_addr_text(&codec->conn->peer, peer));
-    gw_log_int(&line, "status", head->status);
-    gw_log_cstr(&line, "why", gw_err_slug(why));
-    gw_log_end(&line);
+    log_connection(GW_LOG_INFO, "request refused", &codec->conn->peer, head->status,
+                   gw_err_slug(why));
 }
 
 static void on_expired(struct gw_codec *codec)
 {
-    struct gw_log_line line;
-    char peer[GW_ADDR_TEXT];
     gw_timeout_count(gateway_of(codec)->count, GW_ERR_IDLE_TIMEOUT);
-    gw_log_begin(&line, GW_LOG_DEBUG, "connection closed");
-    if (!line.live)
-        return;
-    gw_log_cstr(&line, "client", gw_addr_text(&codec->conn->peer, peer));
-    gw_log_cstr(&line, "why", gw_err_slug(GW_ERR_IDLE_TIMEOUT));
-    gw_log_end(&line);
+    log_connection(GW_LOG_DEBUG, "connection closed", &codec->conn->peer, 0,
+                   gw_err_slug(GW_ERR_IDLE_TIMEOUT));
 }
 
 static void on_gone(struct gw_codec *codec)
@@ -145,22 +148,17 @@ static void admit(struct gw_codec *codec)
         turn_away(gateway, codec, err);
 }
 
-static void log_unopened(struct gw_gateway *gateway, const struct gw_addr *peer, const char *why)
+static void refuse_unopened(struct gw_gateway *gateway, const struct gw_addr *peer, const char *why)
 {
-    char text[GW_ADDR_TEXT];
-    struct gw_log_line line;
     gw_stat_add(gateway->count, GW_STAT_PROXY_REFUSED, 1);
-    gw_log_begin(&line, GW_LOG_INFO, "connection refused");
-    gw_log_cstr(&line, "client", gw_addr_text(peer, text));
-    gw_log_cstr(&line, "why", why);
-    gw_log_end(&line);
+    log_connection(GW_LOG_INFO, "connection refused", peer, 0, why);
 }
 
 /* One that leaves before it has said who it stands for is a check of the proxy's: that is usual. */
 static void on_unopened(struct gw_codec *codec, enum gw_err why)
 {
     if (why != GW_ERR_RESET)
-        log_unopened(gateway_of(codec), &codec->conn->peer, gw_err_slug(why));
+        refuse_unopened(gateway_of(codec), &codec->conn->peer, gw_err_slug(why));
 }
 
 static const struct gw_codec_events client_events = {
@@ -177,7 +175,7 @@ void gw_gateway_accept(struct gw_gateway *gateway, int fd, const struct gw_addr 
 {
     bool proxied = door == GW_DOOR_PROXIED;
     if (proxied && !gw_networks_have(&gateway->current->settings.trusted, peer)) {
-        log_unopened(gateway, peer, "untrusted_proxy");
+        refuse_unopened(gateway, peer, "untrusted_proxy");
         close(fd);
         return;
     }

@@ -33,9 +33,8 @@ struct gw_codec_events {
      * NULL. */
     void (*on_unopened)(struct gw_codec *codec, enum gw_err why);
     /* Server side: the head of a request has begun to be handled. The callee sets stream->events
-     * and stream->owner; on_head follows at once. False: refuse (the codec answers 503 and closes).
-     */
-    bool (*on_stream)(struct gw_codec *codec, struct gw_stream *stream);
+     * and stream->owner; on_head follows at once. Else why not: the codec refuses it and closes. */
+    enum gw_err (*on_stream)(struct gw_codec *codec, struct gw_stream *stream);
     /* Server side: a request that can't be served (parse error, limits, time): the callee may
      * answer with its own error document: fields and body are filled by it; status is
      * gw_err_status(why). The codec sends it and closes in stages. NULL: an empty body is sent. */

@@ -221,8 +221,8 @@ static void read_request(struct gw_http1 *h)
     s->upgrade = head->upgrade && head->minor > 0 && !head->has_body;
     s->base.opened = s->base.head_received = true;
     count_request(h);
-    if (!err && !h->codec.host->events->on_stream(&h->codec, &s->base))
-        err = GW_ERR_OVERLOADED;
+    if (!err)
+        err = h->codec.host->events->on_stream(&h->codec, &s->base);
     if (err || h->dead) {
         gw_h1_stream_bury(s);
         if (!h->dead)
@@ -447,14 +447,19 @@ static void finish_request(struct gw_http1 *h)
     h->codec.host->events->on_idle(&h->codec);
 }
 
+static bool tunnel_is_over(const struct gw_http1 *h)
+{
+    const struct gw_stream *s = &h->stream->base;
+
+    return s->sent && s->received && gw_buf_empty(&gw_h1_conn(h)->out);
+}
+
 /* Ends the exchange when both messages are complete and ours is with the kernel. */
 static bool finish(struct gw_http1 *h)
 {
     struct gw_h1_stream *s = h->dead ? NULL : h->stream;
 
-    if (!s || (s->base.tunnel && !(s->base.sent && s->base.received)))
-        return false;
-    if (s->base.tunnel && !gw_buf_empty(&gw_h1_conn(h)->out))
+    if (!s || (s->base.tunnel && !tunnel_is_over(h)))
         return false;
     if (h->server && s->base.sent && gw_buf_empty(&gw_h1_conn(h)->out))
         finish_response(h);
@@ -630,6 +635,16 @@ static void on_deadline(struct gw_conn *conn)
 
 /* The connection's events. */
 
+/* The handshake is done. Who drains waits for no request that has not come yet. */
+static void begin_serving(struct gw_http1 *h)
+{
+    enter_idle(h);
+    if (h->codec.host->events->on_open)
+        h->codec.host->events->on_open(&h->codec);
+    if (!h->dead && h->draining && !gw_conn_readable(gw_h1_conn(h)))
+        hang_up(h);
+}
+
 static void on_open(struct gw_conn *conn)
 {
     struct gw_http1 *h = conn->owner;
@@ -637,11 +652,7 @@ static void on_open(struct gw_conn *conn)
     h->up = true;
     gw_conn_read(conn, true);
     if (h->server)
-        enter_idle(h);
-    if (h->server && h->codec.host->events->on_open)
-        h->codec.host->events->on_open(&h->codec);
-    if (h->server && h->draining && !gw_conn_readable(conn))
-        hang_up(h);
+        begin_serving(h);
     if (h->stream) {
         h->stream->base.opened = true;
         if (h->stream->base.events->on_open)

@@ -259,16 +259,15 @@ static void at_eof(struct gw_conn *conn)
 static void on_left(struct gw_departure *departure)
 {
     struct gw_conn *conn = GW_CONTAINER(departure, struct gw_conn_timer, departure)->conn;
-
     int code = 0;
     socklen_t len = sizeof(code);
 
-    if (departure->broken)
+    if (departure->broken) {
         getsockopt(conn->io.fd, SOL_SOCKET, SO_ERROR, &code, &len);
-    if (departure->broken)
         fail(conn, code ? gw_transport_err(code) : GW_ERR_RESET);
-    else
+    } else {
         at_eof(conn);
+    }
     if (conn->timer)
         drop_timer(conn);
 }

@@ -47,11 +47,11 @@ static const struct gw_stream_events stream_events = {.on_open = on_open,
                                                       .on_close = on_close};
 
 /* Only the first request counts, which is never answered. */
-static bool on_stream(struct gw_codec *codec, struct gw_stream *stream)
+static enum gw_err on_stream(struct gw_codec *codec, struct gw_stream *stream)
 {
     (void)codec;
     stream->events = &stream_events;
-    return true;
+    return GW_OK;
 }
 
 static void on_gone(struct gw_codec *codec)

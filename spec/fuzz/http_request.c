@@ -112,11 +112,11 @@ static void on_close(struct gw_stream *stream, enum gw_err why)
 static const struct gw_stream_events stream_events = {
     .on_head = on_head, .on_body = on_body, .on_drained = on_drained, .on_close = on_close};
 
-static bool on_stream(struct gw_codec *codec, struct gw_stream *stream)
+static enum gw_err on_stream(struct gw_codec *codec, struct gw_stream *stream)
 {
     (void)codec;
     stream->events = &stream_events;
-    return true;
+    return GW_OK;
 }
 
 static void on_refused(struct gw_codec *codec, enum gw_err why, struct gw_head *head,

@@ -233,9 +233,9 @@ local host = {}
 
 function host.on_stream(codec, stream)
   local side = shared.sides[address(codec)]
-  if side.full then return false end
+  if side.full then return C.GW_ERR_OVERLOADED end
   record(side, stream)
-  return true
+  return C.GW_OK
 end
 
 function host.on_refused(codec, why, head, body)
@@ -285,7 +285,7 @@ if not shared then
   events.on_close = stream_event("void (*)(struct gw_stream *, enum gw_err)", "close")
   shared.events = events
   local ops = ffi.new "struct gw_codec_events"
-  ops.on_stream = ffi.cast("bool (*)(struct gw_codec *, struct gw_stream *)",
+  ops.on_stream = ffi.cast("enum gw_err (*)(struct gw_codec *, struct gw_stream *)",
     guarded(function(...) return host.on_stream(...) end))
   ops.on_refused = ffi.cast(
     "void (*)(struct gw_codec *, enum gw_err, struct gw_head *, struct gw_buf *)",
