@@ -35,7 +35,7 @@ static void sooner(struct deadline *best, uint64_t from, uint64_t after, enum gw
 }
 
 /* Steps that end well by themselves, unless the backend is to say something in the meantime. */
-static void before_relay(const struct gw_exchange *x, struct deadline *best)
+static void while_tried(const struct gw_exchange *x, struct deadline *best)
 {
     uint64_t hold = x->step == GW_STEP_HEAD ? gw_first_event_due(x) : 0;
     if (x->step == GW_STEP_RETRY)
@@ -120,6 +120,16 @@ static void of_stream(const struct gw_exchange *x, struct deadline *best)
     sooner(best, opened, age, GW_ERR_MAX_AGE, false);
 }
 
+static void before_relay(const struct gw_exchange *x, struct deadline *best)
+{
+    uint64_t asked = answer_awaited_since(x);
+    if (asked)
+        sooner(best, asked, x->generation->settings.response_head_ms, GW_ERR_RESPONSE_TIMEOUT,
+               true);
+    if (x->way && x->way->retry)
+        while_tried(x, best);
+}
+
 static struct deadline next_deadline(const struct gw_exchange *x)
 {
     const struct gw_settings *s = &x->generation->settings;
@@ -127,15 +137,12 @@ static struct deadline next_deadline(const struct gw_exchange *x)
     bool stream = gw_body_is_stream(x->relay.mode);
     if (x->why == GW_OK)
         sooner(&best, x->start_ms, x->timeout_ms, GW_ERR_TOTAL_TIMEOUT, true);
-    uint64_t asked = answer_awaited_since(x);
-    if (asked)
-        sooner(&best, asked, s->response_head_ms, GW_ERR_RESPONSE_TIMEOUT, true);
     if (!stream)
         towards_backend(x, &best);
-    if (x->step != GW_STEP_RELAY && x->way && x->way->retry)
+    if (x->step != GW_STEP_RELAY) {
         before_relay(x, &best);
-    if (x->step != GW_STEP_RELAY)
         return best;
+    }
     if (stream)
         of_stream(x, &best);
     if (x->client && gw_stream_pending(x->client))

@@ -519,7 +519,7 @@ static bool broke_off(struct gw_exchange *x, struct gw_buf *out)
 }
 
 /* What is left when some bytes have been moved: the end, a break, or to wait. */
-static enum gw_err conclude(struct gw_exchange *x, struct gw_buf *out, enum gw_err err)
+static enum gw_err conclude(struct gw_exchange *x, struct gw_buf *out, size_t mark, enum gw_err err)
 {
     if (err == GW_EOF || (err == GW_AGAIN && exhausted(x))) {
         if (may_comment(x))
@@ -542,7 +542,7 @@ static enum gw_err conclude(struct gw_exchange *x, struct gw_buf *out, enum gw_e
         x->why_upstream = true;
         return (enum gw_err)x->origin_why;
     }
-    if (!stuck && gw_stream_pending(x->client) < send_mark(x))
+    if (!stuck && gw_stream_pending(x->client) < mark)
         gw_relay_credit(x);
     return GW_AGAIN;
 }
@@ -559,12 +559,13 @@ enum gw_err gw_relay_run(struct gw_exchange *x)
         return GW_OK;
     if (!x->client)
         return GW_ERR_CLIENT_GONE;
-    if (gw_stream_pending(x->client) >= send_mark(x))
+    size_t mark = send_mark(x);
+    if (gw_stream_pending(x->client) >= mark)
         return GW_AGAIN;
     struct gw_buf out;
     gw_buf_init(&out);
     enum gw_err err = relay_some(x, &out);
-    err = conclude(x, &out, err == GW_AGAIN && is_retired(x) ? GW_EOF : err);
+    err = conclude(x, &out, mark, err == GW_AGAIN && is_retired(x) ? GW_EOF : err);
     gw_buf_clear(&out);
     return err;
 }

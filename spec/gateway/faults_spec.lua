@@ -210,7 +210,7 @@ describe("a fault", function()
     end)
 
     it("a backend that takes no more of a request is late", function()
-      local gw = start(nil, { backend = { http = { responseHeaderTimeout = 0.2 } } })
+      local gw = start(nil, { backend = { http = { writeTimeout = 0.2 } } })
       local client = http.connect(gw.port)
       client:send "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
       local received = server:request()
