@@ -97,9 +97,18 @@ static double lot_of(const struct gw_exchange *x)
     return (double)(mixed >> 40) / (double)(UINT64_C(1) << 24);
 }
 
+/* Asked at each event, and mostly the answer is no. */
+static bool has_clocks(const struct gw_exchange *x)
+{
+    const struct gw_settings *s = &x->generation->settings;
+    return x->timed || (s->sse_silence_ms | s->first_event_ms | s->max_age_ms);
+}
+
 /* Past its age it has until the end of its event: as long again, but no more than the grace. */
 static void of_stream(const struct gw_exchange *x, struct deadline *best)
 {
+    if (!has_clocks(x))
+        return;
     uint64_t opened = x->start_ms + x->head_ms;
     if (is_listened_to(x)) {
         uint64_t silence_ms = gw_clock_ms(x, GW_CLOCK_SILENCE);
